@@ -1,0 +1,214 @@
+//! Names of things: messages, upstreams and their incarnations, subscriptions.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Why a text or a number of bytes is not the id it should be. The message says what would be accepted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what} {value:?} is not valid: {rule}")]
+pub struct InvalidId {
+    what: &'static str,
+    value: String,
+    rule: &'static str,
+}
+
+impl InvalidId {
+    pub(crate) fn new(what: &'static str, value: &str, rule: &'static str) -> Self {
+        let value = value.chars().take(80).collect();
+        Self { what, value, rule }
+    }
+}
+
+/// A message's identity: a UUIDv7 that upstream minted when it accepted the message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "Uuid", into = "Uuid")]
+pub struct MessageId(Uuid);
+
+impl MessageId {
+    /// Wraps a UUID; errors unless it is of version 7.
+    ///
+    /// # Errors
+    /// [`InvalidId`] for every other version: such an id was not minted by an upstream.
+    pub fn new(uuid: Uuid) -> Result<Self, InvalidId> {
+        if uuid.get_version_num() == 7 {
+            Ok(Self(uuid))
+        } else {
+            Err(InvalidId::new("message id", &uuid.to_string(), "a message id is a UUID of version 7, minted by upstream"))
+        }
+    }
+
+    /// Reads the hyphenated or simple text form.
+    ///
+    /// # Errors
+    /// [`InvalidId`] when the text is not a UUIDv7.
+    pub fn parse(text: &str) -> Result<Self, InvalidId> {
+        Uuid::try_parse(text)
+            .map_err(|_| InvalidId::new("message id", text, "a message id is a UUID of version 7, minted by upstream"))
+            .and_then(Self::new)
+    }
+
+    /// Reads 16 bytes, big endian.
+    ///
+    /// # Errors
+    /// [`InvalidId`] when there are not 16 bytes, or they are not a UUIDv7.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, InvalidId> {
+        Uuid::from_slice(bytes)
+            .map_err(|_| InvalidId::new("message id", &format!("{} bytes", bytes.len()), "a message id has 16 bytes"))
+            .and_then(Self::new)
+    }
+
+    /// The UUID itself.
+    #[must_use]
+    pub const fn uuid(self) -> Uuid {
+        self.0
+    }
+}
+
+impl TryFrom<Uuid> for MessageId {
+    type Error = InvalidId;
+
+    fn try_from(uuid: Uuid) -> Result<Self, Self::Error> {
+        Self::new(uuid)
+    }
+}
+
+impl From<MessageId> for Uuid {
+    fn from(id: MessageId) -> Self {
+        id.0
+    }
+}
+
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One run of one upstream process. Two runs of the same process are two incarnations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct IncarnationId(pub Uuid);
+
+impl fmt::Display for IncarnationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// An incarnation's own counter of messages; the first is 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Seq(pub u64);
+
+impl Seq {
+    /// The seq of an incarnation's first message, and the watermark of one that has sent nothing.
+    pub const FIRST: Self = Self(1);
+
+    /// The following seq.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+macro_rules! name_type {
+    ($(#[$doc:meta])* $name:ident, $what:literal) => {
+        $(#[$doc])*
+        ///
+        /// 1 to 200 bytes of ASCII letters, digits, `.`, `-`, `_`: it becomes part of queue names and Redis keys.
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Checks and wraps a name.
+            ///
+            /// # Errors
+            /// [`InvalidId`] when it is empty, too long, or has another character.
+            pub fn new(name: &str) -> Result<Self, InvalidId> {
+                const RULE: &str = "1 to 200 of the characters A-Z a-z 0-9 . - _";
+                let fits = (1..=200).contains(&name.len());
+                if fits && name.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b)) {
+                    Ok(Self(name.into()))
+                } else {
+                    Err(InvalidId::new($what, name, RULE))
+                }
+            }
+
+            /// The name as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                Self::new(&text).map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+name_type!(
+    /// A downstream consumer group: its work queue has this name.
+    SubscriptionName,
+    "subscription name"
+);
+name_type!(
+    /// A producing service, the same for all of its replicas; travels as AMQP `app_id`.
+    UpstreamName,
+    "upstream name"
+);
+
+/// The caller's own key for "this business event": sending twice with one key stores one message.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IdempotencyKey(Arc<str>);
+
+impl IdempotencyKey {
+    /// Longest key, in bytes.
+    pub const MAX_BYTES: usize = 255;
+
+    /// Checks and wraps a key.
+    ///
+    /// # Errors
+    /// [`InvalidId`] when it is empty, longer than [`Self::MAX_BYTES`], or has a control character.
+    pub fn new(key: &str) -> Result<Self, InvalidId> {
+        let fits = !key.is_empty() && key.len() <= Self::MAX_BYTES;
+        if fits && !key.chars().any(char::is_control) {
+            Ok(Self(key.into()))
+        } else {
+            Err(InvalidId::new("idempotency key", key, "1 to 255 bytes without control characters"))
+        }
+    }
+
+    /// The key as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The one routing algorithm over ids, for databases that are split: shard `0..shards`.
+///
+/// Uses the last eight bytes, which are random in a UUIDv7; `shards` of 0 counts as 1.
+#[must_use]
+pub fn shard_of(id: MessageId, shards: u32) -> u32 {
+    let (_, random) = id.uuid().as_u64_pair();
+    u32::try_from(random % u64::from(shards.max(1))).unwrap_or(0)
+}

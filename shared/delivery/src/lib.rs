@@ -1,0 +1,31 @@
+//! The pure protocol of Countersign: "every message is signed for, or sent again".
+//!
+//! Read it in the order of the story. What travels: [`id`], [`fingerprint`], [`message`], [`receipt`], [`check`], [`probe`].
+//! How it is judged: [`watermark`] (what upstream may forget), [`state`] (what callback knows of one delivery),
+//! [`policy`] and [`decide`](mod@decide) (what callback does about it). Where it travels: [`topology`]. What the adapters must fill: [`ports`].
+//!
+//! **Invariant:** nothing here reads a clock, draws a random number, awaits, or does I/O; time and ids are arguments.
+
+pub mod check;
+pub mod decide;
+pub mod fingerprint;
+pub mod id;
+pub mod message;
+pub mod policy;
+pub mod ports;
+pub mod probe;
+pub mod receipt;
+pub mod routing;
+pub mod state;
+pub mod time;
+pub mod topology;
+pub mod watermark;
+
+pub use decide::{Verdict, decide};
+pub use fingerprint::Fingerprint;
+pub use id::{IdempotencyKey, IncarnationId, MessageId, Seq, SubscriptionName, UpstreamName};
+pub use message::{Attempt, Message, Position, StoredMessage, TraceContext};
+pub use receipt::{FailReason, Outcome, Receipt};
+pub use state::Delivery;
+pub use time::Timestamp;
+pub use topology::Topology;

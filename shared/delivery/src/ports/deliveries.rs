@@ -1,0 +1,153 @@
+//! Callback's side: MSG DB, one row per message and subscription, plus probes and history.
+
+use async_trait::async_trait;
+
+use super::PortError;
+use crate::id::{MessageId, SubscriptionName};
+use crate::message::Attempt;
+use crate::probe::{Lane, NextProbe, Probe};
+use crate::receipt::ProbeAnswer;
+use crate::state::{Command, Delivery, Event, Illegal, ParkReason, Signed};
+use crate::time::Timestamp;
+
+/// Names one delivery.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DeliveryKey {
+    /// Which message.
+    pub message_id: MessageId,
+    /// For whom.
+    pub subscription: SubscriptionName,
+}
+
+/// One event of one delivery. A batch may name a delivery several times; its events apply in order.
+#[derive(Clone, Debug)]
+pub struct Change<'a> {
+    /// Which delivery.
+    pub key: DeliveryKey,
+    /// What happened.
+    pub event: Event<'a>,
+}
+
+/// A line of a delivery's history: every transition that [`crate::state::next`] notes leaves one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HistoryLine {
+    /// When, by MSG DB's clock.
+    pub at: Timestamp,
+    /// The try concerned.
+    pub attempt: Attempt,
+    /// `resending`, `resent`, `parked`, `done`, `failed`.
+    pub what: String,
+    /// The reason, for a human.
+    pub detail: String,
+}
+
+impl HistoryLine {
+    /// The line that a noted transition leaves, so that every adapter writes the same; `to` is the delivery as it then stands.
+    #[must_use]
+    pub fn of(event: &Event<'_>, to: &Delivery, at: Timestamp) -> Self {
+        let (attempt, what, detail) = match (event, &to.command) {
+            (Event::Signed(receipt), _) => match &to.signed {
+                Signed::Failed { reason, detail, .. } => (receipt.attempt, "failed", format!("{}: {detail}", reason.as_str())),
+                _ => (receipt.attempt, "done", String::new()),
+            },
+            (Event::Redrive { .. }, _) => (to.attempt(), "resending", "redriven".into()),
+            (_, Command::Resending { attempt, unknown_answers: 0, .. }) => (*attempt, "resending", String::new()),
+            (_, Command::Resending { attempt, .. }) => (*attempt, "resending", ParkReason::UnknownId.as_str().into()),
+            (_, Command::Parked { attempt, reason }) => (*attempt, "parked", reason.as_str().into()),
+            (_, Command::Resent { .. } | Command::None) => (to.attempt(), "resent", String::new()),
+        };
+        Self { at, attempt, what: what.into(), detail }
+    }
+}
+
+/// What to list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Only these states (the words of [`state_word`]); empty: all.
+    pub states: Vec<String>,
+    /// Only this subscription.
+    pub subscription: Option<SubscriptionName>,
+    /// Continue after this key.
+    pub after: Option<DeliveryKey>,
+}
+
+/// The one word that sums a delivery up, in the database, in filters and in JSON. A failure is outdone by the order of a later try.
+#[must_use]
+pub fn state_word(delivery: &Delivery) -> &'static str {
+    match (&delivery.signed, &delivery.command) {
+        (Signed::Done { .. }, _) => "done",
+        (_, Command::Parked { .. }) => "parked",
+        (Signed::Failed { attempt: failed, .. }, Command::Resent { attempt }) if failed < attempt => "resent",
+        (Signed::Failed { attempt: failed, .. }, Command::Resending { attempt, .. }) if failed < attempt => "resending",
+        (Signed::Failed { .. }, _) => "failed",
+        (_, Command::Resending { .. }) => "resending",
+        (Signed::Processing { .. }, _) => "processing",
+        (Signed::Retrying { .. }, _) => "retrying",
+        (Signed::Nothing, Command::Resent { .. } | Command::None) => "resent",
+    }
+}
+
+/// MSG DB. Every time in it is by its own clock, so replicas of callback need not agree on theirs.
+#[async_trait]
+pub trait Deliveries: Send + Sync {
+    /// MSG DB's clock.
+    ///
+    /// # Errors
+    /// [`PortError`].
+    async fn now(&self) -> Result<Timestamp, PortError>;
+
+    /// Applies [`crate::state::next`] to each delivery, atomically per delivery against concurrent callers, and appends the history lines of
+    /// noted transitions in the same transaction. Answers in order: the delivery as it now stands, or why the event did not apply.
+    ///
+    /// # Errors
+    /// [`PortError`]; then nothing was written, or the same batch may be applied again.
+    async fn apply(&self, changes: &[Change<'_>]) -> Result<Vec<Result<Option<Delivery>, Illegal>>, PortError>;
+
+    /// The rows of these deliveries, in order; one query.
+    ///
+    /// # Errors
+    /// [`PortError`].
+    async fn look_up(&self, keys: &[DeliveryKey]) -> Result<Vec<Option<Delivery>>, PortError>;
+
+    /// Up to `limit` deliveries whose `due_at` has passed, oldest first.
+    ///
+    /// # Errors
+    /// [`PortError`].
+    async fn overdue(&self, limit: u32) -> Result<Vec<(DeliveryKey, Delivery)>, PortError>;
+
+    /// Deliveries by filter, ordered by key.
+    ///
+    /// # Errors
+    /// [`PortError`].
+    async fn list(&self, filter: &Filter, limit: u32) -> Result<Vec<(DeliveryKey, Delivery)>, PortError>;
+
+    /// All deliveries of one message, ordered by subscription.
+    ///
+    /// # Errors
+    /// [`PortError`].
+    async fn of_message(&self, id: MessageId) -> Result<Vec<(DeliveryKey, Delivery)>, PortError>;
+
+    /// The history of one delivery, oldest first.
+    ///
+    /// # Errors
+    /// [`PortError`].
+    async fn history(&self, key: &DeliveryKey) -> Result<Vec<HistoryLine>, PortError>;
+
+    /// The recent probes of each lane (at least the last 64), ascending by number; in the order of `lanes`.
+    ///
+    /// # Errors
+    /// [`PortError`].
+    async fn probes(&self, lanes: &[Lane]) -> Result<Vec<Vec<Probe>>, PortError>;
+
+    /// Stores a probe before it is published. False: another replica has just stored this number.
+    ///
+    /// # Errors
+    /// [`PortError`].
+    async fn store_probe(&self, lane: &Lane, probe: NextProbe) -> Result<bool, PortError>;
+
+    /// Notes answers; those of unknown probes and repeats change nothing.
+    ///
+    /// # Errors
+    /// [`PortError`].
+    async fn probes_answered(&self, answers: &[ProbeAnswer]) -> Result<(), PortError>;
+}

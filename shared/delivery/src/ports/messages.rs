@@ -1,0 +1,156 @@
+//! Upstream's side of the business database: one INSERT a message, and the fence around it.
+
+use async_trait::async_trait;
+
+use super::PortError;
+use crate::id::{IdempotencyKey, IncarnationId, MessageId, Seq, UpstreamName};
+use crate::message::{Message, Position, StoredMessage};
+
+/// A message with the seq that was assigned to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Numbered {
+    /// Its place within the incarnation.
+    pub seq: Seq,
+    /// The message.
+    pub message: Message,
+}
+
+/// What became of one row of an insert.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Inserted {
+    /// Committed under its own id.
+    Stored,
+    /// The idempotency key and the fingerprint are known: the caller is answered as the first time.
+    Repeat {
+        /// The id of the first time.
+        id: MessageId,
+        /// Where that one stands.
+        position: Position,
+    },
+    /// The idempotency key is known under another fingerprint.
+    Conflict {
+        /// The id that the key belongs to.
+        id: MessageId,
+    },
+}
+
+/// What became of an insert.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Insertion {
+    /// Committed; one entry per row, in order.
+    Committed(Vec<Inserted>),
+    /// The incarnation is no longer open: nothing was written, and nothing may be under it.
+    Fenced,
+}
+
+/// How an incarnation stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum IncarnationState {
+    /// It may insert.
+    Open,
+    /// It may not insert any more; its successor is publishing the rest.
+    Fenced,
+    /// Everything it stored is settled.
+    Closed,
+}
+
+/// An incarnation that is not closed, as its observers see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// Whose.
+    pub incarnation: IncarnationId,
+    /// Grows with each beat; unchanged for a lease on the observer's own clock means dead.
+    pub counter: u64,
+    /// Everything below is settled.
+    pub watermark: Seq,
+    /// Who has claimed its inheritance.
+    pub adopter: Option<IncarnationId>,
+    /// How it stands.
+    pub state: IncarnationState,
+}
+
+/// How an unknown commit turned out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entombed {
+    /// It had been committed after all.
+    Committed(Box<StoredMessage>),
+    /// It was rolled back, for good: its place is taken by a tombstone.
+    RolledBack,
+}
+
+/// Upstream's tables.
+#[async_trait]
+pub trait Messages: Send + Sync {
+    /// Inserts the incarnation (`open`) and its heartbeat (counter 0, watermark [`Seq::FIRST`]) in one transaction.
+    ///
+    /// # Errors
+    /// [`PortError`].
+    async fn open(&self, upstream: &UpstreamName, incarnation: IncarnationId) -> Result<(), PortError>;
+
+    /// Inserts a batch in one transaction that share-locks the incarnation's row and requires it to be open.
+    ///
+    /// # Errors
+    /// [`PortError::OutcomeUnknown`] when the commit's answer was lost: resolve each row by [`Self::entomb`]. Otherwise nothing was
+    /// written; a batch that is refused as a whole may be tried row by row.
+    async fn insert(&self, incarnation: IncarnationId, batch: &[Numbered]) -> Result<Insertion, PortError>;
+
+    /// Resolves an unknown commit by inserting a tombstone at the same place, which waits for the open transaction.
+    ///
+    /// # Errors
+    /// [`PortError`]; repeat until it answers.
+    async fn entomb(&self, position: Position) -> Result<Entombed, PortError>;
+
+    /// The owner's heartbeat: one UPDATE, effective only while nobody has adopted it. False: adopted, stop accepting at once.
+    ///
+    /// # Errors
+    /// [`PortError`].
+    async fn beat(&self, incarnation: IncarnationId, counter: u64, watermark: Seq) -> Result<bool, PortError>;
+
+    /// Every incarnation of this upstream that is not closed, one's own included.
+    ///
+    /// # Errors
+    /// [`PortError`].
+    async fn heartbeats(&self, upstream: &UpstreamName) -> Result<Vec<Heartbeat>, PortError>;
+
+    /// Claims an inheritance by compare-and-set on counter and adopter as they were seen. False: somebody else moved first.
+    ///
+    /// # Errors
+    /// [`PortError`].
+    async fn adopt(&self, seen: &Heartbeat, adopter: IncarnationId) -> Result<bool, PortError>;
+
+    /// Sets an incarnation to fenced, in a transaction of its own that waits for every open insert.
+    ///
+    /// # Errors
+    /// [`PortError::Unavailable`] when a statement time-out ended the wait: repeat.
+    async fn fence(&self, incarnation: IncarnationId) -> Result<(), PortError>;
+
+    /// Messages of an incarnation from a seq on, ascending, tombstones left out, in a new transaction.
+    ///
+    /// # Errors
+    /// [`PortError`].
+    async fn scan(&self, incarnation: IncarnationId, from: Seq, limit: u32) -> Result<Vec<StoredMessage>, PortError>;
+
+    /// Sets an incarnation to closed: everything it stored is settled.
+    ///
+    /// # Errors
+    /// [`PortError`].
+    async fn close(&self, incarnation: IncarnationId) -> Result<(), PortError>;
+
+    /// Messages by id, from the primary; those that are not there are left out. Any order.
+    ///
+    /// # Errors
+    /// [`PortError`].
+    async fn get(&self, ids: &[MessageId]) -> Result<Vec<StoredMessage>, PortError>;
+
+    /// The message with this idempotency key.
+    ///
+    /// # Errors
+    /// [`PortError`].
+    async fn by_key(&self, key: &IdempotencyKey) -> Result<Option<StoredMessage>, PortError>;
+
+    /// Whether a stored message is known to be settled: below its incarnation's watermark, or in a closed one.
+    ///
+    /// # Errors
+    /// [`PortError`].
+    async fn is_settled(&self, position: Position) -> Result<bool, PortError>;
+}

@@ -1,0 +1,333 @@
+//! The topology: exchanges, subscriptions with their bindings and retry tiers, check tiers. One file owns it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::SubscriptionName;
+use crate::message::Message;
+use crate::routing::ExchangeKind;
+
+/// What `topology.toml` says, with documented defaults. Unknown keys are refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Topology {
+    /// Format of the file; 1.
+    pub version: u32,
+    /// Leads the names of the system's own queues.
+    pub prefix: String,
+    /// The delays that checks go through.
+    pub checks: CheckTiers,
+    /// The broker's delivery limit of every work queue. High on purpose: it also counts what a crashing process had merely prefetched.
+    pub delivery_limit: u32,
+    /// The business's exchanges.
+    #[serde(rename = "exchange")]
+    pub exchanges: Vec<Exchange>,
+    /// The consumer groups.
+    #[serde(rename = "subscription")]
+    pub subscriptions: Vec<Subscription>,
+}
+
+/// The delays of checks; each is one queue with one fixed TTL.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CheckTiers {
+    /// From the publish to the first look, milliseconds.
+    pub check_delay_ms: u64,
+    /// From each further look to the next, milliseconds; the last one repeats.
+    pub recheck_delays_ms: Vec<u64>,
+}
+
+/// An exchange of the business.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Exchange {
+    /// Its name; not empty, not beginning with `amq.`.
+    pub name: String,
+    /// How it routes.
+    pub kind: ExchangeKind,
+    /// Survives a restart of the broker.
+    #[serde(default = "yes")]
+    pub durable: bool,
+    /// Goes when its last binding goes.
+    #[serde(default)]
+    pub auto_delete: bool,
+    /// Not to be published to by clients.
+    #[serde(default)]
+    pub internal: bool,
+}
+
+/// A consumer group: one work queue, with its dead-letter queue and retry tiers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Subscription {
+    /// Also the name of its work queue.
+    pub name: SubscriptionName,
+    /// What feeds it.
+    #[serde(rename = "bind")]
+    pub bindings: Vec<Binding>,
+    /// The tiers a failed message goes through, milliseconds, in order; when the last one failed too it is dead-lettered.
+    #[serde(default = "default_retries")]
+    pub retry_delays_ms: Vec<u64>,
+    /// Whether its consumer signs probes. False for a consumer that is not the stock one; then a time-out decides.
+    #[serde(default = "yes")]
+    pub probes: bool,
+}
+
+/// One binding of a work queue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Binding {
+    /// From this exchange.
+    pub exchange: String,
+    /// By this key or pattern; ignored by fanout and headers exchanges.
+    #[serde(default)]
+    pub routing_key: String,
+    /// For headers exchanges.
+    #[serde(default)]
+    pub arguments: BTreeMap<String, String>,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+fn default_retries() -> Vec<u64> {
+    vec![1_000, 10_000, 60_000, 300_000]
+}
+
+impl Default for CheckTiers {
+    fn default() -> Self {
+        Self { check_delay_ms: 120_000, recheck_delays_ms: vec![15_000, 60_000, 300_000, 900_000] }
+    }
+}
+
+impl Default for Topology {
+    fn default() -> Self {
+        let messages = Exchange {
+            name: "countersign.messages".into(),
+            kind: ExchangeKind::Topic,
+            durable: true,
+            auto_delete: false,
+            internal: false,
+        };
+        Self {
+            version: 1,
+            prefix: "countersign".into(),
+            checks: CheckTiers::default(),
+            delivery_limit: 1_000,
+            exchanges: vec![messages],
+            subscriptions: Vec::new(),
+        }
+    }
+}
+
+/// Why a topology cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TopologyError {
+    /// Not TOML, or an unknown or missing key.
+    #[error("the topology cannot be read: {0}")]
+    Unreadable(#[from] toml::de::Error),
+    /// It can be read, but contradicts itself.
+    #[error("the topology is not sound: {}", .0.join("; "))]
+    Unsound(Vec<String>),
+}
+
+impl Topology {
+    /// Longest TTL a tier may have: the broker counts them in 32 bits.
+    pub const MAX_DELAY_MS: u64 = 4_294_967_295;
+
+    /// Reads `topology.toml` and checks it.
+    ///
+    /// # Errors
+    /// [`TopologyError`] with every problem found, each with what to do.
+    pub fn from_toml(text: &str) -> Result<Self, TopologyError> {
+        let topology: Self = toml::from_str(text)?;
+        let problems = topology.problems();
+        if problems.is_empty() { Ok(topology) } else { Err(TopologyError::Unsound(problems)) }
+    }
+
+    /// What contradicts itself, each with its remedy; empty when sound.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if self.version != 1 {
+            problems.push(format!("version is {}: this build reads version 1", self.version));
+        }
+        if SubscriptionName::new(&self.prefix).is_err() {
+            problems.push(format!("prefix {:?} is not valid: use letters, digits, `.`, `-`, `_`", self.prefix));
+        }
+        self.exchange_problems(&mut problems);
+        self.subscription_problems(&mut problems);
+        if self.checks.recheck_delays_ms.is_empty() {
+            problems.push("checks.recheck_delays_ms is empty: name at least one delay".into());
+        }
+        for delay in self.check_tiers().into_iter().chain(self.subscriptions.iter().flat_map(|s| s.retry_delays_ms.clone())) {
+            if !(1..=Self::MAX_DELAY_MS).contains(&delay) {
+                problems.push(format!("a delay of {delay} ms is not possible: use 1 to {}", Self::MAX_DELAY_MS));
+            }
+        }
+        problems
+    }
+
+    fn exchange_problems(&self, problems: &mut Vec<String>) {
+        let mut seen = BTreeSet::new();
+        for exchange in &self.exchanges {
+            if exchange.name.is_empty() || exchange.name.starts_with("amq.") || exchange.name.len() > 255 {
+                problems
+                    .push(format!("exchange name {:?} is not valid: 1 to 255 bytes, not beginning with `amq.`", exchange.name));
+            }
+            if !seen.insert(&exchange.name) {
+                problems.push(format!("exchange {} is declared twice: remove one", exchange.name));
+            }
+        }
+    }
+
+    fn subscription_problems(&self, problems: &mut Vec<String>) {
+        let mut seen = BTreeSet::new();
+        for subscription in &self.subscriptions {
+            let name = subscription.name.as_str();
+            if !seen.insert(name) {
+                problems.push(format!("subscription {name} is declared twice: remove one"));
+            }
+            if name == self.prefix || name.starts_with(&format!("{}.", self.prefix)) {
+                problems.push(format!(
+                    "subscription {name} begins with the prefix {}, which is for the system's own queues: rename it",
+                    self.prefix
+                ));
+            }
+            let own = [subscription.dead_queue(), subscription.limit_queue()];
+            let own = own.into_iter().chain(subscription.retry_delays_ms.iter().map(|delay| subscription.retry_queue(*delay)));
+            for queue in own.filter(|queue| self.subscriptions.iter().any(|other| other.name.as_str() == queue)) {
+                problems
+                    .push(format!("subscription {queue} has the name of a queue that belongs to subscription {name}: rename it"));
+            }
+            let mut delays = BTreeSet::new();
+            for delay in subscription.retry_delays_ms.iter().filter(|delay| !delays.insert(**delay)) {
+                problems.push(format!(
+                    "subscription {name} has {delay} in retry_delays_ms twice, which would be one queue: remove one"
+                ));
+            }
+            if subscription.bindings.is_empty() {
+                problems.push(format!("subscription {name} has no [[subscription.bind]]: nothing would reach it"));
+            }
+            for binding in &subscription.bindings {
+                if self.exchange(&binding.exchange).is_none() {
+                    problems.push(format!(
+                        "subscription {name} binds to the unknown exchange {:?}: declare it under [[exchange]]",
+                        binding.exchange
+                    ));
+                }
+            }
+        }
+    }
+
+    /// An exchange by its name.
+    #[must_use]
+    pub fn exchange(&self, name: &str) -> Option<&Exchange> {
+        self.exchanges.iter().find(|exchange| exchange.name == name)
+    }
+
+    /// A subscription by its name.
+    #[must_use]
+    pub fn subscription(&self, name: &SubscriptionName) -> Option<&Subscription> {
+        self.subscriptions.iter().find(|subscription| subscription.name == *name)
+    }
+
+    /// Who would get a message of this exchange, key and headers; sorted. Computed once, when the message is accepted.
+    #[must_use]
+    pub fn required(&self, exchange: &str, routing_key: &str, headers: &BTreeMap<String, String>) -> Vec<SubscriptionName> {
+        let Some(exchange) = self.exchange(exchange) else { return Vec::new() };
+        let gets = |subscription: &&Subscription| {
+            subscription.bindings.iter().any(|binding| {
+                binding.exchange == exchange.name
+                    && exchange.kind.matches(&binding.routing_key, &binding.arguments, routing_key, headers)
+            })
+        };
+        let names: BTreeSet<_> = self.subscriptions.iter().filter(gets).map(|subscription| subscription.name.clone()).collect();
+        names.into_iter().collect()
+    }
+
+    /// Whether the broker's own routing would reach exactly the message's required set.
+    #[must_use]
+    pub fn still_routes(&self, message: &Message) -> bool {
+        self.required(&message.exchange, &message.routing_key, &message.headers) == message.required
+    }
+
+    /// The queue that receipts go to.
+    #[must_use]
+    pub fn receipts_queue(&self) -> String {
+        format!("{}.receipts", self.prefix)
+    }
+
+    /// The queue of due checks.
+    #[must_use]
+    pub fn checks_queue(&self) -> String {
+        format!("{}.checks", self.prefix)
+    }
+
+    /// The queue of one check tier.
+    #[must_use]
+    pub fn check_tier_queue(&self, delay_ms: u64) -> String {
+        format!("{}.checks.{delay_ms}", self.prefix)
+    }
+
+    /// The queue for what the system's own consumers cannot read.
+    #[must_use]
+    pub fn quarantine_queue(&self) -> String {
+        format!("{}.quarantine", self.prefix)
+    }
+
+    /// Every check delay, ascending, without repeats.
+    #[must_use]
+    pub fn check_tiers(&self) -> Vec<u64> {
+        let rechecks = self.checks.recheck_delays_ms.iter().copied();
+        let tiers: BTreeSet<u64> = rechecks.chain([self.checks.check_delay_ms]).collect();
+        tiers.into_iter().collect()
+    }
+
+    /// The delay before the next look after `waits` earlier waits, milliseconds.
+    #[must_use]
+    pub fn recheck_delay_ms(&self, waits: u32) -> u64 {
+        let delays = &self.checks.recheck_delays_ms;
+        let last = delays.len().saturating_sub(1);
+        let at = usize::try_from(waits).unwrap_or(usize::MAX).min(last);
+        delays.get(at).copied().unwrap_or(self.checks.check_delay_ms)
+    }
+
+    /// How long a check that has waited `waits` times has been under way altogether, milliseconds.
+    #[must_use]
+    pub fn waited_ms(&self, waits: u32) -> u64 {
+        let listed = u32::try_from(self.checks.recheck_delays_ms.len()).unwrap_or(u32::MAX);
+        let single: u64 = (0..waits.min(listed)).map(|wait| self.recheck_delay_ms(wait)).sum();
+        let repeated = u64::from(waits.saturating_sub(listed)).saturating_mul(self.recheck_delay_ms(listed));
+        self.checks.check_delay_ms.saturating_add(single).saturating_add(repeated)
+    }
+}
+
+impl Subscription {
+    /// Its dead-letter queue.
+    #[must_use]
+    pub fn dead_queue(&self) -> String {
+        format!("{}.dead", self.name)
+    }
+
+    /// Where the broker puts what it gives up on by itself (delivery limit). Downstream reads it, moves it to [`Self::dead_queue`] with the reason
+    /// and signs for it; so `.dead` holds only what somebody has signed for.
+    #[must_use]
+    pub fn limit_queue(&self) -> String {
+        format!("{}.limit", self.name)
+    }
+
+    /// What its work queue dead-letters to: [`Self::limit_queue`], or at once [`Self::dead_queue`] when the consumer is not the stock one.
+    #[must_use]
+    pub fn dead_letter_queue(&self) -> String {
+        if self.probes { self.limit_queue() } else { self.dead_queue() }
+    }
+
+    /// The queue of one of its retry tiers.
+    #[must_use]
+    pub fn retry_queue(&self, delay_ms: u64) -> String {
+        format!("{}.retry.{delay_ms}", self.name)
+    }
+}

@@ -1,0 +1,10 @@
+//! The protocol by tables and properties: every row of `state::next` and `decide`, and a small world that loses things.
+
+mod decide;
+mod ids;
+mod model;
+mod probes;
+mod state;
+mod support;
+mod topology;
+mod watermark;
