@@ -1,0 +1,26 @@
+//! What travels, as bytes: generated protobuf code, its conversions to and from the protocol's types, and AMQP headers.
+//!
+//! [`proto`] is generated. [`publication`] turns a message into what is published, [`arrival`] reads it back, [`receipts`] and [`checks`] do the
+//! same for the two batches, [`probes`] for the markers between them.
+//!
+//! **Invariant:** unknown fields are ignored, an unknown version is an error, and every error says what was wrong with the bytes.
+
+pub mod arrival;
+pub mod checks;
+mod error;
+pub mod names;
+pub mod probes;
+pub mod publication;
+pub mod receipts;
+mod values;
+
+pub use error::WireError;
+
+/// Generated from `proto/countersign/v1`.
+#[allow(missing_docs, clippy::all, clippy::pedantic, reason = "generated code")]
+pub mod proto {
+    tonic::include_proto!("countersign.v1");
+
+    /// The file descriptors, for gRPC reflection.
+    pub const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("countersign");
+}

@@ -1,0 +1,40 @@
+//! Names of AMQP headers, and the wire version. User headers never begin with [`PREFIX`].
+
+/// Version of headers and batches.
+pub const VERSION: u32 = 1;
+/// Leads the name of every header of ours.
+pub const PREFIX: &str = "countersign-";
+/// [`VERSION`]; present on everything we publish.
+pub const WIRE: &str = "countersign-wire";
+/// Fingerprint, hexadecimal.
+pub const FINGERPRINT: &str = "countersign-fingerprint";
+/// Number of the attempt, from 1.
+pub const ATTEMPT: &str = "countersign-attempt";
+/// Epoch, from 0.
+pub const EPOCH: &str = "countersign-epoch";
+/// The message's `sent_at`, milliseconds since the Unix epoch.
+pub const SENT_AT: &str = "countersign-sent-at";
+/// Whether this is not upstream's first publish of the message (adoption, catching up, resend).
+pub const REPUBLISHED: &str = "countersign-republished";
+/// The exchange the message was meant for, when it travels by another (resend, retry).
+pub const EXCHANGE: &str = "countersign-exchange";
+/// The routing key it was meant for, likewise.
+pub const ROUTING_KEY: &str = "countersign-routing-key";
+/// How often a handler has failed on it: the retry tier it comes from, from 1.
+pub const RETRY: &str = "countersign-retry";
+/// Why a dead letter is dead.
+pub const DEAD_REASON: &str = "countersign-dead-reason";
+/// For a human, likewise.
+pub const DEAD_DETAIL: &str = "countersign-dead-detail";
+/// Number of a probe.
+pub const PROBE: &str = "countersign-probe";
+/// The retry tier a probe goes through, milliseconds; 0: none.
+pub const PROBE_RETRY: &str = "countersign-probe-retry";
+/// W3C trace context.
+pub const TRACEPARENT: &str = "traceparent";
+/// W3C trace context, vendor entries.
+pub const TRACESTATE: &str = "tracestate";
+/// Content type of protobuf batches.
+pub const PROTOBUF: &str = "application/x-protobuf";
+/// Content type of a single receipt in JSON, for consumers that sign by themselves.
+pub const JSON: &str = "application/json";

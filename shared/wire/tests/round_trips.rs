@@ -1,0 +1,189 @@
+//! What is written is read back; what cannot be read says why.
+
+use std::collections::BTreeMap;
+
+use countersign_delivery::check::{Check, CheckBatch, Mark};
+use countersign_delivery::ports::broker::{Delivered, Handle, HeaderValue, Publication};
+use countersign_delivery::probe::Lane;
+use countersign_delivery::receipt::{ProbeAnswer, Receipt, ReceiptBatch};
+use countersign_delivery::{
+    Attempt, FailReason, Fingerprint, Message, MessageId, Outcome, SubscriptionName, Timestamp, Topology, TraceContext,
+    UpstreamName,
+};
+use countersign_wire::publication::Publish;
+use countersign_wire::{WireError, arrival, checks, names, probes, publication, receipts};
+use prost::bytes::Bytes;
+
+fn id(last: u8) -> MessageId {
+    MessageId::parse(&format!("019abcde-0000-7000-8000-0000000000{last:02x}")).expect("a UUIDv7")
+}
+
+fn subscription(name: &str) -> SubscriptionName {
+    SubscriptionName::new(name).expect("a name")
+}
+
+fn upstream() -> UpstreamName {
+    UpstreamName::new("orders").expect("a name")
+}
+
+fn trace() -> TraceContext {
+    let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned();
+    TraceContext { traceparent, tracestate: Some("vendor=1".into()) }
+}
+
+fn message() -> Message {
+    Message {
+        id: id(1),
+        fingerprint: Fingerprint::of("order.created", "application/json", b"{}"),
+        idempotency_key: None,
+        required: vec![subscription("inventory.orders")],
+        exchange: "orders".into(),
+        routing_key: "order.created".into(),
+        kind: "order.created".into(),
+        content_type: "application/json".into(),
+        headers: BTreeMap::from([("tenant".to_owned(), "eu".to_owned())]),
+        body: Bytes::from_static(b"{}"),
+        sent_at: Timestamp::from_millis(1_700_000_000_123),
+        trace: Some(trace()),
+    }
+}
+
+fn delivered(publication: Publication) -> Delivered {
+    Delivered {
+        handle: Handle { generation: 1, tag: 1 },
+        exchange: publication.exchange,
+        routing_key: publication.routing_key,
+        redelivered: false,
+        properties: publication.properties,
+        body: publication.body,
+    }
+}
+
+#[test]
+fn a_check_batch_survives_the_wire() {
+    let check = |last, required: &[&str], marks| Check {
+        message_id: id(last),
+        fingerprint: Fingerprint::new(vec![last; 16]).expect("16 bytes"),
+        attempt: Attempt { epoch: 2, number: 3 },
+        waits: 4,
+        sent_at: Timestamp::from_millis(5),
+        required: required.iter().map(|name| subscription(name)).collect(),
+        marks,
+        trace: Some(trace()),
+    };
+    let mark = |live_until| Mark { subscription: subscription("b"), probe_after: 7, live_until };
+    let checks = vec![
+        check(1, &["a", "b"], vec![mark(None)]),
+        check(2, &["a", "b"], vec![mark(Some(Timestamp::from_millis(-1)))]),
+        check(3, &["c"], vec![]),
+    ];
+    let batch = CheckBatch { upstream: upstream(), checks };
+    assert_eq!(checks::decode(checks::encode(&batch)).expect("decodes"), batch);
+}
+
+#[test]
+fn a_receipt_batch_survives_the_wire() {
+    let outcomes = [
+        Outcome::Done,
+        Outcome::Failed { reason: FailReason::Poison, detail: "crashed five times".into() },
+        Outcome::Retrying { delay_ms: 10_000 },
+        Outcome::Processing { lease_ms: 30_000 },
+    ];
+    let receipts = outcomes.into_iter().map(|outcome| Receipt {
+        message_id: id(1),
+        subscription: subscription("a"),
+        upstream: upstream(),
+        fingerprint: message().fingerprint,
+        attempt: Attempt::FIRST,
+        sent_at: Timestamp::from_millis(5),
+        outcome,
+        trace: Some(trace()),
+    });
+    let lane = |retry_delay_ms| Lane { subscription: subscription("b"), retry_delay_ms };
+    let probes = vec![ProbeAnswer { lane: lane(None), number: 1 }, ProbeAnswer { lane: lane(Some(1_000)), number: 2 }];
+    let batch = ReceiptBatch { receipts: receipts.collect(), probes };
+    assert_eq!(receipts::decode(Some(names::PROTOBUF), receipts::encode(&batch)).expect("decodes"), batch);
+}
+
+#[test]
+fn a_consumer_in_any_language_signs_in_json() {
+    let json = format!(
+        r#"{{"message_id":"{}","subscription":"audit","upstream":"orders","fingerprint":"{}","sent_at_ms":5,"outcome":"done","note":"ignored"}}"#,
+        id(1),
+        message().fingerprint.to_hex()
+    );
+    let batch = receipts::decode(Some("application/json; charset=utf-8"), json.into()).expect("decodes");
+    assert_eq!((batch.receipts[0].message_id, &batch.receipts[0].outcome), (id(1), &Outcome::Done));
+    assert_eq!(batch.receipts[0].attempt, Attempt::FIRST);
+}
+
+#[test]
+fn what_cannot_be_read_says_why() {
+    assert!(matches!(checks::decode(Bytes::from_static(b"\xff\xff")), Err(WireError::Malformed(_))));
+    assert!(matches!(checks::decode(Bytes::new()), Err(WireError::UnknownVersion(0))));
+    assert!(matches!(receipts::decode(Some(names::JSON), Bytes::from_static(b"{}")), Err(WireError::Malformed(_))));
+    let mut foreign = delivered(publication::to_exchange(&message(), &upstream(), Publish::FIRST));
+    foreign.properties.headers.insert(names::WIRE.into(), HeaderValue::Int(9));
+    assert!(matches!(arrival::read(&foreign), Err(WireError::UnknownVersion(9))));
+    foreign.properties.headers.clear();
+    assert!(matches!(arrival::read(&foreign), Err(WireError::Missing(_))));
+}
+
+#[test]
+fn a_message_arrives_as_it_was_sent() {
+    let sent = message();
+    let arrival = arrival::read(&delivered(publication::to_exchange(&sent, &upstream(), Publish::FIRST))).expect("reads");
+    assert_eq!((arrival.id, &arrival.fingerprint, &arrival.body), (sent.id, &sent.fingerprint, &sent.body));
+    assert_eq!((&arrival.headers, &arrival.trace, arrival.sent_at), (&sent.headers, &sent.trace, sent.sent_at));
+    assert_eq!((arrival.attempt, arrival.republished, arrival.retries), (Attempt::FIRST, false, 0));
+}
+
+#[test]
+fn a_resend_and_a_retry_still_carry_the_original_route() {
+    let publish = Publish { attempt: Attempt::FIRST.resent(), again: true };
+    let resent = publication::to_subscription(&message(), &upstream(), &subscription("inventory.orders"), publish);
+    assert_eq!((resent.exchange.as_str(), resent.routing_key.as_str()), ("", "inventory.orders"));
+    let mut first = delivered(resent);
+    first.properties.headers.insert("x-death".into(), HeaderValue::Text("the broker's".into()));
+    let read = arrival::read(&first).expect("reads");
+    assert_eq!((read.exchange.as_str(), read.routing_key.as_str(), read.republished), ("orders", "order.created", true));
+    let retried = arrival::retry_copy(&first, &read, "inventory.orders.retry.1000".into(), 1);
+    assert!(!retried.properties.headers.contains_key("x-death"));
+    let again = arrival::read(&delivered(retried)).expect("reads");
+    assert_eq!((again.routing_key.as_str(), again.retries, again.attempt.number), ("order.created", 1, 2));
+}
+
+#[test]
+fn a_dead_copy_keeps_everything_and_says_why() {
+    let sent = delivered(publication::to_exchange(&message(), &upstream(), Publish::FIRST));
+    let dead = arrival::dead_copy(&sent, "inventory.orders.dead".into(), FailReason::Rejected, "status 422");
+    assert_eq!(dead.properties.headers[names::DEAD_REASON], HeaderValue::Text("rejected".into()));
+    assert_eq!(dead.properties.headers[names::ROUTING_KEY], HeaderValue::Text("order.created".into()));
+    assert_eq!((dead.body, dead.properties.message_id), (sent.body, sent.properties.message_id));
+}
+
+#[test]
+fn a_probe_goes_through_its_lane_and_names_itself() {
+    let topology = Topology::from_toml(
+        r#"
+        [[exchange]]
+        name = "orders"
+        kind = "topic"
+        [[subscription]]
+        name = "a"
+        retry_delays_ms = [1000]
+        bind = [{ exchange = "orders", routing_key = "order.#" }]
+        "#,
+    )
+    .expect("sound");
+    let lane = |retry_delay_ms| Lane { subscription: subscription("a"), retry_delay_ms };
+    let straight = probes::publication(&lane(None), 7, &topology).expect("known");
+    let delayed = probes::publication(&lane(Some(1_000)), 8, &topology).expect("known");
+    assert_eq!((straight.routing_key.as_str(), delayed.routing_key.as_str()), ("a", "a.retry.1000"));
+    assert_eq!(
+        (probes::read(&straight.properties), probes::read(&delayed.properties)),
+        (Some((7, None)), Some((8, Some(1_000))))
+    );
+    assert!(probes::publication(&lane(Some(5)), 9, &topology).is_none());
+    assert!(probes::read(&publication::to_exchange(&message(), &upstream(), Publish::FIRST).properties).is_none());
+}
