@@ -1,0 +1,77 @@
+//! A service in a binary of one's own: the frame is the same, the work is a closure's.
+//!
+//! It also stands in for the real services in this crate's tests: `work.hold_ms` is how long its one task takes to finish
+//! after soft stop, `work.fail` makes that task fail.
+
+use std::time::Duration;
+
+use countersign_boot::{Context, Failpoint, Frame, Grpc, GrpcServices, Http, Log, Secret, Settings, Shutdown, Traces, failpoint};
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    log: Log,
+    traces: Traces,
+    http: Http,
+    grpc: Grpc,
+    shutdown: Shutdown,
+    work: Work,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Work {
+    broker: Secret,
+    hold_ms: u64,
+    fail: bool,
+    reason: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            log: Log::default(),
+            traces: Traces::default(),
+            http: Http::loopback(0),
+            grpc: Grpc::loopback(0),
+            shutdown: Shutdown::default(),
+            work: Work { broker: "amqp://guest:guest@127.0.0.1:5672".into(), hold_ms: 0, fail: false, reason: String::new() },
+        }
+    }
+}
+
+impl Settings for Config {
+    fn frame(&self) -> Frame<'_> {
+        Frame { log: &self.log, traces: &self.traces, http: &self.http, grpc: &self.grpc, shutdown: &self.shutdown }
+    }
+}
+
+fn main() -> std::process::ExitCode {
+    let greeting = "hello from the closure\n";
+    countersign_boot::launch("embedded", async move |config: Config, context: Context| {
+        let Work { hold_ms, fail, reason, .. } = config.work;
+        let broker = context.health.dependency("broker");
+        if reason.is_empty() {
+            broker.ready();
+        } else {
+            broker.unready(reason);
+        }
+
+        let stop = context.stop.clone();
+        context.tasks.critical("work", async move {
+            failpoint(Failpoint::UpstreamAfterStore);
+            anyhow::ensure!(!fail, "told to fail");
+            stop.soft().await;
+            tracing::info!("soft stop");
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(hold_ms)) => tracing::info!("work finished"),
+                () = stop.hard() => tracing::info!("work dropped"),
+            }
+            Ok(())
+        });
+        context.http(axum::Router::new().route("/hello", axum::routing::get(async move || greeting)));
+        context.serve_grpc(GrpcServices::new(&[])).await?;
+        Ok(())
+    })
+}

@@ -1,0 +1,67 @@
+//! The HTTP server of every process: health, metrics, and what the service adds.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::PoisonError;
+
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use countersign_telemetry::Metrics;
+use tokio::net::TcpListener;
+use tower::ServiceExt as _;
+
+use crate::context::Context;
+use crate::error::Error;
+
+/// The media type of Prometheus' text format.
+const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+#[derive(Clone)]
+struct Served {
+    context: Context,
+    metrics: Metrics,
+}
+
+/// Opens the server. It answers at once, while the service still sets up; the service's own routes join later.
+pub(crate) async fn serve(context: &Context, listen: SocketAddr, metrics: Metrics) -> Result<SocketAddr, Error> {
+    let wrong = |source| Error::Listen { key: "http.listen", address: listen, source };
+    let listener = TcpListener::bind(listen).await.map_err(wrong)?;
+    let address = listener.local_addr().map_err(wrong)?;
+    let _ = context.frame.http_address.set(address);
+    let stop = context.frame.servers_stop.clone();
+    let server = axum::serve(listener, router(context.clone(), metrics)).with_graceful_shutdown(stop.cancelled_owned());
+    let outcome = context.stop.clone();
+    context.frame.servers.spawn(async move {
+        if let Err(error) = server.await {
+            outcome.fail(format!("the HTTP server ended: {error}"));
+        }
+    });
+    Ok(address)
+}
+
+fn router(context: Context, metrics: Metrics) -> Router {
+    Router::new()
+        .route("/health/live", get(|| async { "live\n" }))
+        .route("/health/ready", get(ready))
+        .route("/metrics", get(scrape))
+        .fallback(of_the_service)
+        .with_state(Served { context, metrics })
+}
+
+async fn ready(State(served): State<Served>) -> Response {
+    let readiness = served.context.health.readiness();
+    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(readiness)).into_response()
+}
+
+async fn scrape(State(served): State<Served>) -> Response {
+    ([(header::CONTENT_TYPE, METRICS_TYPE)], served.metrics.render()).into_response()
+}
+
+async fn of_the_service(State(served): State<Served>, request: Request) -> Result<Response, Infallible> {
+    let router = served.context.frame.router.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    router.oneshot(request).await
+}

@@ -1,0 +1,116 @@
+//! Installs logging and the export of traces, and takes them down again.
+
+use std::io::IsTerminal as _;
+use std::time::Duration;
+
+use opentelemetry::trace::TracerProvider as _;
+use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracerProvider};
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::{EnvFilter, Targets};
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Layer, fmt};
+
+use crate::config::{Log, LogFormat, LogOutput, Traces};
+use crate::error::Error;
+
+/// The AMQP client logs returned messages with their bodies here; payloads appear in no log, whatever filter is asked for.
+const NEVER_LOGGED: &str = "lapin::returned_messages=off";
+/// Targets that never enter a trace: they carry the export itself (an endless loop), or they are far too many.
+const KEPT_OUT: [&str; 9] = ["h2", "hyper", "tonic", "tower", "lapin", "opentelemetry", "reqwest", "rustls", "sqlx"];
+
+type BoxedLayer<S> = Box<dyn Layer<S> + Send + Sync>;
+
+/// Installs the subscriber of this process: log lines, and traces when `traces.otlp_endpoint` is given.
+///
+/// `service` becomes the resource attribute `service.name`, as `countersign-<service>`. Call once, inside a tokio runtime
+/// with at least two worker threads: on one thread the exporter and the work it waits for can block each other.
+///
+/// # Errors
+/// [`Error::Filter`] and [`Error::Exporter`] for a configuration that cannot be used, [`Error::SubscriberInstalled`] for
+/// a second call.
+pub fn install(service: &str, log: &Log, traces: &Traces) -> Result<Guard, Error> {
+    let directives = format!("{},{NEVER_LOGGED}", log.filter);
+    let filter = directives.parse::<EnvFilter>().map_err(|source| Error::Filter { filter: log.filter.clone(), source })?;
+    let provider = match &traces.otlp_endpoint {
+        Some(endpoint) => Some(provider(service, endpoint, traces)?),
+        None => None,
+    };
+    tracing_subscriber::registry().with(lines(log).with_filter(filter)).with(provider.as_ref().map(spans)).try_init()?;
+    Ok(Guard { provider })
+}
+
+fn lines<S>(log: &Log) -> BoxedLayer<S>
+where
+    S: tracing::Subscriber + for<'a> LookupSpan<'a> + Send + Sync,
+{
+    let (writer, colour) = match log.output {
+        LogOutput::Stdout => (BoxMakeWriter::new(std::io::stdout), std::io::stdout().is_terminal()),
+        LogOutput::Stderr => (BoxMakeWriter::new(std::io::stderr), std::io::stderr().is_terminal()),
+    };
+    let layer = fmt::layer().with_ansi(colour).with_writer(writer);
+    match log.format {
+        LogFormat::Text => layer.boxed(),
+        LogFormat::Json => layer.json().flatten_event(true).with_span_list(false).boxed(),
+    }
+}
+
+fn provider(service: &str, endpoint: &str, traces: &Traces) -> Result<SdkTracerProvider, Error> {
+    let exporter = SpanExporter::builder()
+        .with_tonic()
+        .with_endpoint(endpoint)
+        .with_timeout(Duration::from_millis(traces.timeout_ms))
+        .build()
+        .map_err(|source| Error::Exporter { endpoint: endpoint.to_owned(), source })?;
+    let bounds = BatchConfigBuilder::default()
+        .with_max_queue_size(traces.max_queue)
+        .with_max_export_batch_size(traces.max_batch)
+        .with_scheduled_delay(Duration::from_millis(traces.interval_ms))
+        .build();
+    let processor = BatchSpanProcessor::builder(exporter).with_batch_config(bounds).build();
+    let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(traces.sample_ratio)));
+    let resource = Resource::builder().with_service_name(format!("countersign-{service}")).build();
+    Ok(SdkTracerProvider::builder().with_span_processor(processor).with_sampler(sampler).with_resource(resource).build())
+}
+
+fn spans<S>(provider: &SdkTracerProvider) -> BoxedLayer<S>
+where
+    S: tracing::Subscriber + for<'a> LookupSpan<'a> + Send + Sync,
+{
+    let mut targets = Targets::new().with_default(LevelFilter::INFO);
+    for target in KEPT_OUT {
+        targets = targets.with_target(target, LevelFilter::OFF);
+    }
+    tracing_opentelemetry::layer()
+        .with_tracer(provider.tracer("countersign"))
+        .with_location(false)
+        .with_threads(false)
+        .with_tracked_inactivity(false)
+        .with_filter(targets)
+        .boxed()
+}
+
+/// What [`install`] leaves behind: keep it while the process works, and [`shutdown`](Guard::shutdown) at the end.
+#[derive(Debug)]
+#[must_use = "spans that are still queued are lost when nobody shuts the exporter down"]
+pub struct Guard {
+    provider: Option<SdkTracerProvider>,
+}
+
+impl Guard {
+    /// Sends the spans that wait and stops the exporter; gives up after `timeout`. Without traces it does nothing.
+    ///
+    /// Runs on a blocking thread, because the exporter waits for work that the runtime's own threads have to do. Returns
+    /// whether everything was sent in time.
+    pub async fn shutdown(self, timeout: Duration) -> bool {
+        let Some(provider) = self.provider else {
+            return true;
+        };
+        let stop = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(timeout));
+        matches!(tokio::time::timeout(timeout, stop).await, Ok(Ok(Ok(()))))
+    }
+}

@@ -1,0 +1,238 @@
+//! Every span, attribute and metric name of Countersign.
+//!
+//! The names of the messaging conventions of `OpenTelemetry` are still in development and will change; they change here
+//! only. Use the constants in macros:
+//!
+//! ```
+//! use countersign_telemetry::names;
+//!
+//! let span = tracing::info_span!(
+//!     names::SPAN_SEND,
+//!     { names::OTEL_KIND } = names::PRODUCER,
+//!     { names::MESSAGING_DESTINATION } = "countersign.messages",
+//! );
+//! metrics::counter!(names::PUBLISH_TOTAL, "kind" => "message", "outcome" => "confirmed").increment(1);
+//! # drop(span);
+//! ```
+//!
+//! **Invariant:** no id is ever a label of a metric; ids belong on spans.
+
+use metrics::Unit;
+
+macro_rules! texts {
+    ($($(#[$doc:meta])* $name:ident = $value:literal;)*) => {
+        $($(#[$doc])* pub const $name: &str = $value;)*
+    };
+}
+
+texts! {
+    /// Span of upstream's gRPC and HTTP calls that accept messages. SERVER.
+    SPAN_ACCEPT = "accept";
+    /// Step 1: one message is stored, published and confirmed. PRODUCER; its context travels in the message.
+    SPAN_SEND = "send";
+    /// Step 2: the delayed check of a message is published. PRODUCER.
+    SPAN_SCHEDULE_CHECK = "schedule_check";
+    /// Step 3: one message is claimed, handled and completed. CONSUMER, child of `send`.
+    SPAN_PROCESS = "process";
+    /// Step 3, inside `process`: the handler alone.
+    SPAN_HANDLE = "handle";
+    /// Step 4: the receipt of a message is published. PRODUCER, child of `process`.
+    SPAN_ACKNOWLEDGE = "acknowledge";
+    /// Step 5: the receipt of one message is written down. CONSUMER, child of `acknowledge`.
+    SPAN_RECORD = "record";
+    /// Step 6: a due check is judged. CONSUMER; a new trace, linked to the message's `send`.
+    SPAN_CHECK = "check";
+    /// Step 7a: upstream is told to send a message again. CLIENT, child of `check`, linked to the message's `send`.
+    SPAN_COMMAND_RESEND = "command_resend";
+    /// Step 7b: a message is published again. PRODUCER, in the message's own trace, linked to `command_resend`.
+    SPAN_RESEND = "resend";
+    /// Upstream takes over what a stopped process left behind.
+    SPAN_ADOPT = "adopt";
+    /// Callback sends or judges a probe.
+    SPAN_PROBE = "probe";
+    /// Callback compares what upstream stored with what was signed for.
+    SPAN_RECONCILE = "reconcile";
+
+    /// Field that tracing's bridge reads as the span's name, when it is known only at run time.
+    OTEL_NAME = "otel.name";
+    /// Field that tracing's bridge reads as the span's kind; a value is one of the five kinds below.
+    OTEL_KIND = "otel.kind";
+    /// Field that tracing's bridge reads as the span's status: `OK` or `ERROR`.
+    OTEL_STATUS_CODE = "otel.status_code";
+    /// Field that tracing's bridge reads as the words to the status.
+    OTEL_STATUS_DESCRIPTION = "otel.status_description";
+    /// Kind of a span that sends a message.
+    PRODUCER = "producer";
+    /// Kind of a span that takes a message.
+    CONSUMER = "consumer";
+    /// Kind of a span that calls another service.
+    CLIENT = "client";
+    /// Kind of a span that answers a call.
+    SERVER = "server";
+    /// Kind of a span within one process.
+    INTERNAL = "internal";
+
+    /// The messaging system; always [`RABBITMQ`].
+    MESSAGING_SYSTEM = "messaging.system";
+    /// Value of [`MESSAGING_SYSTEM`].
+    RABBITMQ = "rabbitmq";
+    /// `send`, `process`, `receive` or `settle`.
+    MESSAGING_OPERATION_TYPE = "messaging.operation.type";
+    /// The operation in our own words: the span's name.
+    MESSAGING_OPERATION_NAME = "messaging.operation.name";
+    /// The exchange, or the queue when the default exchange is used.
+    MESSAGING_DESTINATION = "messaging.destination.name";
+    /// The queue a message was taken from.
+    MESSAGING_SUBSCRIPTION = "messaging.destination.subscription.name";
+    /// The routing key.
+    MESSAGING_ROUTING_KEY = "messaging.rabbitmq.destination.routing_key";
+    /// The id of the message.
+    MESSAGING_MESSAGE_ID = "messaging.message.id";
+    /// Bytes of the body.
+    MESSAGING_BODY_SIZE = "messaging.message.body.size";
+    /// Messages in a batch.
+    MESSAGING_BATCH_COUNT = "messaging.batch.message_count";
+    /// The type of an error, from a small set.
+    ERROR_TYPE = "error.type";
+
+    /// The step of the flow: `1` to `6`, `7a`, `7b`.
+    STEP = "countersign.step";
+    /// 1 for the first send, one more for each resend.
+    ATTEMPT = "countersign.attempt";
+    /// One more each time an operator redrives.
+    EPOCH = "countersign.epoch";
+    /// The name of the sending upstream.
+    UPSTREAM = "countersign.upstream";
+    /// What a step came to, in the words of its `Outcome`.
+    OUTCOME = "countersign.outcome";
+    /// What callback decided: `verified`, `wait`, `resend` or `park`.
+    VERDICT = "countersign.verdict";
+    /// Why something was refused, parked or sent again.
+    REASON = "countersign.reason";
+}
+
+/// How a metric is recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// A distribution, in seconds.
+    Histogram,
+}
+
+/// One metric: its full name, how it is recorded, its label names and what it says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metric {
+    /// Full Prometheus name.
+    pub name: &'static str,
+    /// How it is recorded.
+    pub kind: Kind,
+    /// Names of its labels; never an id.
+    pub labels: &'static [&'static str],
+    /// What it says, for people.
+    pub help: &'static str,
+}
+
+macro_rules! metrics_list {
+    ($($kind:ident $constant:ident = $name:literal [$($label:literal),*] $help:literal;)*) => {
+        $(#[doc = $help] #[doc = concat!("\n\nLabels: `", stringify!([$($label),*]), "`.")] pub const $constant: &str = $name;)*
+        /// Every metric of Countersign.
+        pub const METRICS: &[Metric] = &[
+            $(Metric { name: $name, kind: Kind::$kind, labels: &[$($label),*], help: $help },)*
+        ];
+    };
+}
+
+metrics_list! {
+    Counter PUBLISH_TOTAL = "countersign_publish_total" ["kind", "outcome"]
+        "Publishes by kind (message, check, receipt, probe, retry, dead) and outcome (confirmed, nacked, returned, unknown).";
+    Histogram PUBLISH_CONFIRM_DURATION_SECONDS = "countersign_publish_confirm_duration_seconds" ["kind"]
+        "Seconds from a publish to its confirm.";
+    Gauge UNCONFIRMED_MESSAGES = "countersign_unconfirmed_messages" []
+        "Messages that are stored and not yet settled: message and check confirmed.";
+    Gauge WATERMARK_LAG_SECONDS = "countersign_watermark_lag_seconds" []
+        "Age in seconds of the oldest message that is not settled.";
+    Gauge CONNECTION_BLOCKED = "countersign_connection_blocked" ["connection"]
+        "1 while the broker blocks this connection.";
+    Counter CONSUME_TOTAL = "countersign_consume_total" ["subscription", "outcome"]
+        "Deliveries by what became of them.";
+    Histogram HANDLER_DURATION_SECONDS = "countersign_handler_duration_seconds" ["subscription"]
+        "Seconds that the handler took.";
+    Counter DEDUP_TOTAL = "countersign_dedup_total" ["result"]
+        "Claims by result (fresh, own, done, conflict, held, unknown).";
+    Counter RECEIPTS_TOTAL = "countersign_receipts_total" ["outcome"]
+        "Receipts recorded, by outcome.";
+    Counter CHECKS_TOTAL = "countersign_checks_total" ["verdict"]
+        "Checks judged, by verdict.";
+    Counter RESENDS_TOTAL = "countersign_resends_total" ["outcome"]
+        "Resends, by what upstream answered.";
+    Gauge DELIVERIES = "countersign_deliveries" ["state"]
+        "Rows of deliveries, by state.";
+    Counter POSSIBLE_DUPLICATES_TOTAL = "countersign_possible_duplicates_total" ["subscription"]
+        "Effects that may have happened once more than they should.";
+    Counter PROBES_TOTAL = "countersign_probes_total" ["outcome"]
+        "Probes, by outcome (sent, signed, replaced).";
+    Gauge PARKED_MESSAGES = "countersign_parked_messages" ["reason"]
+        "Deliveries that wait for a human, by reason.";
+    Counter PARKED_TOTAL = "countersign_parked_total" ["reason"]
+        "Deliveries that callback left for a human, by reason.";
+    Counter SWEPT_TOTAL = "countersign_swept_total" []
+        "Overdue deliveries that got a new check.";
+    Gauge OLDEST_UNSIGNED_AGE_SECONDS = "countersign_oldest_unsigned_age_seconds" []
+        "Age in seconds of the oldest message that callback knows of and nobody signed for.";
+    Histogram DELIVERY_DURATION_SECONDS = "countersign_delivery_duration_seconds" ["subscription"]
+        "Seconds from storing a message to recording its receipt.";
+    Counter LATE_RECEIPTS_TOTAL = "countersign_late_receipts_total" []
+        "Receipts that came after a resend was ordered or the message was parked.";
+    Counter RECONCILE_MISSING_TOTAL = "countersign_reconcile_missing_total" []
+        "Messages that reconciliation found stored and not signed for.";
+    Counter INVARIANT_VIOLATIONS_TOTAL = "countersign_invariant_violations_total" ["invariant"]
+        "Broken invariants; anything above 0 is a defect.";
+    Counter OPERATOR_ACTS_TOTAL = "countersign_operator_acts_total" ["act", "result"]
+        "Acts of operators, refused ones too.";
+    Gauge BUILD_INFO = "countersign_build_info" ["service", "version"]
+        "Always 1; its labels say what runs.";
+    Gauge DEPENDENCY_READY = "countersign_dependency_ready" ["dependency"]
+        "1 while this dependency works, else 0.";
+    Counter TASK_PANICS_TOTAL = "countersign_task_panics_total" ["task"]
+        "Tasks that ended in a panic.";
+}
+
+/// Tells the installed recorder what every metric of [`METRICS`] means, for the `# HELP` lines of a scrape.
+pub fn describe_all() {
+    for metric in METRICS {
+        match metric.kind {
+            Kind::Counter => metrics::describe_counter!(metric.name, metric.help),
+            Kind::Gauge => metrics::describe_gauge!(metric.name, metric.help),
+            Kind::Histogram => {
+                metrics::describe_histogram!(metric.name, Unit::Seconds, metric.help);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metric_names_follow_the_conventions_of_prometheus() {
+        for Metric { name, kind, .. } in METRICS {
+            assert!(name.starts_with("countersign_"), "{name}");
+            assert_eq!(*kind == Kind::Counter, name.ends_with("_total"), "{name}");
+            if *kind == Kind::Histogram {
+                assert!(name.ends_with("_seconds"), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_metric_has_an_id_for_a_label() {
+        for metric in METRICS {
+            let named = |l: &&str| *l == "id" || l.ends_with("_id");
+            assert!(!metric.labels.iter().any(named), "{}", metric.name);
+        }
+    }
+}
