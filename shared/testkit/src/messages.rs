@@ -1,0 +1,197 @@
+//! [`Messages`] in memory: upstream's tables, with the fence.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use countersign_delivery::ports::PortError;
+use countersign_delivery::ports::messages::{Entombed, Heartbeat, IncarnationState, Inserted, Insertion, Messages, Numbered};
+use countersign_delivery::{IdempotencyKey, IncarnationId, MessageId, Position, Seq, StoredMessage, UpstreamName};
+
+use crate::switch::{self, Switch};
+
+const WHAT: &str = "memory messages";
+
+/// Upstream's tables in memory; clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryMessages {
+    switch: Switch,
+    data: Arc<Mutex<Data>>,
+}
+
+#[derive(Debug, Default)]
+struct Data {
+    incarnations: BTreeMap<IncarnationId, (UpstreamName, Heartbeat)>,
+    /// None: a tombstone.
+    rows: BTreeMap<Position, Option<StoredMessage>>,
+    lose_commits: u32,
+    lost_are_committed: bool,
+}
+
+impl MemoryMessages {
+    /// From now on every call fails as unavailable.
+    pub fn go_down(&self) {
+        self.switch.set_down(true);
+    }
+
+    /// Ends [`Self::go_down`].
+    pub fn come_up(&self) {
+        self.switch.set_down(false);
+    }
+
+    /// The answers to the next `inserts` inserts are lost; whether they are `committed` is for [`Messages::entomb`] to find out.
+    pub fn lose_commits(&self, inserts: u32, committed: bool) {
+        let mut data = self.lock();
+        (data.lose_commits, data.lost_are_committed) = (inserts, committed);
+    }
+
+    /// The heartbeat row of an incarnation, closed ones too.
+    #[must_use]
+    pub fn heartbeat(&self, incarnation: IncarnationId) -> Option<Heartbeat> {
+        self.lock().incarnations.get(&incarnation).map(|(_, heartbeat)| heartbeat.clone())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Data> {
+        self.data.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open_data(&self) -> Result<MutexGuard<'_, Data>, PortError> {
+        self.switch.check(WHAT)?;
+        Ok(self.lock())
+    }
+}
+
+impl Data {
+    fn stored(&self) -> impl Iterator<Item = &StoredMessage> {
+        self.rows.values().flatten()
+    }
+
+    fn by_key(&self, key: &IdempotencyKey) -> Option<&StoredMessage> {
+        self.stored().find(|row| row.message.idempotency_key.as_ref() == Some(key))
+    }
+
+    /// The row's fate; writes it when it is to be stored.
+    fn insert_row(&mut self, incarnation: IncarnationId, row: &Numbered) -> Result<Inserted, PortError> {
+        let position = Position { incarnation, seq: row.seq };
+        if let Some(known) = row.message.idempotency_key.as_ref().and_then(|key| self.by_key(key)) {
+            let (id, position) = (known.message.id, known.position);
+            let same = known.message.fingerprint == row.message.fingerprint;
+            return Ok(if same { Inserted::Repeat { id, position } } else { Inserted::Conflict { id } });
+        }
+        if self.rows.contains_key(&position) {
+            return Err(switch::refused(WHAT, format!("{position:?} is taken")));
+        }
+        if self.stored().any(|known| known.message.id == row.message.id) {
+            return Err(switch::refused(WHAT, format!("{} is taken", row.message.id)));
+        }
+        self.rows.insert(position, Some(StoredMessage { position, message: row.message.clone() }));
+        Ok(Inserted::Stored)
+    }
+
+    fn set_state(&mut self, incarnation: IncarnationId, state: IncarnationState) {
+        if let Some((_, heartbeat)) = self.incarnations.get_mut(&incarnation) {
+            heartbeat.state = heartbeat.state.max(state);
+        }
+    }
+}
+
+#[async_trait]
+impl Messages for MemoryMessages {
+    async fn open(&self, upstream: &UpstreamName, incarnation: IncarnationId) -> Result<(), PortError> {
+        let mut data = self.open_data()?;
+        if data.incarnations.contains_key(&incarnation) {
+            return Err(switch::refused(WHAT, format!("incarnation {incarnation} is taken")));
+        }
+        let state = IncarnationState::Open;
+        let heartbeat = Heartbeat { incarnation, counter: 0, watermark: Seq::FIRST, adopter: None, state };
+        data.incarnations.insert(incarnation, (upstream.clone(), heartbeat));
+        Ok(())
+    }
+
+    async fn insert(&self, incarnation: IncarnationId, batch: &[Numbered]) -> Result<Insertion, PortError> {
+        let mut data = self.open_data()?;
+        let state = data.incarnations.get(&incarnation).map(|(_, heartbeat)| heartbeat.state);
+        if state != Some(IncarnationState::Open) {
+            return Ok(Insertion::Fenced);
+        }
+        let before = data.rows.clone();
+        let inserted: Result<Vec<_>, _> = batch.iter().map(|row| data.insert_row(incarnation, row)).collect();
+        let loses = data.lose_commits > 0;
+        if inserted.is_err() || (loses && !data.lost_are_committed) {
+            data.rows = before;
+        }
+        if loses {
+            data.lose_commits -= 1;
+            return Err(switch::lost(WHAT));
+        }
+        inserted.map(Insertion::Committed)
+    }
+
+    async fn entomb(&self, position: Position) -> Result<Entombed, PortError> {
+        let mut data = self.open_data()?;
+        Ok(match data.rows.entry(position).or_insert(None) {
+            Some(stored) => Entombed::Committed(Box::new(stored.clone())),
+            None => Entombed::RolledBack,
+        })
+    }
+
+    async fn beat(&self, incarnation: IncarnationId, counter: u64, watermark: Seq) -> Result<bool, PortError> {
+        let mut data = self.open_data()?;
+        let Some((_, heartbeat)) = data.incarnations.get_mut(&incarnation) else { return Ok(false) };
+        if heartbeat.adopter.is_some() {
+            return Ok(false);
+        }
+        (heartbeat.counter, heartbeat.watermark) = (counter, watermark);
+        Ok(true)
+    }
+
+    async fn heartbeats(&self, upstream: &UpstreamName) -> Result<Vec<Heartbeat>, PortError> {
+        let data = self.open_data()?;
+        let open = data.incarnations.values().filter(|(of, row)| of == upstream && row.state != IncarnationState::Closed);
+        Ok(open.map(|(_, heartbeat)| heartbeat.clone()).collect())
+    }
+
+    async fn adopt(&self, seen: &Heartbeat, adopter: IncarnationId) -> Result<bool, PortError> {
+        let mut data = self.open_data()?;
+        let Some((_, heartbeat)) = data.incarnations.get_mut(&seen.incarnation) else { return Ok(false) };
+        let as_seen = heartbeat.counter == seen.counter && heartbeat.adopter == seen.adopter;
+        if !as_seen || heartbeat.state == IncarnationState::Closed {
+            return Ok(false);
+        }
+        heartbeat.adopter = Some(adopter);
+        Ok(true)
+    }
+
+    async fn fence(&self, incarnation: IncarnationId) -> Result<(), PortError> {
+        self.open_data()?.set_state(incarnation, IncarnationState::Fenced);
+        Ok(())
+    }
+
+    async fn scan(&self, incarnation: IncarnationId, from: Seq, limit: u32) -> Result<Vec<StoredMessage>, PortError> {
+        let data = self.open_data()?;
+        let rows = data.rows.range(Position { incarnation, seq: from }..=Position { incarnation, seq: Seq(u64::MAX) });
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        Ok(rows.filter_map(|(_, row)| row.clone()).take(limit).collect())
+    }
+
+    async fn close(&self, incarnation: IncarnationId) -> Result<(), PortError> {
+        self.open_data()?.set_state(incarnation, IncarnationState::Closed);
+        Ok(())
+    }
+
+    async fn get(&self, ids: &[MessageId]) -> Result<Vec<StoredMessage>, PortError> {
+        Ok(self.open_data()?.stored().filter(|row| ids.contains(&row.message.id)).cloned().collect())
+    }
+
+    async fn by_key(&self, key: &IdempotencyKey) -> Result<Option<StoredMessage>, PortError> {
+        Ok(self.open_data()?.by_key(key).cloned())
+    }
+
+    async fn is_settled(&self, position: Position) -> Result<bool, PortError> {
+        let data = self.open_data()?;
+        Ok(data
+            .incarnations
+            .get(&position.incarnation)
+            .is_some_and(|(_, heartbeat)| heartbeat.state == IncarnationState::Closed || position.seq < heartbeat.watermark))
+    }
+}
