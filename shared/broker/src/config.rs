@@ -1,0 +1,153 @@
+//! Where the broker is, and every bound of talking to it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use countersign_boot::Secret;
+use lapin::uri::AMQPUri;
+use serde::{Deserialize, Serialize};
+
+/// The section `[broker]` of a service's configuration. Unknown keys are refused, passwords never shown.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// `amqp://user:password@host:port/vhost`, or `amqps://…` for TLS; the virtual host `/` is written `/%2f`. Default
+    /// `amqp://guest:guest@127.0.0.1:5672/%2f`.
+    pub url: Secret,
+    /// A PEM file of certificate authorities to trust with `amqps`, besides those of the system. None by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// Seconds between heartbeats; a peer that is silent for twice as long is given up. Default 10.
+    pub heartbeat_s: u16,
+    /// Longest time to connect, log in and open a channel, milliseconds. Default 5 000.
+    pub connect_timeout_ms: u64,
+    /// Longest time a publish waits for its outcome, milliseconds; then it is unknown. Default 10 000.
+    pub confirm_timeout_ms: u64,
+    /// Most publications in flight on the publishing channel, 1 to 10 000. Default 1 000: more costs more than it gives.
+    pub publish_window: usize,
+    /// Shortest pause before connecting again, milliseconds; doubles with each failure, and is drawn out by chance. Default 100.
+    pub reconnect_min_ms: u64,
+    /// Longest pause before connecting again, milliseconds. Default 5 000.
+    pub reconnect_max_ms: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            url: "amqp://guest:guest@127.0.0.1:5672/%2f".into(),
+            ca_file: None,
+            heartbeat_s: 10,
+            connect_timeout_ms: 5_000,
+            confirm_timeout_ms: 10_000,
+            publish_window: 1_000,
+            reconnect_min_ms: 100,
+            reconnect_max_ms: 5_000,
+        }
+    }
+}
+
+impl Config {
+    /// Largest [`Config::publish_window`]: the client scans all pending tags for each multiple confirm.
+    pub const MAX_WINDOW: usize = 10_000;
+
+    /// What cannot work, each with its remedy; empty when sound.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if self.parsed().is_none() {
+            problems.push("broker.url cannot be read: write amqp://user:password@host:port/vhost, the vhost `/` as %2f".into());
+        }
+        if self.heartbeat_s == 0 {
+            problems.push("broker.heartbeat_s is 0: a broken connection would never be noticed; use 10".into());
+        }
+        for (name, value) in [
+            ("connect_timeout_ms", self.connect_timeout_ms),
+            ("confirm_timeout_ms", self.confirm_timeout_ms),
+            ("reconnect_min_ms", self.reconnect_min_ms),
+        ] {
+            if value == 0 {
+                problems.push(format!("broker.{name} is 0: give it some milliseconds"));
+            }
+        }
+        if !(1..=Self::MAX_WINDOW).contains(&self.publish_window) {
+            problems.push(format!("broker.publish_window is {}: use 1 to {}", self.publish_window, Self::MAX_WINDOW));
+        }
+        if self.reconnect_max_ms < self.reconnect_min_ms {
+            problems.push("broker.reconnect_max_ms is below reconnect_min_ms: raise it".into());
+        }
+        problems
+    }
+
+    pub(crate) fn parsed(&self) -> Option<AMQPUri> {
+        let mut uri: AMQPUri = self.url.expose().parse().ok()?;
+        uri.query.heartbeat = Some(self.heartbeat_s);
+        Some(uri)
+    }
+
+    /// Host, port and virtual host: what may be shown.
+    pub(crate) fn place(&self) -> String {
+        self.parsed().map_or_else(
+            || "an unreadable address".into(),
+            |uri| format!("{}://{}:{} vhost {:?}", uri.scheme, uri.authority.host, uri.authority.port, uri.vhost),
+        )
+    }
+
+    pub(crate) const fn connect_timeout(&self) -> Duration {
+        Duration::from_millis(self.connect_timeout_ms)
+    }
+
+    pub(crate) const fn confirm_timeout(&self) -> Duration {
+        Duration::from_millis(self.confirm_timeout_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_sound() {
+        assert_eq!(Config::default().problems(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_password_is_not_shown() {
+        let config = Config { url: "amqp://me:hush@mq.example:1/v".into(), ..Config::default() };
+        let shown = format!("{config:?}");
+        assert!(!shown.contains("hush") && shown.contains("mq.example"), "{shown}");
+        let broken = Config { url: "amqp//me:hush@mq".into(), ..Config::default() };
+        assert!(!format!("{broken:?} {:?}", broken.problems()).contains("hush"));
+    }
+
+    #[test]
+    fn what_is_written_is_read_again_and_shows_no_password() {
+        let config = Config { url: "amqp://me:hush@mq.example:1/v".into(), heartbeat_s: 7, ..Config::default() };
+        let written = toml::to_string(&config).unwrap();
+        assert!(!written.contains("hush") && written.contains("mq.example"), "{written}");
+        assert_eq!(toml::from_str::<Config>(&written).unwrap().heartbeat_s, 7);
+    }
+
+    #[test]
+    fn every_problem_is_named() {
+        let config = Config {
+            url: "nonsense".into(),
+            ca_file: None,
+            heartbeat_s: 0,
+            connect_timeout_ms: 0,
+            confirm_timeout_ms: 0,
+            publish_window: 0,
+            reconnect_min_ms: 2,
+            reconnect_max_ms: 1,
+        };
+        let problems = config.problems().join("\n");
+        for key in ["url", "heartbeat_s", "connect_timeout_ms", "confirm_timeout_ms", "publish_window", "reconnect_max_ms"] {
+            assert!(problems.contains(key), "{key} is missing in {problems}");
+        }
+    }
+
+    #[test]
+    fn unknown_keys_are_refused() {
+        assert!(toml::from_str::<Config>("url = 'amqp://h/%2f'\nprefetch_count = 3").is_err());
+        assert_eq!(toml::from_str::<Config>("publish_window = 7").map(|config| config.publish_window).ok(), Some(7));
+    }
+}
