@@ -1,0 +1,122 @@
+//! Opening a database, and what can be done with it.
+
+mod postgres;
+mod sqlite;
+
+use std::sync::Arc;
+
+use crate::clock::DatabaseClock;
+use crate::config::Config;
+use crate::deliveries::SqlDeliveries;
+use crate::error::Error;
+use crate::messages::SqlMessages;
+use crate::migrate;
+use crate::sql::Sql;
+
+/// Which database a URL names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A file, for one process.
+    Sqlite,
+    /// A server, for any number of processes.
+    Postgres,
+}
+
+impl Kind {
+    pub(crate) fn of(url: &str) -> Option<Self> {
+        if url.starts_with("sqlite:") {
+            Some(Self::Sqlite)
+        } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+            Some(Self::Postgres)
+        } else {
+            None
+        }
+    }
+}
+
+/// An open database. Clones share its connections; a SQLite file is released when the last clone and the last port made from
+/// it are gone.
+#[derive(Clone, Debug)]
+pub struct Database {
+    pub(crate) inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) sql: Sql,
+    pub(crate) clock: DatabaseClock,
+    /// Held, never used: it keeps other processes away from a SQLite file.
+    _lock: Option<std::fs::File>,
+}
+
+impl Database {
+    /// Opens a database; a [`Config`] or a URL. Makes no table: see [`Self::migrate_messages`] and [`Self::migrate_deliveries`].
+    ///
+    /// # Errors
+    /// [`Error`]: a URL of another kind, a SQLite file that another process holds, a server that cannot be reached or refuses.
+    pub async fn connect(config: impl Into<Config>) -> Result<Self, Error> {
+        let config = config.into();
+        let url = config.url.expose();
+        let (sql, lock) = match Kind::of(url) {
+            Some(Kind::Sqlite) => sqlite::open(url, &config).await?,
+            Some(Kind::Postgres) => (postgres::open(url, &config).await?, None),
+            None => return Err(Error::Url("it begins with neither sqlite: nor postgres://".to_owned())),
+        };
+        Ok(Self { inner: Arc::new(Inner { sql, clock: DatabaseClock::default(), _lock: lock }) })
+    }
+
+    /// Upstream's tables in this database.
+    #[must_use]
+    pub fn messages(&self) -> SqlMessages {
+        SqlMessages::new(self.clone())
+    }
+
+    /// MSG DB's tables in this database. `overdue_ms` is the policy's figure of that name.
+    #[must_use]
+    pub fn deliveries(&self, overdue_ms: u64) -> SqlDeliveries {
+        SqlDeliveries::new(self.clone(), overdue_ms)
+    }
+
+    /// Makes or changes upstream's tables, all named `countersign_…`. Safe to call at every start, by any number of replicas.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn migrate_messages(&self) -> Result<(), Error> {
+        migrate::messages(self.sql()).await
+    }
+
+    /// Makes or changes MSG DB's tables, all named `countersign_…`. Safe to call at every start, by any number of replicas.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn migrate_deliveries(&self) -> Result<(), Error> {
+        migrate::deliveries(self.sql()).await
+    }
+
+    /// Whether the database answers and may be written: for readiness.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn ping(&self) -> Result<(), Error> {
+        let sql = self.sql().either("SELECT 1 WHERE NOT pg_is_in_recovery()", "SELECT 1");
+        match self.sql().write_returning("pinging the database", sql, Vec::new()).await? {
+            rows if rows.is_empty() => Err(Error::Database(countersign_delivery::ports::PortError::Unavailable(
+                "the database",
+                "it is a standby, which cannot be written".into(),
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits until the connections are closed. Calls made from now on fail; without this they close when the last user is gone.
+    pub async fn close(&self) {
+        for connections in [&self.sql().read, &self.sql().write] {
+            // It only reports that it was closed before.
+            let _ = connections.close_by_ref().await;
+        }
+    }
+
+    pub(crate) fn sql(&self) -> &Sql {
+        &self.inner.sql
+    }
+}

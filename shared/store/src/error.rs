@@ -1,0 +1,168 @@
+//! What can go wrong with a database, by what the caller can do about it.
+
+use std::path::PathBuf;
+
+use countersign_delivery::ports::PortError;
+use sea_orm::sqlx;
+use sea_orm::{DbErr, RuntimeErr};
+
+/// Why a database could not be opened, migrated or reached.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration names no database that this crate can open.
+    #[error("the database URL is not valid: {0}")]
+    Url(String),
+    /// SQLite is for one process; another one has this file.
+    #[error("the SQLite database {0} is in use by another process: stop that one, or use PostgreSQL for more than one replica")]
+    InUse(PathBuf),
+    /// The lock file beside a SQLite database could not be opened.
+    #[error("the lock file {0} could not be opened")]
+    LockFile(PathBuf, #[source] std::io::Error),
+    /// The database could not be reached, or refused.
+    #[error(transparent)]
+    Database(#[from] PortError),
+}
+
+impl Error {
+    /// Whether trying again later may help.
+    #[must_use]
+    pub const fn is_transient(&self) -> bool {
+        match self {
+            Self::Url(_) | Self::LockFile(..) => false,
+            Self::InUse(_) => true,
+            Self::Database(error) => error.is_transient(),
+        }
+    }
+}
+
+/// What is lost when a statement fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Nothing was committed, and nothing will be: a read, or a statement inside a transaction.
+    Open,
+    /// A COMMIT, or a statement that commits by itself: it may have happened although no answer came.
+    Commit,
+}
+
+/// What a failed statement says about the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    /// The database answered: not now.
+    Busy,
+    /// No answer, or the last word of a dying server.
+    Gone,
+    /// The database, or the driver, answered: never.
+    Wrong,
+}
+
+/// Sorts an error of `what` (a few words for the message, such as "inserting messages").
+pub(crate) fn sort(what: &'static str, phase: Phase, error: DbErr) -> PortError {
+    match (fault(&error), phase) {
+        (Fault::Gone, Phase::Commit) => PortError::OutcomeUnknown(what, error.into()),
+        (Fault::Busy | Fault::Gone, _) => PortError::Unavailable(what, error.into()),
+        (Fault::Wrong, _) => PortError::Refused(what, error.into()),
+    }
+}
+
+/// No answer within the bound.
+pub(crate) fn timed_out(what: &'static str, phase: Phase, error: tokio::time::error::Elapsed) -> PortError {
+    match phase {
+        Phase::Open => PortError::Unavailable(what, error.into()),
+        Phase::Commit => PortError::OutcomeUnknown(what, error.into()),
+    }
+}
+
+fn fault(error: &DbErr) -> Fault {
+    match error {
+        // No connection was handed over, so nothing was sent.
+        DbErr::Conn(RuntimeErr::SqlxError(error)) => match driver_fault(error) {
+            Fault::Gone => Fault::Busy,
+            fault => fault,
+        },
+        DbErr::ConnectionAcquire(_) | DbErr::Conn(_) => Fault::Busy,
+        DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error)) => driver_fault(error),
+        _ => Fault::Wrong,
+    }
+}
+
+fn driver_fault(error: &sqlx::Error) -> Fault {
+    match error {
+        sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => Fault::Busy,
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::WorkerCrashed
+        | sqlx::Error::BeginFailed => Fault::Gone,
+        sqlx::Error::Database(error) => {
+            let code = error.code().unwrap_or_default();
+            if error.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some() {
+                sqlite_fault(code.parse().unwrap_or_default())
+            } else {
+                postgres_fault(&code)
+            }
+        }
+        _ => Fault::Wrong,
+    }
+}
+
+/// By SQLSTATE; see the appendix "PostgreSQL Error Codes" of its manual.
+fn postgres_fault(code: &str) -> Fault {
+    match code {
+        // Completion unknown; the server or an administrator ends the session; its idle transaction took too long.
+        "40003" | "57P01" | "57P02" | "57P04" | "57P05" | "25P03" => Fault::Gone,
+        // Lock not available, statement time-out, starting up, standby.
+        "55P03" | "57014" | "57P03" | "25006" => Fault::Busy,
+        _ => match code.get(..2) {
+            // Connection; system (disk) error; internal error.
+            Some("08" | "58" | "XX") => Fault::Gone,
+            // Serialization and deadlock; too many connections, disk full, out of memory.
+            Some("40" | "53") => Fault::Busy,
+            _ => Fault::Wrong,
+        },
+    }
+}
+
+/// By result code; the low byte is the class.
+fn sqlite_fault(code: u32) -> Fault {
+    match code & 0xff {
+        // BUSY, LOCKED, NOMEM, INTERRUPT, FULL, CANTOPEN.
+        5 | 6 | 7 | 9 | 13 | 14 => Fault::Busy,
+        // IOERR: the commit record may have reached the disk.
+        10 => Fault::Gone,
+        _ => Fault::Wrong,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn postgres_codes_fall_where_the_caller_needs_them() {
+        for code in ["40001", "40P01", "55P03", "57014", "53100", "53300", "25006"] {
+            assert_eq!(postgres_fault(code), Fault::Busy, "{code}");
+        }
+        for code in ["57P01", "57P02", "08006", "40003", "25P03"] {
+            assert_eq!(postgres_fault(code), Fault::Gone, "{code}");
+        }
+        for code in ["23505", "42P01", "42501", "22021", "28P01", ""] {
+            assert_eq!(postgres_fault(code), Fault::Wrong, "{code}");
+        }
+    }
+
+    #[test]
+    fn sqlite_codes_fall_by_their_class() {
+        assert_eq!(sqlite_fault(517), Fault::Busy, "SQLITE_BUSY_SNAPSHOT");
+        assert_eq!(sqlite_fault(1034), Fault::Gone, "SQLITE_IOERR_FSYNC");
+        assert_eq!(sqlite_fault(2067), Fault::Wrong, "SQLITE_CONSTRAINT_UNIQUE");
+    }
+
+    #[test]
+    fn only_a_commit_without_an_answer_is_unknown() {
+        let lost = || DbErr::Query(RuntimeErr::SqlxError(sqlx::Error::WorkerCrashed.into()));
+        assert!(matches!(sort("a test", Phase::Open, lost()), PortError::Unavailable(..)));
+        assert!(matches!(sort("a test", Phase::Commit, lost()), PortError::OutcomeUnknown(..)));
+        let never_sent = DbErr::Conn(RuntimeErr::SqlxError(sqlx::Error::WorkerCrashed.into()));
+        assert!(matches!(sort("a test", Phase::Commit, never_sent), PortError::Unavailable(..)));
+    }
+}

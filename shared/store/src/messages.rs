@@ -1,0 +1,100 @@
+//! Upstream's tables: messages, the fence around them, and what their owners leave behind.
+
+mod fence;
+mod insert;
+mod row;
+
+use async_trait::async_trait;
+use countersign_delivery::id::{IdempotencyKey, IncarnationId, MessageId, Seq, UpstreamName};
+use countersign_delivery::message::{Position, StoredMessage};
+use countersign_delivery::ports::PortError;
+use countersign_delivery::ports::messages::{Entombed, Heartbeat, Insertion, Messages, Numbered};
+use sea_orm::Value;
+
+use crate::database::Database;
+use crate::messages::row::{COLUMNS, stored};
+use crate::rows::Rows;
+use crate::sql::{Sql, signed};
+
+/// Upstream's side of the business database. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct SqlMessages {
+    database: Database,
+}
+
+impl SqlMessages {
+    pub(crate) const fn new(database: Database) -> Self {
+        Self { database }
+    }
+
+    fn sql(&self) -> &Sql {
+        self.database.sql()
+    }
+
+    async fn select(&self, rest: &str, values: Vec<Value>) -> Result<Vec<StoredMessage>, PortError> {
+        let sql = format!("SELECT {COLUMNS} FROM countersign_message AS m {rest}");
+        self.sql().read("reading messages", &sql, values).await?.iter().map(stored).collect()
+    }
+}
+
+#[async_trait]
+impl Messages for SqlMessages {
+    async fn open(&self, upstream: &UpstreamName, incarnation: IncarnationId) -> Result<(), PortError> {
+        fence::open(self.sql(), upstream, incarnation).await
+    }
+
+    async fn insert(&self, incarnation: IncarnationId, batch: &[Numbered]) -> Result<Insertion, PortError> {
+        insert::insert(self.sql(), incarnation, batch).await
+    }
+
+    async fn entomb(&self, position: Position) -> Result<Entombed, PortError> {
+        insert::entomb(self.sql(), position).await
+    }
+
+    async fn beat(&self, incarnation: IncarnationId, counter: u64, watermark: Seq) -> Result<bool, PortError> {
+        fence::beat(self.sql(), incarnation, counter, watermark).await
+    }
+
+    async fn heartbeats(&self, upstream: &UpstreamName) -> Result<Vec<Heartbeat>, PortError> {
+        fence::heartbeats(self.sql(), upstream).await
+    }
+
+    async fn adopt(&self, seen: &Heartbeat, adopter: IncarnationId) -> Result<bool, PortError> {
+        fence::adopt(self.sql(), seen, adopter).await
+    }
+
+    async fn fence(&self, incarnation: IncarnationId) -> Result<(), PortError> {
+        fence::fence(self.sql(), incarnation).await
+    }
+
+    async fn scan(&self, incarnation: IncarnationId, from: Seq, limit: u32) -> Result<Vec<StoredMessage>, PortError> {
+        let rest = "WHERE m.incarnation = $1 AND m.seq >= $2 AND m.id IS NOT NULL ORDER BY m.seq LIMIT $3";
+        let values = vec![incarnation.0.into(), signed(from.0).into(), i64::from(limit).into()];
+        self.select(rest, values).await
+    }
+
+    async fn close(&self, incarnation: IncarnationId) -> Result<(), PortError> {
+        fence::close(self.sql(), incarnation).await
+    }
+
+    async fn get(&self, ids: &[MessageId]) -> Result<Vec<StoredMessage>, PortError> {
+        let mut found = Vec::with_capacity(ids.len());
+        for ids in ids.chunks(Rows::limit(self.sql().backend, 1)) {
+            let (source, values) = Rows::default().uuids("id", ids.iter().map(|id| id.uuid())).source(self.sql().backend);
+            found.extend(self.select(&format!("WHERE m.id IN (SELECT v.id FROM {source})"), values).await?);
+        }
+        Ok(found)
+    }
+
+    async fn by_key(&self, key: &IdempotencyKey) -> Result<Option<StoredMessage>, PortError> {
+        Ok(self.select("WHERE m.idempotency_key = $1", vec![key.as_str().into()]).await?.pop())
+    }
+
+    async fn is_settled(&self, position: Position) -> Result<bool, PortError> {
+        let sql = "SELECT 1 FROM countersign_incarnation AS i \
+                   JOIN countersign_heartbeat AS h ON h.incarnation = i.id \
+                   WHERE i.id = $1 AND (i.state = 'closed' OR h.watermark > $2)";
+        let values = vec![position.incarnation.0.into(), signed(position.seq.0).into()];
+        Ok(!self.sql().read("reading a watermark", sql, values).await?.is_empty())
+    }
+}

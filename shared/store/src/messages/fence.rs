@@ -1,0 +1,81 @@
+//! Incarnations: opened, heard of, adopted, fenced, closed.
+
+use countersign_delivery::id::{IncarnationId, Seq, UpstreamName};
+use countersign_delivery::ports::PortError;
+use countersign_delivery::ports::messages::{Heartbeat, IncarnationState};
+use sea_orm::QueryResult;
+use uuid::Uuid;
+
+use crate::sql::{Sql, signed, take, unreadable, unsigned};
+
+/// Inserts the incarnation and its heartbeat. A repeat after a lost answer changes nothing.
+pub(super) async fn open(sql: &Sql, upstream: &UpstreamName, incarnation: IncarnationId) -> Result<(), PortError> {
+    let tx = sql.begin("opening an incarnation").await?;
+    let values = vec![incarnation.0.into(), upstream.as_str().into()];
+    tx.run(
+        "INSERT INTO countersign_incarnation (id, upstream, state) VALUES ($1, $2, 'open') ON CONFLICT (id) DO NOTHING",
+        values,
+    )
+    .await?;
+    let values = vec![incarnation.0.into(), signed(Seq::FIRST.0).into()];
+    tx.run(
+        "INSERT INTO countersign_heartbeat (incarnation, counter, watermark) VALUES ($1, 0, $2) ON CONFLICT (incarnation) DO NOTHING",
+        values,
+    )
+    .await?;
+    tx.commit().await
+}
+
+/// The owner's sign of life; false once somebody has adopted it.
+pub(super) async fn beat(sql: &Sql, incarnation: IncarnationId, counter: u64, watermark: Seq) -> Result<bool, PortError> {
+    let statement = "UPDATE countersign_heartbeat SET counter = $2, watermark = $3 WHERE incarnation = $1 AND adopter IS NULL";
+    let values = vec![incarnation.0.into(), signed(counter).into(), signed(watermark.0).into()];
+    Ok(sql.write("beating", statement, values).await?.rows_affected() == 1)
+}
+
+/// Everything of this upstream that is not closed.
+pub(super) async fn heartbeats(sql: &Sql, upstream: &UpstreamName) -> Result<Vec<Heartbeat>, PortError> {
+    let query = "SELECT h.incarnation, h.counter, h.watermark, h.adopter, i.state FROM countersign_incarnation AS i \
+                 JOIN countersign_heartbeat AS h ON h.incarnation = i.id \
+                 WHERE i.upstream = $1 AND i.state <> 'closed' ORDER BY i.id";
+    let rows = sql.read("reading heartbeats", query, vec![upstream.as_str().into()]).await?;
+    rows.iter().map(heartbeat).collect()
+}
+
+fn heartbeat(row: &QueryResult) -> Result<Heartbeat, PortError> {
+    let state = match take::<String>(row, "state")?.as_str() {
+        "open" => IncarnationState::Open,
+        "fenced" => IncarnationState::Fenced,
+        "closed" => IncarnationState::Closed,
+        other => return Err(unreadable(format!("{other:?} is no state of an incarnation"))),
+    };
+    Ok(Heartbeat {
+        incarnation: IncarnationId(take(row, "incarnation")?),
+        counter: unsigned(take(row, "counter")?),
+        watermark: Seq(unsigned(take(row, "watermark")?)),
+        adopter: take::<Option<Uuid>>(row, "adopter")?.map(IncarnationId),
+        state,
+    })
+}
+
+/// Claims an inheritance, if nobody has moved since it was seen.
+pub(super) async fn adopt(sql: &Sql, seen: &Heartbeat, adopter: IncarnationId) -> Result<bool, PortError> {
+    let statement = "UPDATE countersign_heartbeat SET adopter = $2 \
+                     WHERE incarnation = $1 AND counter = $3 AND adopter IS NOT DISTINCT FROM $4 \
+                     AND EXISTS (SELECT 1 FROM countersign_incarnation AS i WHERE i.id = $1 AND i.state <> 'closed')";
+    let held = seen.adopter.map(|adopter| adopter.0);
+    let values = vec![seen.incarnation.0.into(), adopter.0.into(), signed(seen.counter).into(), held.into()];
+    Ok(sql.write("adopting", statement, values).await?.rows_affected() == 1)
+}
+
+/// Fences it. The UPDATE waits for the share lock of every open insert; one that comes later finds it fenced.
+pub(super) async fn fence(sql: &Sql, incarnation: IncarnationId) -> Result<(), PortError> {
+    let statement = "UPDATE countersign_incarnation SET state = 'fenced' WHERE id = $1 AND state = 'open'";
+    sql.write("fencing", statement, vec![incarnation.0.into()]).await.map(drop)
+}
+
+/// Closes it.
+pub(super) async fn close(sql: &Sql, incarnation: IncarnationId) -> Result<(), PortError> {
+    let statement = "UPDATE countersign_incarnation SET state = 'closed' WHERE id = $1 AND state <> 'closed'";
+    sql.write("closing an incarnation", statement, vec![incarnation.0.into()]).await.map(drop)
+}

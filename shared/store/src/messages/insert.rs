@@ -1,0 +1,141 @@
+//! One INSERT a message: the batch, its fence, its key conflicts, and the tombstone that resolves a lost answer.
+
+use std::collections::{HashMap, HashSet};
+
+use countersign_delivery::id::{IncarnationId, Seq};
+use countersign_delivery::message::Position;
+use countersign_delivery::ports::PortError;
+use countersign_delivery::ports::messages::{Entombed, Inserted, Insertion, Numbered};
+use sea_orm::{DbBackend, QueryResult};
+
+use crate::messages::row::{self, COLUMNS, WIDTH, stored};
+use crate::rows::{Rows, place};
+use crate::sql::{Sql, Tx, signed, take, unsigned};
+
+const INSERTING: &str = "inserting messages";
+
+/// Inserts a batch in one transaction, under a share lock of the incarnation's row, and only while that is open.
+pub(super) async fn insert(sql: &Sql, incarnation: IncarnationId, batch: &[Numbered]) -> Result<Insertion, PortError> {
+    if batch.is_empty() {
+        return Ok(Insertion::Committed(Vec::new()));
+    }
+    let ordered = by_key(batch);
+    let tx = sql.begin(INSERTING).await?;
+    let mut written = HashSet::with_capacity(batch.len());
+    for rows in ordered.chunks(Rows::limit(sql.backend, WIDTH)) {
+        written.extend(insert_rows(&tx, sql.backend, incarnation, rows).await?);
+    }
+    if written.is_empty() && !is_open(&tx, incarnation).await? {
+        tx.rollback().await?;
+        return Ok(Insertion::Fenced);
+    }
+    let missing: Vec<&Numbered> = batch.iter().filter(|row| !written.contains(&row.seq)).collect();
+    // An error here drops the transaction, which rolls it back: nothing that is not explained is ever committed.
+    let holders = if missing.is_empty() { HashMap::new() } else { key_holders(&tx, sql.backend, &missing).await? };
+    let answers = batch.iter().map(|row| answer(row, &written, &holders)).collect::<Result<Vec<_>, _>>()?;
+    if written.is_empty() {
+        tx.rollback().await?;
+    } else {
+        tx.commit().await?;
+    }
+    Ok(Insertion::Committed(answers))
+}
+
+/// In the order of their keys, so that two batches with the same keys wait for each other in one direction only.
+fn by_key(batch: &[Numbered]) -> Vec<&Numbered> {
+    let mut rows: Vec<&Numbered> = batch.iter().collect();
+    rows.sort_by_key(|row| row.message.idempotency_key.as_ref());
+    rows
+}
+
+/// Inserts what fits into one statement; returns the seqs that were written.
+///
+/// The fence is part of the statement: its row is locked before the first message is written, and without it there is no source
+/// to write from.
+async fn insert_rows(
+    tx: &Tx<'_>,
+    backend: DbBackend,
+    incarnation: IncarnationId,
+    batch: &[&Numbered],
+) -> Result<Vec<Seq>, PortError> {
+    let rows = row::rows(incarnation, batch)?;
+    let names = rows.names();
+    let (source, mut values) = rows.source(backend);
+    let own = place(&mut values, incarnation.0);
+    let lock = if backend == DbBackend::Sqlite { "" } else { "FOR SHARE" };
+    let sql = format!(
+        "WITH fence AS (SELECT i.id AS fenced FROM countersign_incarnation AS i WHERE i.id = {own} AND i.state = 'open' {lock}) \
+         INSERT INTO countersign_message ({names}) SELECT {names} FROM fence CROSS JOIN {source} WHERE true \
+         ON CONFLICT (idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING RETURNING seq"
+    );
+    tx.rows(&sql, values).await?.iter().map(|row| Ok(Seq(unsigned(take(row, "seq")?)))).collect()
+}
+
+async fn is_open(tx: &Tx<'_>, incarnation: IncarnationId) -> Result<bool, PortError> {
+    let sql = "SELECT i.state FROM countersign_incarnation AS i WHERE i.id = $1 AND i.state = 'open'";
+    Ok(!tx.rows(sql, vec![incarnation.0.into()]).await?.is_empty())
+}
+
+/// Who has the keys of the rows that were not written.
+async fn key_holders(tx: &Tx<'_>, backend: DbBackend, missing: &[&Numbered]) -> Result<HashMap<String, QueryResult>, PortError> {
+    let mut keys: Vec<_> = missing.iter().filter_map(|row| row.message.idempotency_key.as_ref()).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    let mut holders = HashMap::with_capacity(keys.len());
+    for keys in keys.chunks(Rows::limit(backend, 1)) {
+        let (source, values) = Rows::default().texts("key", keys.iter().map(|key| key.as_str().to_owned())).source(backend);
+        let sql = format!(
+            "SELECT m.idempotency_key, m.id, m.incarnation, m.seq, m.fingerprint FROM countersign_message AS m \
+             WHERE m.idempotency_key IN (SELECT v.key FROM {source})"
+        );
+        for row in tx.rows(&sql, values).await? {
+            holders.insert(take(&row, "idempotency_key")?, row);
+        }
+    }
+    Ok(holders)
+}
+
+/// What became of one row. One that is missing without a reason is an error.
+fn answer(row: &Numbered, written: &HashSet<Seq>, holders: &HashMap<String, QueryResult>) -> Result<Inserted, PortError> {
+    if written.contains(&row.seq) {
+        return Ok(Inserted::Stored);
+    }
+    let Some(key) = &row.message.idempotency_key else {
+        return Err(PortError::Refused(INSERTING, "a row without a key was not written".into()));
+    };
+    let Some(holder) = holders.get(key.as_str()) else {
+        // Its holder was deleted between the two statements; the key is free now.
+        return Err(PortError::Unavailable(INSERTING, "a key's holder has just been deleted".into()));
+    };
+    let id = row::message_id(holder)?;
+    if row::fingerprint(holder)? == row.message.fingerprint {
+        Ok(Inserted::Repeat { id, position: row::position(holder)? })
+    } else {
+        Ok(Inserted::Conflict { id })
+    }
+}
+
+/// Puts a tombstone at a place, or finds the message that is there. Waits for an open transaction that holds the place.
+pub(super) async fn entomb(sql: &Sql, position: Position) -> Result<Entombed, PortError> {
+    const WHAT: &str = "resolving a lost commit";
+    let place = || vec![position.incarnation.0.into(), signed(position.seq.0).into()];
+    let tombstone = format!(
+        "INSERT INTO countersign_message \
+         (incarnation, seq, sent_at, fingerprint, required, exchange, routing_key, type, content_type, body) \
+         VALUES ($1, $2, 0, {0}, '', '', '', '', '', {0}) ON CONFLICT (incarnation, seq) DO NOTHING",
+        sql.either("''::bytea", "x''")
+    );
+    let written = sql.write(WHAT, &tombstone, place()).await?.rows_affected();
+    if written == 1 {
+        return Ok(Entombed::RolledBack);
+    }
+    let query = format!("SELECT {COLUMNS} FROM countersign_message AS m WHERE m.incarnation = $1 AND m.seq = $2");
+    let rows = sql.read(WHAT, &query, place()).await?;
+    let Some(row) = rows.first() else {
+        return Err(PortError::Unavailable(WHAT, "the row has just been deleted".into()));
+    };
+    if take::<Option<uuid::Uuid>>(row, "id")?.is_none() {
+        return Ok(Entombed::RolledBack);
+    }
+    Ok(Entombed::Committed(Box::new(stored(row)?)))
+}

@@ -1,0 +1,39 @@
+//! Upstream's tables.
+//!
+//! A row of `countersign_message` without an `id` is a tombstone: it keeps its place from being taken, and is never published.
+
+use super::Step;
+
+pub(super) const STEPS: &[Step] = &[Step {
+    name: "m001_messages",
+    statements: &[
+        "CREATE TABLE countersign_incarnation (
+            id {uuid} NOT NULL PRIMARY KEY,
+            upstream {name} NOT NULL,
+            state {name} NOT NULL CHECK (state IN ('open', 'fenced', 'closed')))",
+        "CREATE INDEX countersign_incarnation_unclosed ON countersign_incarnation (upstream) WHERE state <> 'closed'",
+        "CREATE TABLE countersign_heartbeat (
+            incarnation {uuid} NOT NULL PRIMARY KEY,
+            counter {bigint} NOT NULL,
+            watermark {bigint} NOT NULL,
+            adopter {uuid})",
+        "CREATE TABLE countersign_message (
+            incarnation {uuid} NOT NULL,
+            seq {bigint} NOT NULL,
+            id {uuid} UNIQUE,
+            sent_at {bigint} NOT NULL,
+            fingerprint {bytes} NOT NULL,
+            idempotency_key {name},
+            required {name} NOT NULL,
+            exchange {name} NOT NULL,
+            routing_key {name} NOT NULL,
+            type {name} NOT NULL,
+            content_type {name} NOT NULL,
+            headers {name},
+            traceparent {name},
+            tracestate {name},
+            body {bytes} NOT NULL,
+            PRIMARY KEY (incarnation, seq))",
+        "CREATE UNIQUE INDEX countersign_message_key ON countersign_message (idempotency_key) WHERE idempotency_key IS NOT NULL",
+    ],
+}];

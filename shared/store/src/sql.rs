@@ -1,0 +1,135 @@
+//! Statements, each under a bound of time and with its errors sorted.
+//!
+//! **Invariant:** nothing in this crate reaches the database but through here.
+
+use std::future::Future;
+use std::time::Duration;
+
+use countersign_delivery::ports::PortError;
+use sea_orm::{
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult, QueryResult, SqliteTransactionMode,
+    Statement, TransactionOptions, TransactionTrait, Value,
+};
+
+use crate::error::{Phase, sort, timed_out};
+
+/// The connections of one database.
+#[derive(Clone, Debug)]
+pub(crate) struct Sql {
+    /// For what writes. SQLite: one connection, so that writers queue here and not at the file's lock.
+    pub(crate) write: DatabaseConnection,
+    /// For what only reads. PostgreSQL: the same pool.
+    pub(crate) read: DatabaseConnection,
+    /// Which dialect.
+    pub(crate) backend: DbBackend,
+    /// No call waits longer, whatever the server does: it may be stopped, or its host gone.
+    pub(crate) patience: Duration,
+}
+
+/// A transaction that writes. Dropped without [`Tx::commit`] it rolls back.
+#[derive(Debug)]
+pub(crate) struct Tx<'a> {
+    inner: DatabaseTransaction,
+    sql: &'a Sql,
+    what: &'static str,
+}
+
+impl Sql {
+    /// Rows of a query outside any transaction.
+    pub(crate) async fn read(&self, what: &'static str, sql: &str, values: Vec<Value>) -> Result<Vec<QueryResult>, PortError> {
+        let statement = Statement::from_sql_and_values(self.backend, sql, values);
+        self.bounded(what, Phase::Open, self.read.query_all_raw(statement)).await
+    }
+
+    /// Runs a statement that commits by itself.
+    pub(crate) async fn write(&self, what: &'static str, sql: &str, values: Vec<Value>) -> Result<ExecResult, PortError> {
+        let statement = Statement::from_sql_and_values(self.backend, sql, values);
+        self.bounded(what, Phase::Commit, self.write.execute_raw(statement)).await
+    }
+
+    /// Runs a statement that commits by itself and returns rows.
+    pub(crate) async fn write_returning(
+        &self,
+        what: &'static str,
+        sql: &str,
+        values: Vec<Value>,
+    ) -> Result<Vec<QueryResult>, PortError> {
+        let statement = Statement::from_sql_and_values(self.backend, sql, values);
+        self.bounded(what, Phase::Commit, self.write.query_all_raw(statement)).await
+    }
+
+    /// Begins a transaction that writes. `what` names it in errors.
+    pub(crate) async fn begin(&self, what: &'static str) -> Result<Tx<'_>, PortError> {
+        let sqlite_transaction_mode = (self.backend == DbBackend::Sqlite).then_some(SqliteTransactionMode::Immediate);
+        let options = TransactionOptions { sqlite_transaction_mode, ..TransactionOptions::default() };
+        let inner = self.bounded(what, Phase::Open, self.write.begin_with_options(options)).await?;
+        Ok(Tx { inner, sql: self, what })
+    }
+
+    /// The text for the dialect at hand.
+    pub(crate) fn either(&self, postgres: &'static str, sqlite: &'static str) -> &'static str {
+        if self.backend == DbBackend::Sqlite { sqlite } else { postgres }
+    }
+
+    /// Waits for a call for as long as patience lasts.
+    pub(crate) async fn bounded<T>(
+        &self,
+        what: &'static str,
+        phase: Phase,
+        call: impl Future<Output = Result<T, DbErr>>,
+    ) -> Result<T, PortError> {
+        match tokio::time::timeout(self.patience, call).await {
+            Ok(answer) => answer.map_err(|error| sort(what, phase, error)),
+            Err(elapsed) => Err(timed_out(what, phase, elapsed)),
+        }
+    }
+}
+
+impl Tx<'_> {
+    /// Runs a statement.
+    pub(crate) async fn run(&self, sql: &str, values: Vec<Value>) -> Result<ExecResult, PortError> {
+        let statement = Statement::from_sql_and_values(self.sql.backend, sql, values);
+        self.sql.bounded(self.what, Phase::Open, self.inner.execute_raw(statement)).await
+    }
+
+    /// Runs a statement that returns rows.
+    pub(crate) async fn rows(&self, sql: &str, values: Vec<Value>) -> Result<Vec<QueryResult>, PortError> {
+        let statement = Statement::from_sql_and_values(self.sql.backend, sql, values);
+        self.sql.bounded(self.what, Phase::Open, self.inner.query_all_raw(statement)).await
+    }
+
+    /// The transaction as sea-orm knows it, for its migrator.
+    pub(crate) const fn inner(&self) -> &DatabaseTransaction {
+        &self.inner
+    }
+
+    /// Makes it durable.
+    pub(crate) async fn commit(self) -> Result<(), PortError> {
+        self.sql.bounded(self.what, Phase::Commit, self.inner.commit()).await
+    }
+
+    /// Takes it back at once.
+    pub(crate) async fn rollback(self) -> Result<(), PortError> {
+        self.sql.bounded(self.what, Phase::Open, self.inner.rollback()).await
+    }
+}
+
+/// A value of one column of a row.
+pub(crate) fn take<T: sea_orm::TryGetable>(row: &QueryResult, column: &str) -> Result<T, PortError> {
+    row.try_get("", column).map_err(|error| PortError::Refused("reading a row", error.into()))
+}
+
+/// A row that holds what this crate never writes.
+pub(crate) fn unreadable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> PortError {
+    PortError::Refused("reading a row", error.into())
+}
+
+/// A counter as the database holds it; beyond its range it stays at the end of it.
+pub(crate) fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// A counter back from the database.
+pub(crate) fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or_default()
+}

@@ -1,0 +1,8 @@
+//! What only SQL can get wrong. What every adapter promises is held together by the suites in `tests/conformance`.
+
+#![allow(clippy::disallowed_methods, reason = "tests have no launch frame: they read the clock and start tasks themselves")]
+
+mod both;
+mod postgres;
+mod sqlite;
+mod support;
