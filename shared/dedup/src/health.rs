@@ -1,0 +1,97 @@
+//! Whether Redis is there, and whether it can be trusted to remember.
+
+use std::time::Duration;
+
+use countersign_delivery::ports::PortError;
+use redis::{Pipeline, RedisResult};
+
+use crate::claims::RedisClaims;
+use crate::link;
+
+/// What Redis does when its memory is full.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Eviction {
+    /// `maxmemory-policy`, such as `noeviction`.
+    pub policy: String,
+    /// `maxmemory` in bytes; 0: no limit.
+    pub maxmemory_bytes: u64,
+}
+
+impl Eviction {
+    /// Whether no claim can be evicted before its time: a forgotten one could cost a second effect.
+    #[must_use]
+    pub fn is_safe(&self) -> bool {
+        self.maxmemory_bytes == 0 || self.policy == "noeviction"
+    }
+}
+
+impl RedisClaims {
+    /// Whether the last call was answered; false before the first.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.inner.link.is_up()
+    }
+
+    /// Asks Redis whether it is there and takes writes: the readiness probe.
+    ///
+    /// # Errors
+    /// [`PortError`] when it does not answer in time, or is a read-only replica.
+    pub async fn ping(&self) -> Result<(), PortError> {
+        let mut pipeline = Pipeline::new();
+        pipeline.ignore_errors().cmd("PING").cmd("INFO").arg("replication");
+        let answers: Vec<RedisResult<String>> = self.inner.link.send(&pipeline).await?;
+        let mut answers = answers.into_iter();
+        answers.next().unwrap_or_else(|| Ok(String::new())).map_err(link::unavailable)?;
+        // An account that may not ask INFO is told by the first claim.
+        match answers.next() {
+            Some(Ok(info)) if field(&info, "role").is_some_and(|role| role != "master") => Err(self.inner.link.demoted().await),
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns as soon as Redis answers; asks every `retry_pause_ms`.
+    pub async fn up(&self) {
+        while self.ping().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(self.inner.config.server.retry_pause_ms)).await;
+        }
+    }
+
+    /// What Redis does when its memory is full, for an operator's check-up.
+    ///
+    /// # Errors
+    /// [`PortError`] when it does not answer, or the account may not ask.
+    pub async fn eviction(&self) -> Result<Eviction, PortError> {
+        let mut pipeline = Pipeline::new();
+        pipeline.ignore_errors().cmd("INFO").arg("memory");
+        let answers: Vec<RedisResult<String>> = self.inner.link.send(&pipeline).await?;
+        let info = answers.into_iter().next().unwrap_or_else(|| Ok(String::new())).map_err(link::unavailable)?;
+        let policy = field(&info, "maxmemory_policy").ok_or_else(|| link::strange("INFO memory without maxmemory_policy"))?;
+        let maxmemory_bytes = field(&info, "maxmemory").and_then(|bytes| bytes.parse().ok()).unwrap_or(0);
+        Ok(Eviction { policy: policy.to_owned(), maxmemory_bytes })
+    }
+}
+
+/// One value of an INFO answer.
+fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_info_field_is_found_by_its_whole_name() {
+        let info = "# Memory\r\nmaxmemory_human:0B\r\nmaxmemory:12\r\nmaxmemory_policy:allkeys-lru\r\n";
+        assert_eq!(field(info, "maxmemory"), Some("12"));
+        assert_eq!(field(info, "maxmemory_policy"), Some("allkeys-lru"));
+        assert_eq!(field(info, "role"), None);
+    }
+
+    #[test]
+    fn only_a_limit_with_eviction_is_unsafe() {
+        let eviction = |policy: &str, maxmemory_bytes| Eviction { policy: policy.into(), maxmemory_bytes };
+        assert!(eviction("allkeys-lru", 0).is_safe() && eviction("noeviction", 1).is_safe());
+        assert!(!eviction("volatile-ttl", 1).is_safe());
+    }
+}

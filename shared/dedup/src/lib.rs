@@ -1,0 +1,24 @@
+//! The Redis adapter: claims that make an effect happen once.
+//!
+//! In the order of the story: [`config`] says where Redis is and how long it remembers; `link` keeps one connection and opens a
+//! new one after every failure; `scripts` are the four atomic steps; [`claims`] sends a batch of them in one round trip.
+//!
+//! Two keys a message and subscription, on one cluster slot (the braces are the hash tag):
+//!
+//! | key | value | lives |
+//! |---|---|---|
+//! | `<prefix>:{<subscription>}:<id>:<fingerprint>` | the owner's token, then `done` | the lease, then the retention |
+//! | `<prefix>:{<subscription>}:<id>` | a hash: `fp`, `starts`, `open` (unfinished starts), `done`, and who did what last | the retention |
+//!
+//! **Invariant:** every call may be repeated with the same tokens; a repeat is answered as the first time.
+//! **Invariant:** when Redis cannot be reached the answer is an error, never "fresh".
+
+pub mod claims;
+pub mod config;
+pub mod health;
+mod link;
+mod scripts;
+
+pub use claims::RedisClaims;
+pub use config::{Config, Error, Server};
+pub use health::Eviction;

@@ -1,0 +1,164 @@
+//! One connection to Redis, opened when it is needed and thrown away at the first sign of trouble.
+//!
+//! The client library's own reconnecting connection stays on a primary that was demoted; so any failure, a read-only answer
+//! included, ends the connection here, and the next call resolves the address anew.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use countersign_delivery::ports::PortError;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult, ServerErrorKind};
+use tokio::sync::Mutex;
+
+use crate::config::{Config, Error};
+
+const WHAT: &str = "redis";
+
+#[derive(Debug)]
+pub(crate) struct Link {
+    client: Client,
+    connect_timeout: Duration,
+    response_timeout: Duration,
+    slot: Mutex<Slot>,
+    /// Connection attempts that failed so far: who waited while one failed need not try again.
+    failures: AtomicU64,
+    up: AtomicBool,
+}
+
+#[derive(Default)]
+struct Slot {
+    generation: u64,
+    connection: Option<MultiplexedConnection>,
+}
+
+impl std::fmt::Debug for Slot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Slot").field("generation", &self.generation).field("open", &self.connection.is_some()).finish()
+    }
+}
+
+/// A pipeline that failed as a whole.
+struct Failure {
+    error: RedisError,
+    /// Whether the connection went before or while it was sent, so that a new one may be tried at once.
+    dropped: bool,
+}
+
+impl Link {
+    pub(crate) fn new(config: &Config) -> Result<Self, Error> {
+        let server = &config.server;
+        Ok(Self {
+            client: Client::open(server.url.expose()).map_err(Error::Url)?,
+            connect_timeout: Duration::from_millis(server.connect_timeout_ms),
+            response_timeout: Duration::from_millis(server.response_timeout_ms),
+            slot: Mutex::default(),
+            failures: AtomicU64::new(0),
+            up: AtomicBool::new(false),
+        })
+    }
+
+    /// Whether the last call was answered as it should be.
+    pub(crate) fn is_up(&self) -> bool {
+        self.up.load(Ordering::Relaxed)
+    }
+
+    /// Sends a pipeline in one round trip; answers in order. A connection that had gone unnoticed is replaced once, which is
+    /// right only because every pipeline sent here may be repeated.
+    pub(crate) async fn send<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<Vec<RedisResult<T>>, PortError> {
+        match self.send_once(pipeline).await? {
+            Ok(answers) => Ok(answers),
+            Err(Failure { dropped: true, .. }) => self.send_once(pipeline).await?.map_err(|failure| unknown(failure.error)),
+            Err(failure) => Err(unknown(failure.error)),
+        }
+    }
+
+    async fn send_once<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<Result<Vec<RedisResult<T>>, Failure>, PortError> {
+        let (generation, mut connection) = self.connection().await?;
+        let answered: RedisResult<Vec<RedisResult<T>>> = pipeline.query_async(&mut connection).await;
+        match answered {
+            Ok(answers) => {
+                let healthy = answers.iter().all(|answer| answer.as_ref().map_or_else(is_no_script, |_| true));
+                self.up.store(healthy, Ordering::Relaxed);
+                if !healthy {
+                    self.discard(generation).await;
+                }
+                Ok(Ok(answers))
+            }
+            Err(error) => {
+                self.discard(generation).await;
+                let dropped = error.is_connection_dropped() && !error.is_timeout();
+                Ok(Err(Failure { error, dropped }))
+            }
+        }
+    }
+
+    async fn connection(&self) -> Result<(u64, MultiplexedConnection), PortError> {
+        let failures_before = self.failures.load(Ordering::Acquire);
+        let mut slot = self.slot.lock().await;
+        if let Some(connection) = &slot.connection {
+            return Ok((slot.generation, connection.clone()));
+        }
+        if self.failures.load(Ordering::Acquire) != failures_before {
+            let text = "the connection attempt that this call waited for failed";
+            return Err(PortError::Unavailable(WHAT, text.into()));
+        }
+        let opened = tokio::time::timeout(self.connect_timeout, self.open()).await;
+        let opened = opened.unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()));
+        match opened {
+            Ok(connection) => {
+                slot.generation += 1;
+                slot.connection = Some(connection.clone());
+                tracing::info!(generation = slot.generation, "connected to Redis");
+                Ok((slot.generation, connection))
+            }
+            Err(error) => {
+                self.failures.fetch_add(1, Ordering::AcqRel);
+                self.up.store(false, Ordering::Relaxed);
+                tracing::debug!(%error, "Redis cannot be reached");
+                Err(PortError::Unavailable(WHAT, Box::new(error)))
+            }
+        }
+    }
+
+    async fn open(&self) -> RedisResult<MultiplexedConnection> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.connect_timeout))
+            .set_response_timeout(Some(self.response_timeout));
+        self.client.get_multiplexed_async_connection_with_config(&config).await
+    }
+
+    /// A replica: it answers, but takes no claim. The address may name another server by the next call.
+    pub(crate) async fn demoted(&self) -> PortError {
+        let generation = self.slot.lock().await.generation;
+        self.discard(generation).await;
+        PortError::Unavailable(WHAT, "it is a read-only replica".into())
+    }
+
+    /// Throws the connection away, unless another call has done so before.
+    async fn discard(&self, generation: u64) {
+        let mut slot = self.slot.lock().await;
+        if slot.generation == generation && slot.connection.take().is_some() {
+            self.up.store(false, Ordering::Relaxed);
+            tracing::warn!(generation, "the connection to Redis was given up");
+        }
+    }
+}
+
+/// Redis has lost its script cache (restart, failover), or never had the script.
+pub(crate) fn is_no_script(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
+}
+
+pub(crate) fn unavailable(error: RedisError) -> PortError {
+    PortError::Unavailable(WHAT, Box::new(error))
+}
+
+pub(crate) fn unknown(error: RedisError) -> PortError {
+    PortError::OutcomeUnknown(WHAT, Box::new(error))
+}
+
+/// An answer that none of our scripts gives.
+pub(crate) fn strange(answer: &str) -> PortError {
+    PortError::OutcomeUnknown(WHAT, format!("unexpected answer {answer:?}").into())
+}

@@ -1,0 +1,39 @@
+-- KEYS: claim key, start record. ARGV: token, fingerprint, epoch, lease ms, record's retention ms.
+-- Answers {word, number, number}: fresh + starts | interrupted + starts + crashes | held + ms left | done | conflict.
+local owner = redis.call('GET', KEYS[1])
+if owner == 'done' then return {'done', 0, 0} end
+local record = redis.call('HMGET', KEYS[2], 'fp', 'starts', 'open', 'done', 'last', 'gave', 'epoch', 'before')
+local starts, open, last = tonumber(record[2] or 0), tonumber(record[3] or 0), record[5]
+-- before: a start of an earlier epoch was left unfinished.
+local epoch, before = tonumber(record[7] or 0), record[8]
+if record[1] and record[1] ~= ARGV[2] then
+  if record[4] or open > 0 or before then return {'conflict', 0, 0} end
+  -- The other fingerprint gave everything back and did nothing: it does not stand in the way.
+  redis.call('DEL', KEYS[2])
+  starts, open, last, epoch = 0, 0, false, 0
+elseif record[4] then
+  return {'done', 0, 0}
+end
+if owner and owner ~= ARGV[1] then
+  return {'held', math.max(redis.call('PTTL', KEYS[1]), 0), 0}
+end
+if owner then
+  redis.call('PEXPIRE', KEYS[1], ARGV[4])
+else
+  redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[4])
+end
+-- An operator ordered it anew: it starts afresh, but what was left unfinished may have had its effect.
+if tonumber(ARGV[3]) > epoch then
+  if open > 0 then before = 1 end
+  starts, open, last, epoch = 0, 0, false, tonumber(ARGV[3])
+end
+-- The last start being our own, its answer was lost: it counts once.
+if last ~= ARGV[1] then
+  starts, open = starts + 1, open + 1
+end
+if record[6] == ARGV[1] then redis.call('HDEL', KEYS[2], 'gave') end
+redis.call('HSET', KEYS[2], 'fp', ARGV[2], 'starts', starts, 'open', open, 'last', ARGV[1], 'epoch', epoch)
+if before then redis.call('HSET', KEYS[2], 'before', 1) end
+redis.call('PEXPIRE', KEYS[2], ARGV[5])
+if open == 1 and not before then return {'fresh', starts, 0} end
+return {'interrupted', starts, open - 1}
