@@ -1,0 +1,222 @@
+//! Configuration of upstream: every key with its default and its bounds.
+
+use countersign_boot::topology::TopologySource;
+use countersign_boot::{Frame, Grpc, Http, Log, Settings, Shutdown, Traces};
+use countersign_delivery::UpstreamName;
+use serde::{Deserialize, Serialize};
+
+/// The whole configuration file. Without one: everything on the loopback address, and a `SQLite` file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Section `[log]`.
+    pub log: Log,
+    /// Section `[traces]`.
+    pub traces: Traces,
+    /// Section `[http]`: health and metrics; default 127.0.0.1:7111.
+    pub http: Http,
+    /// Section `[grpc]`: sends and resends; default 127.0.0.1:7101.
+    pub grpc: Grpc,
+    /// Section `[shutdown]`.
+    pub shutdown: Shutdown,
+    /// Section `[topology]`.
+    pub topology: TopologySource,
+    /// Section `[database]`: where messages are stored; default `sqlite://upstream.db`.
+    pub database: countersign_store::Config,
+    /// Section `[broker]`.
+    pub broker: countersign_broker::Config,
+    /// Section `[upstream]`.
+    pub upstream: UpstreamSection,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            log: Log::default(),
+            traces: Traces::default(),
+            http: Http::loopback(7111),
+            grpc: Grpc::loopback(7101),
+            shutdown: Shutdown::default(),
+            topology: TopologySource::default(),
+            database: "sqlite://upstream.db".into(),
+            broker: countersign_broker::Config::default(),
+            upstream: UpstreamSection::default(),
+        }
+    }
+}
+
+impl Settings for Config {
+    fn frame(&self) -> Frame<'_> {
+        Frame { log: &self.log, traces: &self.traces, http: &self.http, grpc: &self.grpc, shutdown: &self.shutdown }
+    }
+
+    fn validate(&self) -> Vec<String> {
+        let mut problems = self.database.problems();
+        problems.extend(self.broker.problems());
+        problems.extend(self.upstream.problems());
+        problems
+    }
+}
+
+/// Section `[upstream]`: sending, and every bound of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpstreamSection {
+    /// The name of this producing service, the same for all of its replicas; default `upstream`.
+    pub name: UpstreamName,
+    /// The exchange of messages that name none; default `countersign.messages`.
+    pub default_exchange: String,
+    /// Largest body, bytes; default 1 MiB, at most 15 MiB.
+    pub max_body_bytes: usize,
+    /// Messages that one delayed check covers at most; default 256. 1 is the plain scheme: one delayed message per message.
+    pub max_batch: usize,
+    /// How long a check waits for others to share a batch with, milliseconds; default 5, at most 10.
+    pub check_linger_ms: u64,
+    /// Rows that one INSERT covers at most; default 256.
+    pub commit_batch: usize,
+    /// Commits at a time; default 2. On `SQLite` they take turns.
+    pub committers: usize,
+    /// How long a send waits for its commit before it answers `UNAVAILABLE`, milliseconds; default 10000.
+    pub commit_wait_ms: u64,
+    /// How long a committed send waits for the broker before it answers `COMMITTED`, milliseconds; default 2000.
+    pub confirm_wait_ms: u64,
+    /// Messages accepted and not settled before sends are refused with `RESOURCE_EXHAUSTED`; default 100000.
+    pub max_unconfirmed: usize,
+    /// What a refused caller is told to wait, milliseconds; default 1000.
+    pub retry_after_ms: u64,
+    /// Bytes of bodies that wait for their commit; default 64 MiB.
+    pub max_queued_bytes: usize,
+    /// Bytes of bodies that are being published; default 64 MiB. What does not fit is read from the table later.
+    pub max_in_flight_bytes: usize,
+    /// How far the watermark may lag before new messages go into a further incarnation; default 200000.
+    pub max_outstanding: u64,
+    /// Incarnations of one process that may be alive at a time; default 16.
+    pub max_incarnations: usize,
+    /// Time between two heartbeats, milliseconds; default 1000.
+    pub heartbeat_ms: u64,
+    /// How long another's heartbeat must stand still before it counts as dead, milliseconds; default 10000.
+    pub lease_ms: u64,
+    /// Shortest pause before what was not confirmed is published again, milliseconds; default 250. Doubles with each try.
+    pub republish_min_ms: u64,
+    /// Longest such pause, milliseconds; default 10000.
+    pub republish_max_ms: u64,
+    /// How long readiness waits for the first sight of the broker, milliseconds; default 10000. Then sends are taken without it.
+    pub start_wait_ms: u64,
+}
+
+const MIB: usize = 1024 * 1024;
+
+impl Default for UpstreamSection {
+    fn default() -> Self {
+        Self {
+            name: default_name(),
+            default_exchange: "countersign.messages".into(),
+            max_body_bytes: MIB,
+            max_batch: 256,
+            check_linger_ms: 5,
+            commit_batch: 256,
+            committers: 2,
+            commit_wait_ms: 10_000,
+            confirm_wait_ms: 2_000,
+            max_unconfirmed: 100_000,
+            retry_after_ms: 1_000,
+            max_queued_bytes: 64 * MIB,
+            max_in_flight_bytes: 64 * MIB,
+            max_outstanding: 200_000,
+            max_incarnations: 16,
+            heartbeat_ms: 1_000,
+            lease_ms: 10_000,
+            republish_min_ms: 250,
+            republish_max_ms: 10_000,
+            start_wait_ms: 10_000,
+        }
+    }
+}
+
+#[allow(clippy::expect_used, reason = "a constant that the tests of this file prove valid")]
+fn default_name() -> UpstreamName {
+    UpstreamName::new("upstream").expect("eight letters")
+}
+
+impl UpstreamSection {
+    /// Largest [`UpstreamSection::max_body_bytes`]: the broker takes 16 MiB, headers included.
+    pub const MAX_BODY_BYTES: usize = 15 * MIB;
+    /// Most rows of an INSERT, and entries of a check: larger batches gain nothing.
+    pub const MAX_BATCH: usize = 256;
+
+    fn problems(&self) -> Vec<String> {
+        const HOUR_MS: usize = 3_600_000;
+        let mut problems = Vec::new();
+        let mut within = |key: &str, value: usize, min: usize, max: usize| {
+            if !(min..=max).contains(&value) {
+                problems.push(format!("upstream.{key} is {value}: use {min} to {max}"));
+            }
+        };
+        let millis = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+        within("max_body_bytes", self.max_body_bytes, 1, Self::MAX_BODY_BYTES);
+        within("max_batch", self.max_batch, 1, Self::MAX_BATCH);
+        within("check_linger_ms", millis(self.check_linger_ms), 0, 10);
+        within("commit_batch", self.commit_batch, 1, Self::MAX_BATCH);
+        within("committers", self.committers, 1, 64);
+        within("commit_wait_ms", millis(self.commit_wait_ms), 1, HOUR_MS);
+        within("confirm_wait_ms", millis(self.confirm_wait_ms), 0, HOUR_MS);
+        within("max_unconfirmed", self.max_unconfirmed, 1, 10_000_000);
+        within("retry_after_ms", millis(self.retry_after_ms), 1, HOUR_MS);
+        within("max_queued_bytes", self.max_queued_bytes, 16 * MIB, 4096 * MIB);
+        within("max_in_flight_bytes", self.max_in_flight_bytes, 16 * MIB, 4096 * MIB);
+        within("max_incarnations", self.max_incarnations, 2, 1_000);
+        within("heartbeat_ms", millis(self.heartbeat_ms), 10, 60_000);
+        within("republish_min_ms", millis(self.republish_min_ms), 1, HOUR_MS);
+        within("republish_max_ms", millis(self.republish_max_ms), millis(self.republish_min_ms), HOUR_MS);
+        within("start_wait_ms", millis(self.start_wait_ms), 0, HOUR_MS);
+        if self.lease_ms < 3 * self.heartbeat_ms {
+            problems
+                .push("upstream.lease_ms is below three heartbeats (heartbeat_ms): a short pause would look like death".into());
+        }
+        if self.max_outstanding <= self.max_unconfirmed as u64 {
+            problems.push("upstream.max_outstanding must be above max_unconfirmed: raise it".into());
+        }
+        if self.default_exchange.is_empty() {
+            problems.push("upstream.default_exchange is empty: name one of the topology file".into());
+        }
+        problems
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_sound() {
+        assert_eq!(Config::default().validate(), Vec::<String>::new());
+        assert_eq!(default_name().as_str(), "upstream");
+    }
+
+    #[test]
+    fn each_wrong_figure_is_named() {
+        let wrong = UpstreamSection {
+            max_body_bytes: 16 * MIB,
+            max_batch: 0,
+            check_linger_ms: 11,
+            lease_ms: 2_000,
+            max_outstanding: 10,
+            max_unconfirmed: 11,
+            ..UpstreamSection::default()
+        };
+        let problems = wrong.problems().join("\n");
+        for key in ["max_body_bytes", "max_batch", "check_linger_ms", "lease_ms", "max_outstanding"] {
+            assert!(problems.contains(key), "{key} is missing in {problems}");
+        }
+    }
+
+    #[test]
+    fn an_empty_file_and_a_short_one_are_read() {
+        let none = Vec::<(String, String)>::new();
+        let config: Config = countersign_boot::config::load(None, none).unwrap();
+        assert_eq!(config.database.url.expose(), "sqlite://upstream.db");
+        let environment = vec![("COUNTERSIGN_UPSTREAM__NAME".to_owned(), "shop".to_owned())];
+        let config: Config = countersign_boot::config::load(None, environment).unwrap();
+        assert_eq!(config.upstream.name.as_str(), "shop");
+    }
+}

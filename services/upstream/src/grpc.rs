@@ -1,0 +1,107 @@
+//! The gRPC API: sends, look-ups, and callback's orders.
+
+mod convert;
+mod status;
+
+use countersign_delivery::{IdempotencyKey, MessageId};
+use countersign_telemetry::{names, propagate};
+use countersign_wire::proto;
+use countersign_wire::proto::upstream_service_server::{UpstreamService, UpstreamServiceServer};
+use tonic::{Request, Response, Status};
+use tracing::{Instrument as _, Span};
+
+use crate::grpc::convert::{call_trace, get_response, new_message, order, resend_result, send_result};
+use crate::grpc::status::{of_port, of_refusal};
+use crate::lookup::By;
+use crate::send::Outcome;
+use crate::upstream::Upstream;
+
+/// Largest request that is read at all. Above every limit of ours, so that ours is the error a caller sees.
+const MAX_REQUEST_BYTES: usize = 32 * 1024 * 1024;
+
+/// The server for one upstream.
+pub(crate) fn server(upstream: Upstream) -> UpstreamServiceServer<Api> {
+    UpstreamServiceServer::new(Api { upstream }).max_decoding_message_size(MAX_REQUEST_BYTES)
+}
+
+/// The API of one upstream.
+#[derive(Clone, Debug)]
+pub(crate) struct Api {
+    upstream: Upstream,
+}
+
+#[tonic::async_trait]
+impl UpstreamService for Api {
+    async fn send_message(
+        &self,
+        request: Request<proto::SendMessageRequest>,
+    ) -> Result<Response<proto::SendMessageResponse>, Status> {
+        let span = span(&request, 1);
+        let message = request.into_inner().message.ok_or_else(|| Status::invalid_argument("message is missing"))?;
+        let outcome = self.upstream.send(new_message(message)).instrument(span).await;
+        match outcome {
+            Outcome::Refused(refusal) => Err(of_refusal(&refusal)),
+            accepted => Ok(Response::new(proto::SendMessageResponse { accepted: convert::accepted(accepted) })),
+        }
+    }
+
+    async fn send_messages(
+        &self,
+        request: Request<proto::SendMessagesRequest>,
+    ) -> Result<Response<proto::SendMessagesResponse>, Status> {
+        let span = span(&request, request.get_ref().messages.len());
+        let batch = request.into_inner().messages.into_iter().map(new_message).collect();
+        let outcomes = self.upstream.send_batch(batch).instrument(span).await.map_err(|refusal| of_refusal(&refusal))?;
+        let pushback = outcomes.iter().find_map(status::pushback);
+        let mut response =
+            Response::new(proto::SendMessagesResponse { results: outcomes.into_iter().map(send_result).collect() });
+        if let Some(retry_ms) = pushback {
+            response.metadata_mut().insert(status::PUSHBACK, retry_ms.into());
+        }
+        Ok(response)
+    }
+
+    async fn get_message(
+        &self,
+        request: Request<proto::GetMessageRequest>,
+    ) -> Result<Response<proto::GetMessageResponse>, Status> {
+        let proto::GetMessageRequest { by, with_body } = request.into_inner();
+        let invalid = |error: countersign_delivery::id::InvalidId| Status::invalid_argument(error.to_string());
+        let by = match by {
+            Some(proto::get_message_request::By::Id(id)) => By::Id(MessageId::parse(&id).map_err(invalid)?),
+            Some(proto::get_message_request::By::IdempotencyKey(key)) => By::Key(IdempotencyKey::new(&key).map_err(invalid)?),
+            None => return Err(Status::invalid_argument("name an id or an idempotency_key")),
+        };
+        match self.upstream.find(&by).await.map_err(|error| of_port(&error))? {
+            Some(found) => Ok(Response::new(get_response(found, with_body))),
+            None => Err(Status::not_found("no such message in the database of this upstream")),
+        }
+    }
+
+    async fn resend_messages(
+        &self,
+        request: Request<proto::ResendMessagesRequest>,
+    ) -> Result<Response<proto::ResendMessagesResponse>, Status> {
+        let caller = call_trace(request.metadata());
+        let orders = request.into_inner().orders;
+        if orders.is_empty() || orders.len() > Upstream::MAX_BATCH_MESSAGES {
+            let words = format!("the call has {} orders; 1 to {} are accepted", orders.len(), Upstream::MAX_BATCH_MESSAGES);
+            return Err(Status::invalid_argument(words));
+        }
+        let orders = orders.iter().map(order).collect::<Result<Vec<_>, _>>()?;
+        let outcomes = self.upstream.resend(&orders, caller.as_ref()).await;
+        Ok(Response::new(proto::ResendMessagesResponse { results: outcomes.into_iter().map(resend_result).collect() }))
+    }
+}
+
+/// The span of one call, child of the caller's.
+fn span<T>(request: &Request<T>, count: usize) -> Span {
+    let span =
+        tracing::info_span!(names::SPAN_ACCEPT, { names::OTEL_KIND } = names::SERVER, { names::MESSAGING_BATCH_COUNT } = count);
+    if !span.is_disabled()
+        && let Some(trace) = call_trace(request.metadata())
+    {
+        propagate::set_parent(&span, &trace.traceparent, trace.tracestate.as_deref());
+    }
+    span
+}

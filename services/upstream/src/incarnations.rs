@@ -1,0 +1,181 @@
+//! The incarnations of this process: the one that accepts, older ones that drain, and those inherited from the dead.
+//!
+//! **Invariant:** an incarnation is closed only with nothing unsettled, and takes nothing on after it stopped accepting.
+
+use std::collections::HashSet;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use countersign_boot::{Failpoint, failpoint};
+use countersign_delivery::ports::messages::Messages;
+use countersign_delivery::ports::{Ids, PortError};
+use countersign_delivery::{IncarnationId, UpstreamName};
+use tokio::sync::Notify;
+
+use crate::ledger::Ledger;
+use crate::refusal::chain;
+
+/// When a further incarnation is opened, and how many there may be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// The lag of the watermark above which new messages go into a further incarnation.
+    pub max_outstanding: u64,
+    /// How many incarnations of this process may be alive at a time.
+    pub max_incarnations: usize,
+}
+
+/// All incarnations that this process answers for.
+pub(crate) struct Incarnations {
+    upstream: UpstreamName,
+    messages: Arc<dyn Messages>,
+    ids: Arc<dyn Ids>,
+    bounds: Bounds,
+    /// Ours, oldest first.
+    own: Mutex<Vec<Arc<Ledger>>>,
+    /// What we adopt, until it is closed.
+    inherited: Mutex<Vec<Arc<Ledger>>>,
+    /// Held while one is being opened, so that only one is.
+    opening: tokio::sync::Mutex<()>,
+    /// Wakes the catching-up task.
+    pub(crate) wake: Arc<Notify>,
+}
+
+impl Incarnations {
+    pub(crate) fn new(upstream: UpstreamName, messages: Arc<dyn Messages>, ids: Arc<dyn Ids>, bounds: Bounds) -> Self {
+        Self {
+            upstream,
+            messages,
+            ids,
+            bounds,
+            own: Mutex::default(),
+            inherited: Mutex::default(),
+            opening: tokio::sync::Mutex::default(),
+            wake: Arc::default(),
+        }
+    }
+
+    /// The incarnation that accepts messages, if there is one.
+    pub(crate) fn current(&self) -> Option<Arc<Ledger>> {
+        lock(&self.own).iter().rev().find(|ledger| ledger.is_accepting()).cloned()
+    }
+
+    /// The incarnation that accepts messages; a new one when there is none.
+    pub(crate) async fn accepting(&self) -> Result<Arc<Ledger>, PortError> {
+        if let Some(current) = self.current() {
+            return Ok(current);
+        }
+        let _opening = self.opening.lock().await;
+        match self.current() {
+            Some(opened_meanwhile) => Ok(opened_meanwhile),
+            None => self.open().await,
+        }
+    }
+
+    async fn open(&self) -> Result<Arc<Ledger>, PortError> {
+        let id = IncarnationId(self.ids.uuid());
+        self.messages.open(&self.upstream, id).await?;
+        tracing::info!(incarnation = %id, "opened an incarnation");
+        let ledger = Ledger::own(id, self.wake.clone());
+        lock(&self.own).push(ledger.clone());
+        Ok(ledger)
+    }
+
+    /// Opens a further incarnation when the accepting one lags too far behind: its successor would have too much to look through.
+    pub(crate) async fn limit_lag(&self) -> Result<(), PortError> {
+        let Some(current) = self.current() else { return Ok(()) };
+        let room = lock(&self.own).len() < self.bounds.max_incarnations;
+        if current.lag() <= self.bounds.max_outstanding || !room {
+            return Ok(());
+        }
+        let _opening = self.opening.lock().await;
+        self.open().await?;
+        current.stop_accepting();
+        tracing::warn!(incarnation = %current.incarnation(), "its watermark lags: new messages go into a further incarnation");
+        Ok(())
+    }
+
+    /// Somebody else has adopted or fenced this incarnation: stop accepting under it at once.
+    pub(crate) fn lost(&self, ledger: &Arc<Ledger>) {
+        ledger.give_up();
+        lock(&self.own).retain(|own| !Arc::ptr_eq(own, ledger));
+        tracing::warn!(incarnation = %ledger.incarnation(), "adopted by another process, which took this one for dead");
+    }
+
+    /// One heartbeat of every incarnation of ours; those that are drained are closed.
+    pub(crate) async fn beat(&self) -> Result<(), PortError> {
+        for ledger in self.all_own() {
+            if ledger.is_drained() && ledger.adoptions.load(Ordering::Relaxed) == 0 {
+                self.close(&ledger).await?;
+                continue;
+            }
+            let watermark = ledger.watermark();
+            failpoint(Failpoint::UpstreamBeforeWatermark);
+            if !self.messages.beat(ledger.incarnation(), ledger.next_beat(), watermark).await? {
+                self.lost(&ledger);
+            }
+        }
+        Ok(())
+    }
+
+    async fn close(&self, ledger: &Arc<Ledger>) -> Result<(), PortError> {
+        self.messages.close(ledger.incarnation()).await?;
+        lock(&self.own).retain(|own| !Arc::ptr_eq(own, ledger));
+        tracing::info!(incarnation = %ledger.incarnation(), "closed: everything it stored is settled");
+        Ok(())
+    }
+
+    /// At stop: nothing more is accepted, so what is drained closes with the next heartbeat.
+    pub(crate) fn stop_accepting(&self) {
+        for ledger in lock(&self.own).iter() {
+            ledger.stop_accepting();
+        }
+    }
+
+    /// Ours, oldest first.
+    pub(crate) fn all_own(&self) -> Vec<Arc<Ledger>> {
+        lock(&self.own).clone()
+    }
+
+    /// The names of ours.
+    pub(crate) fn own_ids(&self) -> HashSet<IncarnationId> {
+        lock(&self.own).iter().map(|ledger| ledger.incarnation()).collect()
+    }
+
+    /// Ours and the inherited ones.
+    pub(crate) fn all(&self) -> Vec<Arc<Ledger>> {
+        let mut all = self.all_own();
+        all.extend(lock(&self.inherited).iter().cloned());
+        all
+    }
+
+    /// One of ours by name.
+    pub(crate) fn own(&self, incarnation: IncarnationId) -> Option<Arc<Ledger>> {
+        lock(&self.own).iter().find(|ledger| ledger.incarnation() == incarnation).cloned()
+    }
+
+    /// The ledger of what we adopt; the same one again when an adoption is taken up once more.
+    pub(crate) fn inherit(&self, incarnation: IncarnationId) -> Arc<Ledger> {
+        let mut inherited = lock(&self.inherited);
+        if let Some(known) = inherited.iter().find(|ledger| ledger.incarnation() == incarnation) {
+            return known.clone();
+        }
+        let ledger = Ledger::inherited(incarnation, self.wake.clone());
+        inherited.push(ledger.clone());
+        ledger
+    }
+
+    /// An inheritance is closed, or somebody else's.
+    pub(crate) fn disinherit(&self, ledger: &Arc<Ledger>) {
+        ledger.give_up();
+        lock(&self.inherited).retain(|known| !Arc::ptr_eq(known, ledger));
+    }
+}
+
+/// Notes in one line that a port did not do what it was asked.
+pub(crate) fn note(what: &str, error: &PortError) {
+    tracing::warn!(error = %chain(error), "{what}");
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,317 @@
+//! What is not settled yet of one incarnation: who waits for it, and when it is to be published again.
+//!
+//! **Invariant (I7):** a seq is assigned and registered under one lock, and leaves the ledger only when message and check are
+//! confirmed ([`Ledger::settle`]) or the row is known not to exist ([`Ledger::roll_back`]). Bodies are never kept here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use countersign_delivery::check::Check;
+use countersign_delivery::watermark::Tracker;
+use countersign_delivery::{IncarnationId, MessageId, Position, Seq};
+use countersign_telemetry::invariants;
+use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
+use tokio::time::Instant;
+
+/// What an accepted message holds until it is settled.
+#[derive(Debug, Default)]
+pub(crate) struct Ticket {
+    /// Told when message and check are confirmed.
+    pub settled: Option<oneshot::Sender<()>>,
+    /// Its place among `max_unconfirmed`.
+    pub _place: Option<OwnedSemaphorePermit>,
+}
+
+/// What is to be published again.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Again {
+    /// The message, read anew from the table, and a new check.
+    Message {
+        /// Which.
+        id: MessageId,
+        /// How large its body is.
+        bytes: usize,
+    },
+    /// Only the check: its message is confirmed.
+    Check(Box<Check>),
+}
+
+/// One thing that is due to be published again.
+#[derive(Debug)]
+pub(crate) struct Due {
+    /// Which place.
+    pub seq: Seq,
+    /// What.
+    pub again: Again,
+}
+
+/// The unsettled messages of one incarnation, ours or inherited.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    incarnation: IncarnationId,
+    state: Mutex<State>,
+    /// Tells the catching-up task that there is something for it.
+    wake: Arc<Notify>,
+    /// Tells whoever waits that nothing is unsettled.
+    drained: Notify,
+    beats: AtomicU64,
+    /// How many adoptions are claimed in this incarnation's name: until they end it must not close.
+    pub(crate) adoptions: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct State {
+    order: Order,
+    /// Whether new seqs are given out.
+    accepting: bool,
+    /// Somebody else has taken over: what cannot be published at once is theirs.
+    adopted: bool,
+    entries: BTreeMap<Seq, Entry>,
+    due: BTreeSet<(Instant, Seq)>,
+    /// The highest watermark that was given out.
+    highest: Seq,
+}
+
+#[derive(Debug)]
+enum Order {
+    /// We give out the seqs.
+    Own(Tracker),
+    /// Somebody else gave them out; these have been taken on.
+    Inherited(BTreeSet<Seq>),
+}
+
+#[derive(Debug)]
+struct Entry {
+    since: Instant,
+    tries: u32,
+    ticket: Ticket,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Inserting,
+    Publishing,
+    Deferred(Instant, Again),
+}
+
+impl Ledger {
+    /// For an incarnation of this process.
+    pub(crate) fn own(incarnation: IncarnationId, wake: Arc<Notify>) -> Arc<Self> {
+        Self::new(incarnation, Order::Own(Tracker::default()), true, wake)
+    }
+
+    /// For an incarnation that this process adopts.
+    pub(crate) fn inherited(incarnation: IncarnationId, wake: Arc<Notify>) -> Arc<Self> {
+        Self::new(incarnation, Order::Inherited(BTreeSet::new()), false, wake)
+    }
+
+    fn new(incarnation: IncarnationId, order: Order, accepting: bool, wake: Arc<Notify>) -> Arc<Self> {
+        let state =
+            State { order, accepting, adopted: false, entries: BTreeMap::new(), due: BTreeSet::new(), highest: Seq::FIRST };
+        Arc::new(Self {
+            incarnation,
+            state: Mutex::new(state),
+            wake,
+            drained: Notify::new(),
+            beats: AtomicU64::new(0),
+            adoptions: AtomicUsize::new(0),
+        })
+    }
+
+    /// Whose ledger this is.
+    pub(crate) const fn incarnation(&self) -> IncarnationId {
+        self.incarnation
+    }
+
+    /// A place in this incarnation.
+    pub(crate) const fn position(&self, seq: Seq) -> Position {
+        Position { incarnation: self.incarnation, seq }
+    }
+
+    /// Assigns seqs to rows that are about to be inserted; the tickets come back when no more are given out.
+    pub(crate) fn assign(&self, tickets: Vec<Ticket>) -> Result<Vec<Seq>, Vec<Ticket>> {
+        let (since, mut state) = (Instant::now(), self.lock());
+        let State { order, accepting: true, entries, .. } = &mut *state else { return Err(tickets) };
+        let Order::Own(tracker) = order else { return Err(tickets) };
+        let register = |ticket| {
+            let seq = tracker.assign();
+            entries.insert(seq, Entry { since, tries: 0, ticket, stage: Stage::Inserting });
+            seq
+        };
+        Ok(tickets.into_iter().map(register).collect())
+    }
+
+    /// Takes on a row of the incarnation we adopt. False: it was taken on before.
+    pub(crate) fn take_on(&self, seq: Seq) -> bool {
+        let mut state = self.lock();
+        let State { order: Order::Inherited(known), entries, .. } = &mut *state else { return false };
+        let entry = Entry { since: Instant::now(), tries: 0, ticket: Ticket::default(), stage: Stage::Publishing };
+        known.insert(seq) && entries.insert(seq, entry).is_none()
+    }
+
+    /// The rows are committed: from now on they are to be published.
+    pub(crate) fn committed(&self, seqs: &[Seq]) {
+        let mut state = self.lock();
+        for seq in seqs {
+            if let Some(entry) = state.entries.get_mut(seq) {
+                entry.stage = Stage::Publishing;
+            }
+        }
+    }
+
+    /// Message and check are confirmed.
+    pub(crate) fn settle(&self, seq: Seq) {
+        if let Some(ticket) = self.remove(seq)
+            && let Some(settled) = ticket.settled
+        {
+            // Nobody waits any more: the caller has its answer already.
+            let _ = settled.send(());
+        }
+    }
+
+    /// The row does not exist and never will under this seq. Gives its ticket back.
+    pub(crate) fn roll_back(&self, seq: Seq) -> Ticket {
+        self.remove(seq).unwrap_or_default()
+    }
+
+    fn remove(&self, seq: Seq) -> Option<Ticket> {
+        let mut state = self.lock();
+        if let Order::Own(tracker) = &mut state.order {
+            tracker.settle(seq);
+        }
+        let entry = state.entries.remove(&seq)?;
+        if let Stage::Deferred(at, _) = entry.stage {
+            state.due.remove(&(at, seq));
+        }
+        if state.entries.is_empty() {
+            self.drained.notify_waiters();
+        }
+        Some(entry.ticket)
+    }
+
+    /// It could not be published, or not for certain: again at `at`, counting a try if it was tried.
+    pub(crate) fn defer(&self, seq: Seq, again: Again, tried: bool, at: impl FnOnce(u32) -> Instant) {
+        let mut state = self.lock();
+        if state.adopted {
+            drop(state);
+            self.remove(seq);
+            return;
+        }
+        let State { entries, due, .. } = &mut *state;
+        let Some(entry) = entries.get_mut(&seq) else { return };
+        entry.tries = entry.tries.saturating_add(u32::from(tried));
+        let at = at(entry.tries);
+        entry.stage = Stage::Deferred(at, again);
+        due.insert((at, seq));
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    /// Takes out what is due, oldest first: at most `rows`, and bodies of `bytes` altogether (but always one).
+    pub(crate) fn take_due(&self, now: Instant, rows: usize, bytes: usize) -> Vec<Due> {
+        let mut state = self.lock();
+        let State { entries, due, .. } = &mut *state;
+        let (mut taken, mut size) = (Vec::new(), 0);
+        while let Some((at, seq)) = due.first().copied().filter(|(at, _)| *at <= now && taken.len() < rows) {
+            let Some(entry) = entries.get_mut(&seq) else {
+                due.pop_first();
+                continue;
+            };
+            if let Stage::Deferred(_, Again::Message { bytes: more, .. }) = entry.stage {
+                if size + more > bytes && !taken.is_empty() {
+                    break;
+                }
+                size += more;
+            }
+            due.remove(&(at, seq));
+            if let Stage::Deferred(_, again) = std::mem::replace(&mut entry.stage, Stage::Publishing) {
+                taken.push(Due { seq, again });
+            }
+        }
+        taken
+    }
+
+    /// When something is due next.
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        self.lock().due.first().map(|(at, _)| *at)
+    }
+
+    /// The smallest unsettled seq, or the next one: what the heartbeat may write. It never goes back.
+    pub(crate) fn watermark(&self) -> Seq {
+        let mut state = self.lock();
+        let Order::Own(tracker) = &state.order else { return Seq::FIRST };
+        let watermark = tracker.watermark();
+        if watermark < state.highest {
+            invariants::violated("I7", &format!("the watermark passed seq {} while it was unsettled", watermark.0));
+        }
+        state.highest = state.highest.max(watermark);
+        watermark
+    }
+
+    /// How far the watermark lags behind.
+    pub(crate) fn lag(&self) -> u64 {
+        match &self.lock().order {
+            Order::Own(tracker) => tracker.lag(),
+            Order::Inherited(_) => 0,
+        }
+    }
+
+    /// Whether this seq still waits to be settled.
+    pub(crate) fn is_unsettled(&self, seq: Seq) -> bool {
+        self.lock().entries.contains_key(&seq)
+    }
+
+    /// How many wait to be settled, and since when the oldest does.
+    pub(crate) fn backlog(&self) -> (usize, Option<Instant>) {
+        let state = self.lock();
+        (state.entries.len(), state.entries.first_key_value().map(|(_, entry)| entry.since))
+    }
+
+    /// Whether new seqs are given out.
+    pub(crate) fn is_accepting(&self) -> bool {
+        self.lock().accepting
+    }
+
+    /// Gives out no more seqs.
+    pub(crate) fn stop_accepting(&self) {
+        self.lock().accepting = false;
+    }
+
+    /// Somebody else has taken over: nothing new, and what waits to be published is theirs to publish.
+    pub(crate) fn give_up(&self) {
+        let mut state = self.lock();
+        (state.accepting, state.adopted) = (false, true);
+        state.entries.retain(|_, entry| !matches!(entry.stage, Stage::Deferred(..)));
+        state.due.clear();
+    }
+
+    /// Whether no more are given out and none is unsettled.
+    pub(crate) fn is_drained(&self) -> bool {
+        let state = self.lock();
+        !state.accepting && state.entries.is_empty()
+    }
+
+    /// Waits until nothing is unsettled.
+    pub(crate) async fn drained(&self) {
+        loop {
+            let drained = self.drained.notified();
+            tokio::pin!(drained);
+            drained.as_mut().enable();
+            if self.backlog().0 == 0 {
+                return;
+            }
+            drained.await;
+        }
+    }
+
+    /// The counter of the next heartbeat.
+    pub(crate) fn next_beat(&self) -> u64 {
+        self.beats.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,47 @@
+//! Upstream: stores each message with one INSERT, publishes it and its delayed check, and sends it again when nobody signed for it.
+//!
+//! The story in order: [`accept`] judges what a caller means; [`send`](mod@send) stores it ([`commit`]), publishes it ([`publish`]) and awaits
+//! the confirm; [`schedule_check`] publishes its delayed check, in batches ([`check_queue`]). Both confirmed: settled ([`ledger`]). What
+//! is not confirmed is published again from the table ([`catch_up`]). Once a second the watermark is written ([`keeper`],
+//! [`incarnations`]), so that the successor of a dead process knows where to begin ([`adopt`]). [`resend`](mod@resend) is callback's order.
+//!
+//! The stock binary is [`run`]; a team that embeds it in its own process takes [`Service::start`] and sends through [`Upstream`].
+//!
+//! **Invariant:** one INSERT a message and one UPDATE a second; nothing is published that was not committed.
+
+mod accept;
+mod adopt;
+mod catch_up;
+mod check_queue;
+mod commit;
+pub mod config;
+
+mod desk;
+mod error;
+mod grpc;
+mod incarnations;
+mod keeper;
+mod ledger;
+mod lookup;
+mod publish;
+mod refusal;
+mod resend;
+mod room;
+mod schedule_check;
+mod send;
+mod service;
+mod topology;
+mod upstream;
+
+#[cfg(test)]
+mod stage;
+
+pub use accept::NewMessage;
+pub use config::Config;
+pub use error::Error;
+pub use lookup::{By, Found};
+pub use refusal::Refusal;
+pub use resend::{Order, Outcome as ResendOutcome};
+pub use send::{Accepted, Outcome};
+pub use service::{Service, run};
+pub use upstream::Upstream;

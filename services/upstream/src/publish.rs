@@ -1,0 +1,134 @@
+//! Publishing messages, the first time or again, and what follows from each outcome.
+//!
+//! A confirmed message goes on to its check. Everything else (nacked, returned, unknown) stays unsettled and is published again
+//! from the table, with growing pauses. Bodies are only kept while they are in flight, within `max_in_flight_bytes`.
+
+use std::sync::Arc;
+
+use countersign_boot::{Failpoint, failpoint};
+use countersign_delivery::ports::broker::{Publication, Published};
+use countersign_delivery::ports::messages::Numbered;
+use countersign_delivery::{Attempt, Message, Seq};
+use countersign_wire::publication::{Publish, to_exchange};
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::check_queue::{Done, Scheduled};
+use crate::desk::Desk;
+use crate::ledger::{Again, Ledger};
+
+/// One message on its way.
+#[derive(Debug)]
+struct Outgoing {
+    seq: Seq,
+    message: Message,
+    /// Held until its outcome is known.
+    _room: OwnedSemaphorePermit,
+}
+
+/// Publishes what was committed a moment ago.
+pub(crate) fn first(desk: &Arc<Desk>, ledger: &Arc<Ledger>, rows: Vec<Numbered>) {
+    let rows: Vec<_> = rows.into_iter().map(|Numbered { seq, message }| (seq, message)).collect();
+    ledger.committed(&rows.iter().map(|(seq, _)| *seq).collect::<Vec<_>>());
+    for group in start(desk, ledger, rows, Publish::FIRST) {
+        desk.tasks.spawn("publish", group);
+    }
+}
+
+/// Publishes messages that may have been published before.
+pub(crate) fn again(desk: &Arc<Desk>, ledger: &Arc<Ledger>, rows: Vec<(Seq, Message)>) {
+    for group in start(desk, ledger, rows, AGAIN) {
+        desk.tasks.spawn("publish again", group);
+    }
+}
+
+/// The same, and waits for the outcomes.
+pub(crate) async fn again_and_wait(desk: &Arc<Desk>, ledger: &Arc<Ledger>, rows: Vec<(Seq, Message)>) {
+    futures::future::join_all(start(desk, ledger, rows, AGAIN)).await;
+}
+
+const AGAIN: Publish = Publish { attempt: Attempt::FIRST, again: true };
+
+/// Splits into what goes out now, by required set, and what has to wait: no broker, or no room.
+///
+/// By required set, because messages for the same queues share their fate: a queue without a leader holds up nobody else.
+fn start(
+    desk: &Arc<Desk>,
+    ledger: &Arc<Ledger>,
+    rows: Vec<(Seq, Message)>,
+    publish: Publish,
+) -> Vec<impl Future<Output = ()> + Send + 'static> {
+    let up = desk.publisher.is_up();
+    let mut outgoing = Vec::with_capacity(rows.len());
+    for (seq, message) in rows {
+        let room = if up { desk.in_flight.take(message.body.len()) } else { None };
+        match room {
+            Some(room) => outgoing.push(Outgoing { seq, message, _room: room }),
+            None => ledger.defer(seq, again_of(&message), up, |tries| desk.republish_at(tries)),
+        }
+    }
+    outgoing.sort_by(|one, other| one.message.required.cmp(&other.message.required));
+    let mut groups = Vec::new();
+    while let Some(first) = outgoing.first() {
+        let same = outgoing.partition_point(|one| one.message.required <= first.message.required);
+        let group: Vec<_> = outgoing.drain(..same).collect();
+        groups.push(publish_group(desk.clone(), ledger.clone(), group, publish));
+    }
+    groups
+}
+
+async fn publish_group(desk: Arc<Desk>, ledger: Arc<Ledger>, group: Vec<Outgoing>, publish: Publish) {
+    let publications = group.iter().map(|one| to_exchange(&one.message, &desk.config.name, publish)).collect();
+    let outcomes = publish_all(&desk, publications).await;
+    if outcomes.contains(&Published::Confirmed) {
+        failpoint(Failpoint::UpstreamAfterMessageConfirm);
+    }
+    let mut scheduled = Vec::with_capacity(group.len());
+    for (one, outcome) in group.into_iter().zip(outcomes) {
+        if outcome == Published::Confirmed {
+            let done = Done::Settle(ledger.clone(), one.seq);
+            scheduled.push(Scheduled::of(&one.message, publish.attempt, one.message.required.clone(), done));
+        } else {
+            ledger.defer(one.seq, again_of(&one.message), true, |tries| desk.republish_at(tries));
+        }
+    }
+    desk.checks.schedule(scheduled).await;
+}
+
+/// Publishes messages and awaits their outcomes.
+pub(crate) async fn publish_all(desk: &Desk, publications: Vec<Publication>) -> Vec<Published> {
+    let publishing = desk.publisher.publish(publications);
+    tokio::pin!(publishing);
+    let early = futures::poll!(publishing.as_mut());
+    // Lets the publishing task take it over before the failpoint.
+    tokio::task::yield_now().await;
+    failpoint(Failpoint::UpstreamAfterMessagePublish);
+    let outcomes = match early {
+        std::task::Poll::Ready(outcomes) => outcomes,
+        std::task::Poll::Pending => publishing.await,
+    };
+    note_unconfirmed("message", &outcomes);
+    outcomes
+}
+
+/// One line in the log for what the broker did not confirm.
+pub(crate) fn note_unconfirmed(kind: &'static str, outcomes: &[Published]) {
+    let of = |wanted: fn(&Published) -> bool| outcomes.iter().filter(|outcome| wanted(outcome)).count();
+    let nacked = of(|outcome| *outcome == Published::Nacked);
+    let returned = of(|outcome| matches!(outcome, Published::Returned { .. }));
+    let unknown = of(|outcome| *outcome == Published::Unknown);
+    if nacked + returned + unknown > 0 {
+        tracing::warn!(kind, nacked, returned, unknown, reason = reason(outcomes), "not confirmed: published again later");
+    }
+}
+
+fn reason(outcomes: &[Published]) -> &str {
+    let mut reasons = outcomes.iter().filter_map(|outcome| match outcome {
+        Published::Returned { reason } => Some(reason.as_str()),
+        _ => None,
+    });
+    reasons.next_back().unwrap_or_default()
+}
+
+fn again_of(message: &Message) -> Again {
+    Again::Message { id: message.id, bytes: message.body.len() }
+}

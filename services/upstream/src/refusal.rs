@@ -1,0 +1,65 @@
+//! Why a message was not accepted.
+
+use countersign_delivery::MessageId;
+
+/// A message that was not accepted; the text says what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// It can never be accepted as it is.
+    #[error("{0}")]
+    Invalid(String),
+    /// The idempotency key is known under another fingerprint.
+    #[error(
+        "the idempotency key {key:?} belongs to message {id}, which has another fingerprint: use a key of its own for each event"
+    )]
+    Conflict {
+        /// The key.
+        key: String,
+        /// The message that has it.
+        id: MessageId,
+    },
+    /// Nobody would get it.
+    #[error(
+        "no subscription gets exchange {exchange:?} with routing key {routing_key:?}: bind one in the topology file, or correct the two"
+    )]
+    NoSubscription {
+        /// The exchange.
+        exchange: String,
+        /// The routing key.
+        routing_key: String,
+    },
+    /// Too many messages wait for the broker, or for the database.
+    #[error("{what}: send again in {retry_ms} ms")]
+    Exhausted {
+        /// Which bound is reached.
+        what: String,
+        /// When it is worth trying again, milliseconds.
+        retry_ms: u64,
+    },
+    /// Nothing was promised; the same message with the same key may be sent again.
+    #[error("{0}; nothing was promised: send again with the same idempotency key")]
+    Unavailable(String),
+    /// The database refuses for a reason that will not go away by itself.
+    #[error("the database refuses: {0}")]
+    Broken(String),
+}
+
+impl Refusal {
+    /// Whether the same call may succeed later.
+    #[must_use]
+    pub const fn is_transient(&self) -> bool {
+        matches!(self, Self::Exhausted { .. } | Self::Unavailable(_))
+    }
+}
+
+/// An error with everything that caused it, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

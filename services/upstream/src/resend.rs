@@ -1,0 +1,218 @@
+//! Step 7b: publish again, attempt + 1
+//!
+//! Callback orders it for messages that nobody signed for. The stored message goes straight to the work queues of the subscriptions
+//! named, and a new check follows it; `Resent` only when the broker has both.
+//!
+//! What can fail: anything between look-up and answer. Callback has stored its order first and repeats it with the same attempt, and
+//! downstream processes a message once however often it comes; so everything but `Resent` simply means "order it again".
+
+use std::collections::HashSet;
+
+use countersign_boot::{Failpoint, failpoint};
+use countersign_delivery::ports::broker::{Publication, Published};
+use countersign_delivery::{Attempt, Fingerprint, Message, MessageId, SubscriptionName, TraceContext};
+use countersign_telemetry::{names, propagate};
+use countersign_wire::publication::{Publish, to_subscription};
+use tokio::sync::oneshot;
+use tracing::Span;
+
+use crate::check_queue::{Done, Scheduled};
+use crate::desk::Desk;
+use crate::incarnations::note;
+use crate::publish::publish_all;
+
+/// An order to send one message again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// Which message.
+    pub id: MessageId,
+    /// The try to publish.
+    pub attempt: Attempt,
+    /// For whom; empty: everyone who is required.
+    pub subscriptions: Vec<SubscriptionName>,
+    /// What callback knows the message by.
+    pub fingerprint: Fingerprint,
+}
+
+/// What became of an order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The broker has message and check.
+    Resent,
+    /// The broker has not confirmed both, or the database did not answer: order it again. The text is for a human.
+    NotConfirmed(String),
+    /// No such message.
+    UnknownId,
+    /// Stored under another fingerprint.
+    Changed,
+}
+
+/// Carries orders out; one outcome each, in order.
+pub(crate) async fn resend(desk: &Desk, orders: &[Order], caller: Option<&TraceContext>) -> Vec<Outcome> {
+    let mut outcomes = Vec::with_capacity(orders.len());
+    // By pages, so that the bodies of one call stay within their bound.
+    for page in orders.chunks(desk.page_rows()) {
+        outcomes.extend(resend_page(desk, page, caller).await);
+    }
+    outcomes
+}
+
+async fn resend_page(desk: &Desk, orders: &[Order], caller: Option<&TraceContext>) -> Vec<Outcome> {
+    // Gather.
+    if !desk.publisher.is_up() {
+        return vec![Outcome::NotConfirmed("no connection to the broker".into()); orders.len()];
+    }
+    let ids: HashSet<MessageId> = orders.iter().map(|order| order.id).collect();
+    let found = match desk.messages.get(&ids.into_iter().collect::<Vec<_>>()).await {
+        Ok(found) => found,
+        Err(error) => {
+            note("messages to resend cannot be read", &error);
+            return vec![Outcome::NotConfirmed("the database does not answer".into()); orders.len()];
+        }
+    };
+    failpoint(Failpoint::ResendAfterLookup);
+
+    // Decide.
+    let message_of = |order: &Order| found.iter().map(|stored| &stored.message).find(|message| message.id == order.id);
+    let mut plans: Vec<Plan<'_>> = orders.iter().map(|order| Plan::of(order, message_of(order), caller)).collect();
+
+    // Act.
+    publish_messages(desk, &mut plans).await;
+    schedule_checks(desk, &mut plans).await;
+    failpoint(Failpoint::ResendAfterPublish);
+    plans.into_iter().map(Plan::finish).collect()
+}
+
+/// One order on its way.
+struct Plan<'a> {
+    order: &'a Order,
+    /// None once the outcome is certain.
+    work: Option<Work<'a>>,
+    outcome: Outcome,
+    span: Span,
+}
+
+struct Work<'a> {
+    message: &'a Message,
+    targets: Vec<SubscriptionName>,
+}
+
+impl<'a> Plan<'a> {
+    fn of(order: &'a Order, message: Option<&'a Message>, caller: Option<&TraceContext>) -> Self {
+        let span = span(order, message, caller);
+        let no_work = |outcome| Self { order, work: None, outcome, span: span.clone() };
+        let Some(message) = message else { return no_work(Outcome::UnknownId) };
+        if message.fingerprint != order.fingerprint {
+            return no_work(Outcome::Changed);
+        }
+        let targets = if order.subscriptions.is_empty() { message.required.clone() } else { order.subscriptions.clone() };
+        if let Some(stranger) = targets.iter().find(|name| !message.required.contains(name)) {
+            return no_work(Outcome::NotConfirmed(format!("{stranger} is not among those who must sign for this message")));
+        }
+        let outcome = Outcome::NotConfirmed(String::new());
+        Self { order, work: Some(Work { message, targets }), outcome, span }
+    }
+
+    /// One publication for each subscription.
+    fn publications(&self, desk: &Desk) -> Vec<Publication> {
+        let Some(work) = &self.work else { return Vec::new() };
+        let publish = Publish { attempt: self.order.attempt, again: true };
+        let to = |subscription| to_subscription(work.message, &desk.config.name, subscription, publish);
+        work.targets.iter().map(to).collect()
+    }
+
+    fn note(&mut self, published: &Published) {
+        match published {
+            Published::Confirmed => {}
+            Published::Nacked => self.fail("the broker refused the message: its queue is full, or the broker is in trouble"),
+            Published::Returned { reason } => self.fail(&format!("no queue took the message: {reason}")),
+            Published::Unknown => self.fail("the broker has not confirmed the message in time"),
+        }
+    }
+
+    fn fail(&mut self, detail: &str) {
+        (self.work, self.outcome) = (None, Outcome::NotConfirmed(detail.to_owned()));
+    }
+
+    fn finish(self) -> Outcome {
+        let word = self.outcome.word();
+        self.span.record(names::OUTCOME, word);
+        metrics::counter!(names::RESENDS_TOTAL, "outcome" => word).increment(1);
+        self.outcome
+    }
+}
+
+impl Outcome {
+    /// The one word for it.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Resent => "resent",
+            Self::NotConfirmed(_) => "not_confirmed",
+            Self::UnknownId => "unknown_id",
+            Self::Changed => "changed",
+        }
+    }
+}
+
+/// Publishes each message to its subscriptions, all in one batch; a plan goes on when all of its own are confirmed.
+async fn publish_messages(desk: &Desk, plans: &mut [Plan<'_>]) {
+    let (of, publications): (Vec<usize>, Vec<Publication>) = plans
+        .iter()
+        .enumerate()
+        .flat_map(|(index, plan)| plan.publications(desk).into_iter().map(move |publication| (index, publication)))
+        .unzip();
+    if publications.is_empty() {
+        return;
+    }
+    let outcomes = publish_all(desk, publications).await;
+    for (index, outcome) in of.into_iter().zip(&outcomes) {
+        plans[index].note(outcome);
+    }
+}
+
+/// One check for each plan whose message is confirmed, for exactly those subscriptions and with that attempt.
+async fn schedule_checks(desk: &Desk, plans: &mut [Plan<'_>]) {
+    let (mut answers, mut group) = (Vec::new(), Vec::new());
+    for plan in plans.iter_mut() {
+        let Some(work) = &plan.work else { continue };
+        let (answer, confirmed) = oneshot::channel();
+        group.push(Scheduled::of(work.message, plan.order.attempt, work.targets.clone(), Done::Answer(answer)));
+        answers.push((plan, confirmed));
+    }
+    desk.checks.schedule(group).await;
+    for (plan, confirmed) in answers {
+        match confirmed.await {
+            Ok(true) => plan.outcome = Outcome::Resent,
+            Ok(false) | Err(_) => plan.fail("the broker has not confirmed the new check"),
+        }
+    }
+}
+
+/// Child of the call that ordered it, linked to the message's own trace.
+fn span(order: &Order, message: Option<&Message>, caller: Option<&TraceContext>) -> Span {
+    let span = tracing::info_span!(
+        names::SPAN_RESEND,
+        { names::OTEL_KIND } = names::PRODUCER,
+        { names::STEP } = "7b",
+        { names::MESSAGING_SYSTEM } = names::RABBITMQ,
+        { names::MESSAGING_OPERATION_TYPE } = "send",
+        { names::MESSAGING_MESSAGE_ID } = %order.id,
+        { names::ATTEMPT } = order.attempt.number,
+        { names::EPOCH } = order.attempt.epoch,
+        { names::OUTCOME } = tracing::field::Empty,
+    );
+    if span.is_disabled() {
+        return span;
+    }
+    if let Some(caller) = caller {
+        propagate::set_parent(&span, &caller.traceparent, caller.tracestate.as_deref());
+    }
+    if let Some(trace) = message.and_then(|message| message.trace.as_ref()) {
+        propagate::link(&span, &trace.traceparent, trace.tracestate.as_deref());
+    }
+    span
+}
+
+#[cfg(test)]
+mod tests;

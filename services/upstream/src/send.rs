@@ -1,0 +1,214 @@
+//! Step 1: store, publish, await the confirm
+//!
+//! One INSERT stores the message; only then is it published, and then its check ([`crate::schedule_check`]).
+//!
+//! What can fail, and what covers it: the caller goes away (commit and publish run in tasks of their own); the commit's answer is
+//! lost (a tombstone finds out, [`crate::commit`]); the process dies after the commit (its successor adopts it, [`crate::adopt`]); the
+//! broker is away, refuses, returns, or its confirm is lost (published again from the table, [`crate::catch_up`]).
+//! `Committed` and `Confirmed` are the same promise.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_delivery::{Fingerprint, Message, MessageId};
+use countersign_telemetry::{names, propagate};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::time::{Instant, timeout_at};
+use tracing::Span;
+
+use crate::accept::{NewMessage, Rules, accept};
+use crate::commit::{Row, Slip, Stored};
+use crate::desk::Desk;
+use crate::ledger::Ticket;
+use crate::refusal::Refusal;
+
+/// A message that will be processed, or shown to a human.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// Its id.
+    pub id: MessageId,
+    /// Its fingerprint.
+    pub fingerprint: Fingerprint,
+    /// The idempotency key was known: this is the first answer again.
+    pub duplicate: bool,
+}
+
+/// What became of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Committed, and the broker has confirmed message and check.
+    Confirmed(Accepted),
+    /// Committed; the broker has not confirmed within `confirm_wait_ms`.
+    Committed(Accepted),
+    /// Not accepted.
+    Refused(Refusal),
+}
+
+/// Stores and publishes messages; one outcome each, in order.
+pub(crate) async fn send(desk: &Arc<Desk>, batch: Vec<NewMessage>) -> Vec<Outcome> {
+    // Gather.
+    let now = desk.clock.now();
+    let commit_by = Instant::now() + Duration::from_millis(desk.config.commit_wait_ms);
+    let rules = Rules {
+        topology: &desk.topology,
+        default_exchange: &desk.config.default_exchange,
+        max_body_bytes: desk.config.max_body_bytes,
+    };
+    let ids = batch.iter().map(|_| MessageId::new(desk.ids.uuid())).collect::<Vec<_>>();
+
+    // Decide.
+    let judged: Vec<Result<Message, Refusal>> = batch
+        .into_iter()
+        .zip(ids)
+        .map(|(new, id)| accept(new, rules, id.map_err(|error| Refusal::Broken(error.to_string()))?, now))
+        .collect();
+
+    // Act.
+    let pending = store(desk, judged, commit_by).await;
+    let mut stored = Vec::with_capacity(pending.len());
+    for pending in pending {
+        stored.push(match pending {
+            Ok(pending) => pending.stored(desk, commit_by).await,
+            Err(refusal) => Err(Outcome::Refused(refusal)),
+        });
+    }
+    let confirm_by = Instant::now() + Duration::from_millis(desk.config.confirm_wait_ms);
+    let mut outcomes = Vec::with_capacity(stored.len());
+    for stored in stored {
+        outcomes.push(match stored {
+            Ok(unconfirmed) => unconfirmed.confirmed(confirm_by).await,
+            Err(outcome) => outcome,
+        });
+    }
+    outcomes
+}
+
+/// A message on its way, seen from its caller.
+struct Pending {
+    id: MessageId,
+    fingerprint: Fingerprint,
+    stored: oneshot::Receiver<Stored>,
+    settled: oneshot::Receiver<()>,
+    span: Span,
+}
+
+/// Puts the sound ones in line for the commit.
+async fn store(desk: &Desk, judged: Vec<Result<Message, Refusal>>, commit_by: Instant) -> Vec<Result<Pending, Refusal>> {
+    let bodies: Vec<usize> = judged.iter().flatten().map(|message| message.body.len()).collect();
+    let room = timeout_at(commit_by, desk.queued.wait_for_all(&bodies)).await;
+    let Ok(Some(room)) = room else {
+        let what = format!("too many bytes wait for the database (max_queued_bytes {})", desk.config.max_queued_bytes);
+        let refusal = Refusal::Exhausted { what, retry_ms: desk.config.retry_after_ms };
+        return judged.into_iter().map(|judged| Err(judged.err().unwrap_or_else(|| refusal.clone()))).collect();
+    };
+    let (mut room, mut rows) = (room.into_iter(), Vec::with_capacity(bodies.len()));
+    let pending = judged.into_iter().map(|judged| {
+        let (message, queued) = judged.and_then(|message| Ok((message, room.next().ok_or_else(stopping)?)))?;
+        let (row, pending) = row_of(desk, message, queued)?;
+        rows.push(row);
+        Ok(pending)
+    });
+    let pending: Vec<_> = pending.collect();
+    // Looked at last: the stop waits until no row is queued, and these count as soon as they hold room.
+    if desk.stop.is_soft() {
+        return pending.into_iter().map(|pending| pending.and_then(|_| Err(stopping()))).collect();
+    }
+    desk.commits.push(rows);
+    pending
+}
+
+pub(crate) fn stopping() -> Refusal {
+    Refusal::Unavailable("this upstream is stopping".into())
+}
+
+fn row_of(desk: &Desk, mut message: Message, queued: OwnedSemaphorePermit) -> Result<(Row, Pending), Refusal> {
+    let place = desk.place()?;
+    let span = span(&message);
+    message.trace = propagate::of(&span)
+        .map(|(traceparent, tracestate)| countersign_delivery::TraceContext { traceparent, tracestate })
+        .or(message.trace);
+    let (answer, stored) = oneshot::channel();
+    let (settled_sender, settled) = oneshot::channel();
+    let pending = Pending { id: message.id, fingerprint: message.fingerprint.clone(), stored, settled, span };
+    let ticket = Ticket { settled: Some(settled_sender), _place: Some(place) };
+    Ok((Row { message, ticket, slip: Slip { answer, tries: 0, _queued: queued } }, pending))
+}
+
+impl Pending {
+    /// Waits for the commit; an outcome at once unless it was committed just now.
+    async fn stored(self, desk: &Desk, commit_by: Instant) -> Result<Unconfirmed, Outcome> {
+        let Self { id, fingerprint, stored, settled, span } = self;
+        let outcome = match timeout_at(commit_by, stored).await {
+            Ok(Ok(Stored::Committed)) => {
+                let accepted = Accepted { id, fingerprint, duplicate: false };
+                return Ok(Unconfirmed { accepted, settled, span });
+            }
+            Ok(Ok(Stored::Repeat(id, is_settled))) => {
+                let accepted = Accepted { id, fingerprint, duplicate: true };
+                if is_settled { Outcome::Confirmed(accepted) } else { Outcome::Committed(accepted) }
+            }
+            Ok(Ok(Stored::Refused(refusal))) => Outcome::Refused(refusal),
+            Ok(Err(_)) => Outcome::Refused(stopping()),
+            Err(_) => {
+                let words = format!("the database has not answered within {} ms", desk.config.commit_wait_ms);
+                Outcome::Refused(Refusal::Unavailable(words))
+            }
+        };
+        span.record(names::OUTCOME, outcome.word());
+        Err(outcome)
+    }
+}
+
+/// A committed message whose confirm is awaited.
+struct Unconfirmed {
+    accepted: Accepted,
+    settled: oneshot::Receiver<()>,
+    span: Span,
+}
+
+impl Unconfirmed {
+    async fn confirmed(self, confirm_by: Instant) -> Outcome {
+        let outcome = match timeout_at(confirm_by, self.settled).await {
+            Ok(Ok(())) => Outcome::Confirmed(self.accepted),
+            // In time or not: another process publishes it, or this one does later.
+            Ok(Err(_)) | Err(_) => Outcome::Committed(self.accepted),
+        };
+        self.span.record(names::OUTCOME, outcome.word());
+        outcome
+    }
+}
+
+impl Outcome {
+    /// The one word for it.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Confirmed(_) => "confirmed",
+            Self::Committed(_) => "committed",
+            Self::Refused(_) => "refused",
+        }
+    }
+}
+
+/// The span whose context travels with the message.
+fn span(message: &Message) -> Span {
+    let span = tracing::info_span!(
+        names::SPAN_SEND,
+        { names::OTEL_KIND } = names::PRODUCER,
+        { names::STEP } = "1",
+        { names::MESSAGING_SYSTEM } = names::RABBITMQ,
+        { names::MESSAGING_OPERATION_TYPE } = "send",
+        { names::MESSAGING_DESTINATION } = message.exchange,
+        { names::MESSAGING_ROUTING_KEY } = message.routing_key,
+        { names::MESSAGING_MESSAGE_ID } = %message.id,
+        { names::MESSAGING_BODY_SIZE } = message.body.len(),
+        { names::OUTCOME } = tracing::field::Empty,
+    );
+    if let Some(trace) = message.trace.as_ref().filter(|_| !span.is_disabled()) {
+        propagate::set_parent(&span, &trace.traceparent, trace.tracestate.as_deref());
+    }
+    span
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,108 @@
+//! The wiring: the only file that names the real database and the real broker.
+
+use std::sync::Arc;
+
+use countersign_boot::{Context, GrpcServices};
+use countersign_broker::Broker;
+use countersign_store::Database;
+use countersign_wire::proto;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Config;
+use crate::desk::Ports;
+use crate::error::Error;
+use crate::keeper::Vitals;
+use crate::upstream::Upstream;
+use crate::{grpc, topology};
+
+/// An upstream that is configured and not started.
+#[derive(Clone, Debug)]
+pub struct Service {
+    config: Config,
+}
+
+impl Service {
+    /// Takes its configuration.
+    #[must_use]
+    pub const fn new(config: Config) -> Self {
+        Self { config }
+    }
+
+    /// Starts it within a process of one's own, without a gRPC server.
+    ///
+    /// Callback's orders come by gRPC, so a process that embeds an upstream and has no other for the same name serves
+    /// [`Service::run`]'s API too: see [`Service::serve`].
+    ///
+    /// # Errors
+    /// [`Error`]: the topology file, the database or the broker's configuration cannot be used. A broker that is away is no error.
+    pub async fn start(self, context: &Context) -> Result<Upstream, Error> {
+        let Config { topology: source, database, broker: broker_config, upstream: section, .. } = self.config;
+        let topology = source.load()?;
+        let database = Database::connect(database).await?;
+        database.migrate_messages().await?;
+
+        let (finished, tracker) = (CancellationToken::new(), TaskTracker::new());
+        let broker = Broker::connect(broker_config.clone(), section.name.as_str(), &tracker, finished.clone())?;
+        let ended = (finished.clone(), tracker);
+        context.tasks.critical("broker connections", async move {
+            ended.0.cancelled().await;
+            ended.1.close();
+            ended.1.wait().await;
+            anyhow::Ok(())
+        });
+
+        let state = broker.state();
+        let vitals = Vitals {
+            database: context.health.dependency("database"),
+            broker: context.health.dependency("broker"),
+            broker_state: Box::new({
+                let state = state.clone();
+                move || state.borrow().to_string()
+            }),
+        };
+        let watch = topology::Watch {
+            config: broker_config,
+            topology: topology.clone(),
+            apply: source.apply,
+            state,
+            dependency: context.health.dependency("topology"),
+            start_wait_ms: section.start_wait_ms,
+        };
+        let until = finished.clone();
+        context.tasks.critical("topology", async move {
+            until.run_until_cancelled(Box::pin(watch.run())).await;
+            anyhow::Ok(())
+        });
+        let ports = Ports { messages: Arc::new(database.messages()), publisher: Arc::new(broker) };
+        Ok(Upstream::start(section, topology, ports, context, vitals, finished))
+    }
+
+    /// Starts it, and serves its gRPC API at `grpc.listen`.
+    ///
+    /// # Errors
+    /// As [`Service::start`]; and [`Error::Grpc`] when the address is taken.
+    pub async fn serve(self, context: &Context) -> Result<Upstream, Error> {
+        let upstream = self.start(context).await?;
+        let services = GrpcServices::new(proto::DESCRIPTORS).add(grpc::server(upstream.clone()));
+        context.serve_grpc(services).await?;
+        Ok(upstream)
+    }
+
+    /// The stock upstream.
+    ///
+    /// # Errors
+    /// As [`Service::serve`].
+    pub async fn run(self, context: Context) -> anyhow::Result<()> {
+        self.serve(&context).await?;
+        Ok(())
+    }
+}
+
+/// The stock binary, for `countersign_boot::launch`.
+///
+/// # Errors
+/// As [`Service::serve`].
+pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
+    Service::new(config).run(context).await
+}
