@@ -1,0 +1,84 @@
+//! What one subscription has of its own.
+
+use countersign_boot::Secret;
+use countersign_delivery::SubscriptionName;
+use serde::{Deserialize, Serialize};
+
+use super::{DownstreamSection, OnUnknown, PREFETCH_MAX};
+
+/// One `[[downstream.subscription]]`. What is left out is taken from `[downstream]`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SubscriptionSection {
+    /// As in the topology.
+    pub name: String,
+    /// Where its messages are delivered by HTTP. Left out for a subscription with a handler in Rust.
+    pub endpoint: Option<Secret>,
+    /// Handlers at a time.
+    pub concurrency: Option<u32>,
+    /// Unsettled messages, 1 to 1 000.
+    pub prefetch: Option<u16>,
+    /// Longest time of one call of the handler, milliseconds.
+    pub timeout_ms: Option<u64>,
+    /// After a crash.
+    pub on_unknown: Option<OnUnknown>,
+    /// Crashes that a message may cause before it is poison.
+    pub max_crashes: Option<u32>,
+}
+
+impl PartialEq for SubscriptionSection {
+    fn eq(&self, other: &Self) -> bool {
+        let endpoint = |section: &Self| section.endpoint.as_ref().map(|secret| secret.expose().to_owned());
+        let rest =
+            |section: &Self| (section.concurrency, section.prefetch, section.timeout_ms, section.on_unknown, section.max_crashes);
+        self.name == other.name && endpoint(self) == endpoint(other) && rest(self) == rest(other)
+    }
+}
+
+impl Eq for SubscriptionSection {}
+
+/// The figures of one subscription, its own or the common ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Figures {
+    pub(crate) concurrency: u32,
+    pub(crate) prefetch: u16,
+    pub(crate) timeout_ms: u64,
+    pub(crate) on_unknown: OnUnknown,
+    pub(crate) max_crashes: u32,
+}
+
+impl DownstreamSection {
+    pub(crate) fn figures(&self, name: &str) -> Figures {
+        let own = self.subscription(name).cloned().unwrap_or_default();
+        Figures {
+            concurrency: own.concurrency.unwrap_or(self.concurrency),
+            prefetch: own.prefetch.unwrap_or(self.prefetch),
+            timeout_ms: own.timeout_ms.unwrap_or(self.timeout_ms),
+            on_unknown: own.on_unknown.unwrap_or(self.on_unknown),
+            max_crashes: own.max_crashes.unwrap_or(self.max_crashes),
+        }
+    }
+}
+
+impl SubscriptionSection {
+    pub(super) fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let mut problem = |text: &str| problems.push(format!("downstream.subscription {:?}: {text}", self.name));
+        if SubscriptionName::new(&self.name).is_err() {
+            problem("name is not valid: use the name from the topology");
+        }
+        let readable = |endpoint: &Secret| {
+            reqwest::Url::parse(endpoint.expose()).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+        };
+        if self.endpoint.as_ref().is_some_and(|endpoint| !readable(endpoint)) {
+            problem("endpoint cannot be used: write http://host:port/path or https://…");
+        }
+        if self.concurrency == Some(0) || self.timeout_ms == Some(0) {
+            problem("concurrency and timeout_ms must be 1 or more");
+        }
+        if self.prefetch.is_some_and(|prefetch| !(1..=PREFETCH_MAX).contains(&prefetch)) {
+            problem(&format!("prefetch must be 1 to {PREFETCH_MAX}"));
+        }
+        problems
+    }
+}

@@ -1,0 +1,147 @@
+//! Claims, asked for one by one and made in batches: one round trip for all that is asked at the same time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_boot::{Stop, Tasks};
+use countersign_delivery::ports::PortError;
+use countersign_delivery::ports::claims::{Claim, Claimed, Claims, Held};
+use countersign_telemetry::names;
+
+use crate::batcher::{Batcher, Limits};
+use crate::gate::Gate;
+
+/// Between two tries of a call whose answer was lost or that must succeed.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Round trips of one kind under way at a time: one travels while the next fills.
+const CALLS: usize = 2;
+
+/// How long claims live.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// A claim ends so long after it was made or renewed, milliseconds.
+    pub lease_ms: u64,
+    /// A completed message is known for so long, milliseconds.
+    pub retention_ms: u64,
+}
+
+/// Where claims are made, completed and given back. Clones share their round trips.
+#[derive(Clone)]
+pub struct Desk {
+    claim: Batcher<Claim, Option<Claimed>>,
+    complete: Batcher<Claim, Held>,
+    release: Batcher<Claim, Held>,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    claims: Arc<dyn Claims>,
+    gate: Gate,
+    times: Times,
+}
+
+impl Desk {
+    /// Opens the desk: three workers that end with it.
+    #[must_use]
+    pub fn open(tasks: &Tasks, stop: &Stop, claims: Arc<dyn Claims>, gate: Gate, times: Times, max_batch: usize) -> Self {
+        let inner = Arc::new(Inner { claims, gate, times });
+        let limits = Limits { max_batch, linger: Duration::ZERO, calls: CALLS };
+        let (one, two, three) = (inner.clone(), inner.clone(), inner.clone());
+        Self {
+            claim: Batcher::start(tasks, stop, "claim", limits, move |batch| one.clone().claim_all(batch)),
+            complete: Batcher::start(tasks, stop, "complete", limits, move |batch| two.clone().complete_all(batch)),
+            release: Batcher::start(tasks, stop, "release", limits, move |batch| three.clone().release_all(batch)),
+            inner,
+        }
+    }
+
+    /// Claims. None: the record is away and nothing was claimed; the gate is closed.
+    pub async fn claim(&self, claim: Claim) -> Option<Claimed> {
+        let claimed = self.claim.ask(claim).await.flatten();
+        let result = claimed.as_ref().map_or("unknown", word);
+        metrics::counter!(names::DEDUP_TOTAL, "result" => result).increment(1);
+        claimed
+    }
+
+    /// Marks as done, however long the record is away. None at hard stop.
+    pub async fn complete(&self, claim: Claim) -> Option<Held> {
+        self.complete.ask(claim).await
+    }
+
+    /// Gives back, however long the record is away. None at hard stop.
+    pub async fn release(&self, claim: Claim) -> Option<Held> {
+        self.release.ask(claim).await
+    }
+
+    /// Extends leases once; a record that is away closes the gate.
+    pub async fn renew(&self, claims: &[Claim]) {
+        if let Err(error) = self.inner.claims.renew(claims, self.inner.times.lease_ms).await {
+            self.inner.away(&error);
+        }
+    }
+}
+
+const fn word(claimed: &Claimed) -> &'static str {
+    match claimed {
+        Claimed::Fresh { .. } => "fresh",
+        Claimed::Interrupted { .. } => "own",
+        Claimed::Done => "done",
+        Claimed::Conflict => "conflict",
+        Claimed::Held { .. } => "held",
+    }
+}
+
+impl Inner {
+    fn away(&self, error: &PortError) {
+        self.gate.close(&with_sources(error));
+    }
+
+    /// A lost answer is asked for again with the same tokens; only what certainly was not claimed is given up.
+    async fn claim_all(self: Arc<Self>, batch: Vec<Claim>) -> Vec<Option<Claimed>> {
+        let mut certain = true;
+        loop {
+            match self.claims.claim(&batch, self.times.lease_ms).await {
+                Ok(answers) => return answers.into_iter().map(Some).collect(),
+                Err(error) => {
+                    self.away(&error);
+                    certain = certain && !matches!(error, PortError::OutcomeUnknown(..));
+                    if certain {
+                        return vec![None; batch.len()];
+                    }
+                }
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    async fn complete_all(self: Arc<Self>, batch: Vec<Claim>) -> Vec<Held> {
+        loop {
+            match self.claims.complete(&batch, self.times.retention_ms).await {
+                Ok(answers) => return answers,
+                Err(error) => self.away(&error),
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    async fn release_all(self: Arc<Self>, batch: Vec<Claim>) -> Vec<Held> {
+        loop {
+            match self.claims.release(&batch).await {
+                Ok(answers) => return answers,
+                Err(error) => self.away(&error),
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+/// An error with what caused it, in one line.
+pub fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

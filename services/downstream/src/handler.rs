@@ -1,0 +1,73 @@
+//! What a team writes: the handler of one subscription.
+
+use async_trait::async_trait;
+use countersign_delivery::SubscriptionName;
+
+/// The message as a handler sees it: id, upstream, type, headers, body, and where it was meant to go.
+pub use countersign_wire::arrival::Arrival as Event;
+
+/// Does what a message asks for. One handler serves one subscription; calls run side by side, up to the subscription's `concurrency`.
+///
+/// The effect has happened when [`handle`](Self::handle) answers `Ok`. A handler that is dropped at an await (time-out, hard stop) or panics
+/// is called again for the same message later; so is one whose process dies. What that means for the effect is the guard's promise;
+/// a handler that stores `context.idempotency_key` with its effect makes it exactly once.
+#[async_trait]
+pub trait Handler: Send + Sync {
+    /// Handles one message.
+    ///
+    /// # Errors
+    /// [`Failure::Retry`] sends it through the retry tiers, [`Failure::Reject`] to the dead-letter queue and to a human.
+    async fn handle(&self, message: &Event, context: &HandlerContext) -> Result<Handled, Failure>;
+}
+
+/// What is known about this call beside the message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HandlerContext {
+    /// For whom the message is handled.
+    pub subscription: SubscriptionName,
+    /// The same for every call about this message: its id.
+    pub idempotency_key: String,
+    /// How often handling it was started, this time included. Counted afresh when an operator orders the message anew.
+    pub starts: u32,
+    /// How many of those starts ended with a crash, so that nobody knows whether they had their effect; 0 as a rule. Those before an operator's
+    /// order are not among them.
+    pub crashes: u32,
+    /// How long this call may take, milliseconds; then it is dropped.
+    pub timeout_ms: u64,
+}
+
+/// The effect is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handled {
+    /// It happened now.
+    Done,
+    /// It had happened before; the handler has recognised the message.
+    Duplicate,
+}
+
+/// There was no effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// It may succeed later.
+    Retry {
+        /// For a human: a short text, never a payload.
+        detail: String,
+    },
+    /// It will never succeed.
+    Reject {
+        /// For a human: a short text, never a payload.
+        detail: String,
+    },
+}
+
+impl Failure {
+    /// It may succeed later; with the words of an error.
+    pub fn retry(error: impl std::fmt::Display) -> Self {
+        Self::Retry { detail: error.to_string() }
+    }
+
+    /// It will never succeed; with the words of an error.
+    pub fn reject(error: impl std::fmt::Display) -> Self {
+        Self::Reject { detail: error.to_string() }
+    }
+}

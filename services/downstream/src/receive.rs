@@ -1,0 +1,305 @@
+//! Step 3: claim, handle, complete: the effect, once.
+//!
+//! In this order, always: claim → handle → complete → receipt confirmed → ack. What can fail: the process dies anywhere, the lease ends
+//! while the handler runs, Redis or the broker go away, the handler fails, the message is an impostor, unreadable or deadly. What
+//! covers that: nothing is acked before its receipt (or its copy and its receipt) is confirmed, so it comes again; the claim's
+//! record tells fresh, done, held and interrupted apart; without that record nothing is processed.
+
+mod judge;
+mod refuse;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_boot::{Failpoint, failpoint};
+use countersign_delivery::FailReason;
+use countersign_delivery::ports::claims::{Claim, ClaimKey, Held as Lease};
+use countersign_delivery::ports::{Clock, Ids};
+use countersign_delivery::receipt::Outcome as Signed;
+use countersign_delivery::topology::Subscription;
+use countersign_telemetry::{names, propagate};
+use countersign_wire::arrival;
+use futures::FutureExt as _;
+use tracing::Instrument as _;
+
+use crate::acknowledge::Signer;
+use crate::arrived::{Arrived, Held};
+use crate::breaker::Breaker;
+use crate::copies::Copies;
+use crate::desk::Desk;
+use crate::handler::{Failure, Handled, Handler, HandlerContext};
+
+use judge::{AfterRetry, Plan};
+pub use judge::{Company, OnUnknown, Rules};
+pub use refuse::{Refused, refuse};
+
+/// Without a retry tier, a message that another owner has is claimed again after this, at most.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// What the step needs, for one subscription.
+pub struct Reception {
+    /// Its part of the topology.
+    pub subscription: Subscription,
+    /// The queue for what nobody can read.
+    pub quarantine: String,
+    /// Who handles.
+    pub handler: Arc<dyn Handler>,
+    /// Longest time of one call of the handler, milliseconds.
+    pub timeout_ms: u64,
+    /// By what claims are judged.
+    pub rules: Rules,
+    /// This downstream's name; leads its tokens.
+    pub name: String,
+    /// Where claims are made.
+    pub desk: Desk,
+    /// Who publishes copies.
+    pub copies: Copies,
+    /// Who signs.
+    pub signer: Signer,
+    /// What is held; leases in it are renewed.
+    pub held: Held,
+    /// Hears how the handler fares.
+    pub breaker: Arc<Breaker>,
+    /// For the age of what comes again.
+    pub clock: Arc<dyn Clock>,
+    /// For tokens.
+    pub ids: Arc<dyn Ids>,
+}
+
+/// What became of one message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Handled and signed.
+    Done,
+    /// It had been done before; signed again.
+    DoneBefore,
+    /// The handler failed; it comes again through a retry tier. Signed.
+    Retrying,
+    /// Another owner has it; it comes again, and no try is counted. Signed.
+    PutBack,
+    /// It will not be handled: it lies in the dead-letter queue. Signed.
+    Failed(FailReason),
+    /// It crashed a process before: call again when nothing else runs. Nothing is held.
+    Suspect,
+    /// No claim could be made: nothing happened.
+    ClaimsAway,
+    /// Hard stop came first; whatever has happened, the message is not settled.
+    GivenUp,
+}
+
+/// Takes one message through the step. Whoever drops this leaves the message unsettled, and everything is found again by its next delivery.
+pub async fn receive(reception: &Reception, arrived: &Arrived, company: Company) -> Outcome {
+    let span = span_of(reception, arrived);
+    let outcome = run(reception, arrived, company).instrument(span.clone()).await;
+    span.record(names::OUTCOME, outcome.word());
+    outcome
+}
+
+async fn run(reception: &Reception, arrived: &Arrived, company: Company) -> Outcome {
+    loop {
+        // Gather.
+        let claim = reception.claim_for(arrived);
+        let Some(claimed) = reception.desk.claim(claim.clone()).await else { return Outcome::ClaimsAway };
+        // Decide.
+        let plan = judge::judge(&claimed, &arrived.arrival, reception.rules, company, reception.clock.now());
+        // Act.
+        match plan {
+            Plan::Handle { starts, crashes, unknown } => {
+                if unknown {
+                    reception.count_possible_duplicate(arrived, "it was being handled when a process died");
+                }
+                return reception.handle(arrived, claim, starts, crashes).await;
+            }
+            Plan::HandleAlone => return reception.give_back(claim, Outcome::Suspect).await,
+            Plan::SignAgain => return reception.sign(arrived, Signed::Done, Outcome::DoneBefore).await,
+            Plan::Fail { reason, detail, ours } => {
+                return reception.fail(arrived, ours.then_some(claim), reason, &detail).await;
+            }
+            Plan::PutBack { for_ms } => match judge::tier_for(for_ms, &reception.subscription) {
+                Some(delay_ms) => {
+                    let retries = arrived.arrival.retries;
+                    return reception.put_into_tier(arrived, delay_ms, retries, Outcome::PutBack).await;
+                }
+                None => tokio::time::sleep(Duration::from_millis(for_ms.max(1)).min(LOOK_AGAIN)).await,
+            },
+        }
+    }
+}
+
+impl Reception {
+    fn claim_for(&self, arrived: &Arrived) -> Claim {
+        let key = ClaimKey {
+            subscription: self.subscription.name.clone(),
+            message_id: arrived.arrival.id,
+            fingerprint: arrived.arrival.fingerprint.clone(),
+        };
+        Claim { key, token: format!("{}/{}", self.name, self.ids.uuid()), epoch: arrived.arrival.attempt.epoch }
+    }
+
+    async fn handle(&self, arrived: &Arrived, claim: Claim, starts: u32, crashes: u32) -> Outcome {
+        failpoint(Failpoint::DownstreamAfterClaim);
+        self.held.set_claim(arrived, Some(claim.clone()));
+        let handled = self.call_handler(arrived, starts, crashes).await;
+        let outcome = match handled {
+            Ok(_) => self.complete(arrived, claim).await,
+            Err(Failure::Reject { detail }) => self.fail(arrived, Some(claim), FailReason::Rejected, &detail).await,
+            Err(Failure::Retry { detail }) => self.retry(arrived, claim, &detail).await,
+        };
+        self.held.set_claim(arrived, None);
+        outcome
+    }
+
+    async fn call_handler(&self, arrived: &Arrived, starts: u32, crashes: u32) -> Result<Handled, Failure> {
+        let context = HandlerContext {
+            subscription: self.subscription.name.clone(),
+            idempotency_key: arrived.arrival.id.to_string(),
+            starts,
+            crashes,
+            timeout_ms: self.timeout_ms,
+        };
+        let span = tracing::info_span!(
+            names::SPAN_HANDLE,
+            { names::OTEL_KIND } = names::INTERNAL,
+            { names::ERROR_TYPE } = tracing::field::Empty
+        );
+        let call = AssertUnwindSafe(self.handler.handle(&arrived.arrival, &context)).catch_unwind();
+        let started = tokio::time::Instant::now();
+        let answer = tokio::time::timeout(Duration::from_millis(self.timeout_ms), call).instrument(span.clone()).await;
+        let seconds = started.elapsed().as_secs_f64();
+        metrics::histogram!(names::HANDLER_DURATION_SECONDS, "subscription" => self.subscription.name.to_string())
+            .record(seconds);
+        let handled = match answer {
+            Ok(Ok(handled)) => handled,
+            Ok(Err(_panic)) => Err(Failure::retry("the handler panicked")),
+            Err(_elapsed) => Err(Failure::retry(format_args!("the handler did not answer within {} ms", self.timeout_ms))),
+        };
+        match &handled {
+            Ok(_) => self.breaker.succeeded(),
+            Err(Failure::Retry { .. }) => {
+                span.record(names::ERROR_TYPE, "retry");
+                self.breaker.failed();
+            }
+            Err(Failure::Reject { .. }) => {
+                span.record(names::ERROR_TYPE, "reject");
+                self.breaker.succeeded();
+            }
+        }
+        handled
+    }
+
+    async fn complete(&self, arrived: &Arrived, claim: Claim) -> Outcome {
+        failpoint(Failpoint::DownstreamAfterEffect);
+        match self.desk.complete(claim).await {
+            None => return Outcome::GivenUp,
+            Some(Lease::Ours) => {}
+            Some(Lease::Lost) => self.count_possible_duplicate(arrived, "its claim had ended before it was done"),
+        }
+        failpoint(Failpoint::DownstreamAfterComplete);
+        self.sign(arrived, Signed::Done, Outcome::Done).await
+    }
+
+    async fn retry(&self, arrived: &Arrived, claim: Claim, detail: &str) -> Outcome {
+        let id = arrived.arrival.id;
+        match judge::after_retry(arrived.arrival.retries, &self.subscription) {
+            AfterRetry::Exhausted => {
+                let detail = format!("the last retry failed, too: {detail}");
+                self.fail(arrived, Some(claim), FailReason::RetriesExhausted, &detail).await
+            }
+            AfterRetry::Tier { delay_ms, retries } => {
+                tracing::warn!(message_id = %id, subscription = %self.subscription.name, delay_ms, detail = brief(detail), "retrying later");
+                let outcome = self.put_into_tier(arrived, delay_ms, retries, Outcome::Retrying).await;
+                self.unless_given_up(claim, outcome).await
+            }
+        }
+    }
+
+    /// Copy confirmed, then its receipt.
+    async fn put_into_tier(&self, arrived: &Arrived, delay_ms: u64, retries: u32, outcome: Outcome) -> Outcome {
+        let queue = self.subscription.retry_queue(delay_ms);
+        self.copies.put(arrival::retry_copy(&arrived.delivered, &arrived.arrival, queue, retries)).await;
+        self.sign(arrived, Signed::Retrying { delay_ms }, outcome).await
+    }
+
+    /// Dead-letter copy confirmed, then its receipt, then the claim given back.
+    async fn fail(&self, arrived: &Arrived, claim: Option<Claim>, reason: FailReason, detail: &str) -> Outcome {
+        let (id, detail) = (arrived.arrival.id, brief(detail));
+        tracing::error!(message_id = %id, subscription = %self.subscription.name, reason = reason.as_str(), detail, "will not be handled");
+        self.copies.put(arrival::dead_copy(&arrived.delivered, self.subscription.dead_queue(), reason, detail)).await;
+        let outcome = self.sign(arrived, Signed::Failed { reason, detail: detail.to_owned() }, Outcome::Failed(reason)).await;
+        match claim {
+            Some(claim) => self.unless_given_up(claim, outcome).await,
+            None => outcome,
+        }
+    }
+
+    async fn sign(&self, arrived: &Arrived, signed: Signed, outcome: Outcome) -> Outcome {
+        if !self.signer.sign(arrived.receipt(&self.subscription.name, signed)).await {
+            return Outcome::GivenUp;
+        }
+        failpoint(Failpoint::DownstreamAfterReceiptConfirm);
+        outcome
+    }
+
+    async fn unless_given_up(&self, claim: Claim, outcome: Outcome) -> Outcome {
+        if outcome == Outcome::GivenUp { outcome } else { self.give_back(claim, outcome).await }
+    }
+
+    async fn give_back(&self, claim: Claim, outcome: Outcome) -> Outcome {
+        self.desk.release(claim).await.map_or(Outcome::GivenUp, |_| outcome)
+    }
+
+    fn count_possible_duplicate(&self, arrived: &Arrived, why: &str) {
+        let subscription = self.subscription.name.to_string();
+        tracing::warn!(message_id = %arrived.arrival.id, %subscription, why, "the effect may have happened twice");
+        metrics::counter!(names::POSSIBLE_DUPLICATES_TOTAL, "subscription" => subscription).increment(1);
+    }
+}
+
+impl Outcome {
+    /// The word used in spans and metrics.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::DoneBefore => "done_before",
+            Self::Retrying => "retrying",
+            Self::PutBack => "put_back",
+            Self::Failed(reason) => reason.as_str(),
+            Self::Suspect => "suspect",
+            Self::ClaimsAway => "claims_away",
+            Self::GivenUp => "given_up",
+        }
+    }
+}
+
+/// Longest detail that travels, bytes.
+pub const DETAIL_MAX: usize = 300;
+
+/// The beginning of a text, for a receipt or a header.
+#[must_use]
+pub fn brief(text: &str) -> &str {
+    &text[..text.floor_char_boundary(DETAIL_MAX)]
+}
+
+fn span_of(reception: &Reception, arrived: &Arrived) -> tracing::Span {
+    let arrival = &arrived.arrival;
+    let span = tracing::info_span!(
+        names::SPAN_PROCESS,
+        { names::STEP } = "3",
+        { names::OTEL_KIND } = names::CONSUMER,
+        { names::MESSAGING_SYSTEM } = names::RABBITMQ,
+        { names::MESSAGING_OPERATION_TYPE } = "process",
+        { names::MESSAGING_DESTINATION } = %arrival.exchange,
+        { names::MESSAGING_SUBSCRIPTION } = %reception.subscription.name,
+        { names::MESSAGING_MESSAGE_ID } = %arrival.id,
+        { names::ATTEMPT } = arrival.attempt.number,
+        { names::EPOCH } = arrival.attempt.epoch,
+        { names::UPSTREAM } = %arrival.upstream,
+        { names::OUTCOME } = tracing::field::Empty,
+    );
+    if let Some(trace) = &arrival.trace {
+        propagate::set_parent(&span, &trace.traceparent, trace.tracestate.as_deref());
+    }
+    span
+}

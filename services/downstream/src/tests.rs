@@ -1,0 +1,8 @@
+//! The step's tests: real code between a broker, a claim record and a clock that live in memory.
+
+mod claiming;
+mod failing;
+mod flowing;
+mod refusing;
+mod stopping;
+mod world;
