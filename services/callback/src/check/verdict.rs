@@ -1,0 +1,142 @@
+//! From evidence to deeds: one verdict per check and required subscription. Pure.
+
+use std::collections::BTreeMap;
+
+use countersign_delivery::check::Mark;
+use countersign_delivery::decide::Evidence;
+use countersign_delivery::message::Attempt;
+use countersign_delivery::ports::deliveries::DeliveryKey;
+use countersign_delivery::probe::Lane;
+use countersign_delivery::state::{Delivery, Facts, ParkReason};
+use countersign_delivery::{SubscriptionName, Timestamp, Verdict, decide};
+use countersign_telemetry::names;
+
+use super::look::{Entry, Look};
+use crate::command_resend::{Order, Wanted};
+use crate::desk::Desk;
+use crate::probe;
+
+/// What is to be done, by entry.
+pub(super) struct Plan {
+    /// MSG DB's clock at the look.
+    pub now: Timestamp,
+    /// To be left for a human.
+    pub parks: Vec<Park>,
+    /// To be sent again, each with its entry.
+    pub orders: Vec<(usize, Order)>,
+    /// By entry: who needs another look.
+    pub keep: Vec<Vec<Kept>>,
+    /// Evidence that is waited for.
+    pub demands: BTreeMap<Lane, u64>,
+}
+
+/// One delivery that is given up.
+pub(super) struct Park {
+    pub entry: usize,
+    pub key: DeliveryKey,
+    pub facts: Facts,
+    pub attempt: Attempt,
+    pub reason: ParkReason,
+}
+
+/// One subscription of a check that is armed again.
+pub(super) struct Kept {
+    pub subscription: SubscriptionName,
+    /// What this look found.
+    pub mark: Option<Mark>,
+    /// When the sweep would look at its row.
+    pub due_at: Option<Timestamp>,
+}
+
+impl Kept {
+    /// Without a mark, and without a row known.
+    pub fn plain(subscription: SubscriptionName) -> Self {
+        Self { subscription, mark: None, due_at: None }
+    }
+}
+
+/// Judges every entry.
+pub(super) fn judge(desk: &Desk, entries: &[Entry], look: &Look) -> Plan {
+    let mut plan = Plan {
+        now: look.now,
+        parks: Vec::new(),
+        orders: Vec::new(),
+        keep: entries.iter().map(|_| Vec::new()).collect(),
+        demands: BTreeMap::new(),
+    };
+    for (at, (entry, rows)) in entries.iter().zip(&look.rows).enumerate() {
+        judge_one(desk, look, (at, entry), rows, &mut plan);
+    }
+    plan
+}
+
+fn judge_one(desk: &Desk, look: &Look, (at, entry): (usize, &Entry), rows: &[Option<Delivery>], plan: &mut Plan) {
+    let check = &entry.check;
+    let facts = || Facts { upstream: entry.upstream.clone(), fingerprint: check.fingerprint.clone(), sent_at: check.sent_at };
+    let waited_ms = desk.topology.waited_ms(check.waits);
+    let mut lost: Option<(Attempt, Vec<Wanted>)> = None;
+    let mut worst = 0;
+    for (subscription, row) in check.required.iter().zip(rows) {
+        let row = row.as_ref();
+        let genuine = row.filter(|row| row.facts.fingerprint == check.fingerprint);
+        let lane = probe::lane(&desk.topology, subscription, genuine);
+        let view = lane.as_ref().map(|lane| look.lanes.get(lane).copied().unwrap_or_default());
+        let evidence = Evidence { delivery: row, lane: view, waited_ms, now: look.now };
+        let verdict = in_time(desk, look.now, check.sent_at, decide(check, subscription, evidence, &desk.policy));
+        let word = word(&verdict);
+        metrics::counter!(names::CHECKS_TOTAL, "verdict" => word).increment(1);
+        worst = worst.max(WORDS.iter().position(|known| *known == word).unwrap_or(0));
+        match verdict {
+            Verdict::Verified | Verdict::Stale => {}
+            Verdict::Wait { mark, wants_probe_after, .. } => {
+                if let (Some(lane), Some(after)) = (lane, wants_probe_after) {
+                    let demand = plan.demands.entry(lane).or_insert(after);
+                    *demand = after.max(*demand);
+                }
+                let due_at = row.and_then(|row| row.due_at);
+                plan.keep[at].push(Kept { subscription: subscription.clone(), mark, due_at });
+            }
+            Verdict::Resend { attempt } => {
+                let seen_live_until = genuine.and_then(|row| row.live_until);
+                let (_, wanted) = lost.get_or_insert_with(|| (attempt, Vec::new()));
+                wanted.push(Wanted { subscription: subscription.clone(), seen_live_until });
+            }
+            Verdict::Park(reason) => {
+                let key = DeliveryKey { message_id: check.message_id, subscription: subscription.clone() };
+                plan.parks.push(Park { entry: at, key, facts: facts(), attempt: check.attempt, reason });
+            }
+        }
+    }
+    entry.span.record(names::VERDICT, WORDS[worst]);
+    if let Some((attempt, wanted)) = lost {
+        let cause = entry.span.clone();
+        let order = Order { message_id: check.message_id, facts: facts(), attempt, wanted, trace: check.trace.clone(), cause };
+        plan.orders.push((at, order));
+    }
+}
+
+/// Nothing is sent again that downstream may have forgotten to have done.
+fn in_time(desk: &Desk, now: Timestamp, sent_at: Timestamp, verdict: Verdict) -> Verdict {
+    match verdict {
+        Verdict::Resend { .. } if is_expired(desk, now, sent_at) => Verdict::Park(ParkReason::Expired),
+        other => other,
+    }
+}
+
+/// Whether a message is older than downstream's memory of what it has done.
+pub(crate) fn is_expired(desk: &Desk, now: Timestamp, sent_at: Timestamp) -> bool {
+    now.millis_since(sent_at) >= desk.figures.dedup_retention_ms
+}
+
+/// The verdicts' words; a check of several subscriptions is called by the last that applies.
+const WORDS: [&str; 5] = ["verified", "stale", "wait", "resend", "park"];
+
+const fn word(verdict: &Verdict) -> &'static str {
+    match verdict {
+        Verdict::Verified => WORDS[0],
+        Verdict::Stale => WORDS[1],
+        Verdict::Wait { .. } => WORDS[2],
+        Verdict::Resend { .. } => WORDS[3],
+        Verdict::Park(_) => WORDS[4],
+    }
+}

@@ -1,0 +1,56 @@
+//! What can go wrong in callback, by what can be done about it.
+
+use countersign_delivery::ports::PortError;
+
+/// Why a step did not come to its end. Nothing of it is acked then, and it is done again.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// MSG DB did not do what it was asked.
+    #[error("MSG DB: {}", reasons(.0))]
+    Database(#[source] PortError),
+    /// A consumer cannot be opened.
+    #[error("the consumer of {queue}: {}", reasons(.source))]
+    Consumer {
+        /// Of this queue.
+        queue: String,
+        /// What the broker's adapter said.
+        source: PortError,
+    },
+    /// The broker did not confirm everything that had to be published.
+    #[error("the broker did not confirm every {what}: {why}")]
+    NotConfirmed {
+        /// What was published.
+        what: &'static str,
+        /// The first refusal.
+        why: String,
+    },
+}
+
+impl Error {
+    /// Whether doing the same again later may help.
+    #[must_use]
+    pub const fn is_transient(&self) -> bool {
+        match self {
+            Self::Database(source) | Self::Consumer { source, .. } => source.is_transient(),
+            Self::NotConfirmed { .. } => true,
+        }
+    }
+}
+
+impl From<PortError> for Error {
+    fn from(source: PortError) -> Self {
+        Self::Database(source)
+    }
+}
+
+/// An error and what led to it, on one line.
+pub(crate) fn reasons(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(reason) = source {
+        text.push_str(": ");
+        text.push_str(&reason.to_string());
+        source = reason.source();
+    }
+    text
+}

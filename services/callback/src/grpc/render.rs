@@ -1,0 +1,55 @@
+//! A delivery as operators see it.
+
+use bytes::Bytes;
+use countersign_delivery::Timestamp;
+use countersign_delivery::message::Attempt;
+use countersign_delivery::ports::deliveries::{DeliveryKey, HistoryLine, state_word};
+use countersign_delivery::state::{Command, Delivery, Signed};
+use countersign_wire::proto;
+
+/// One row with its history.
+pub(super) fn delivery(key: &DeliveryKey, row: &Delivery, history: &[HistoryLine]) -> proto::Delivery {
+    proto::Delivery {
+        message_id: key.message_id.to_string(),
+        subscription: key.subscription.to_string(),
+        state: state_word(row).to_owned(),
+        reason: reason(row),
+        attempt: Some(attempt(row.attempt())),
+        upstream: row.facts.upstream.to_string(),
+        fingerprint: Bytes::copy_from_slice(row.facts.fingerprint.as_bytes()),
+        sent_at_ms: row.facts.sent_at.as_millis(),
+        live_until_ms: live_until_ms(row),
+        history: history.iter().map(line).collect(),
+    }
+}
+
+/// Why it was parked or failed; empty when it was not.
+fn reason(row: &Delivery) -> String {
+    match (&row.signed, &row.command) {
+        (Signed::Done { .. }, _) => String::new(),
+        (Signed::Failed { reason, detail, .. }, _) if !detail.is_empty() => format!("{}: {detail}", reason.as_str()),
+        (_, Command::Parked { reason, .. }) => reason.as_str().to_owned(),
+        (Signed::Failed { reason, .. }, _) => reason.as_str().to_owned(),
+        _ => String::new(),
+    }
+}
+
+fn live_until_ms(row: &Delivery) -> i64 {
+    match row.signed {
+        Signed::Processing { .. } | Signed::Retrying { .. } => row.live_until.map_or(0, Timestamp::as_millis),
+        _ => 0,
+    }
+}
+
+fn line(line: &HistoryLine) -> proto::HistoryLine {
+    proto::HistoryLine {
+        at_ms: line.at.as_millis(),
+        attempt: Some(attempt(line.attempt)),
+        what: line.what.clone(),
+        detail: line.detail.clone(),
+    }
+}
+
+fn attempt(attempt: Attempt) -> proto::Attempt {
+    proto::Attempt { epoch: attempt.epoch, number: attempt.number }
+}

@@ -1,0 +1,182 @@
+//! The consumers' edge: takes what is ready, has it done, and settles. Here alone ack is chosen.
+//!
+//! **Invariant:** nothing is acked that is not done, and nothing is ever put back by hand: what cannot be done now is kept and tried
+//! again, so that a long trouble does not count against the broker's delivery limit.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_boot::{Dependency, Stop};
+use countersign_delivery::ports::broker::{Consumers, Delivered, Handle, Settlement, Settler};
+
+use crate::check::{self, check};
+use crate::desk::Desk;
+use crate::error::Error;
+use crate::record::{self, record};
+
+/// Bodies that are worked on together, in bytes: a few thousand receipts or checks.
+const PORTION_BYTES: usize = 256 * 1024;
+/// The first pause when something is in the way; doubles.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+/// Where that doubling ends.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// What a queue holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Receipts and signed probes.
+    Receipts,
+    /// Checks that came due.
+    Checks,
+}
+
+/// One consumer of one queue.
+pub struct Intake {
+    /// The ports and figures.
+    pub desk: Desk,
+    /// What to do with what comes.
+    pub work: Work,
+    /// Unsettled deliveries at most.
+    pub prefetch: u16,
+    /// Says whether it gets on.
+    pub health: Dependency,
+    /// When to end.
+    pub stop: Stop,
+}
+
+/// What one step came to.
+enum Progress {
+    All,
+    But(Vec<usize>, Error),
+}
+
+impl Intake {
+    /// Consumes until soft stop; what is in hand then is finished or left to the broker.
+    ///
+    /// # Errors
+    /// [`Error::Consumer`] when the queue can never be consumed.
+    pub async fn run(self, consumers: Arc<dyn Consumers>) -> Result<(), Error> {
+        let queue = match self.work {
+            Work::Receipts => self.desk.topology.receipts_queue(),
+            Work::Checks => self.desk.topology.checks_queue(),
+        };
+        let opened = consumers.consume(&queue, self.prefetch).await;
+        let mut consumer = opened.map_err(|source| Error::Consumer { queue, source })?;
+        let settler = consumer.settler();
+        self.health.ready();
+        loop {
+            let delivered = tokio::select! {
+                biased;
+                () = self.stop.soft() => return Ok(()),
+                delivered = consumer.next(usize::from(self.prefetch)) => delivered,
+            };
+            for portion in portions(delivered) {
+                if !self.finish(portion, settler.as_ref()).await {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Works on one portion until it is done. False: a stop came first.
+    async fn finish(&self, mut portion: Vec<Delivered>, settler: &dyn Settler) -> bool {
+        let mut pause = PAUSE_MIN;
+        loop {
+            let held = match self.step(&portion).await {
+                Progress::All => {
+                    settler.settle(&handles(&portion), Settlement::Ack).await;
+                    self.health.ready();
+                    return !self.stop.is_soft();
+                }
+                Progress::But(positions, why) => {
+                    tracing::warn!(work = ?self.work, held = positions.len(), %why, "cannot go on yet");
+                    self.health.unready(why.to_string());
+                    positions
+                }
+            };
+            let (waiting, done) = split(portion, &held);
+            settler.settle(&handles(&done), Settlement::Ack).await;
+            portion = waiting;
+            tokio::select! {
+                biased;
+                () = self.stop.soft() => return false,
+                () = tokio::time::sleep(pause) => pause = PAUSE_MAX.min(pause * 2),
+            }
+        }
+    }
+
+    async fn step(&self, portion: &[Delivered]) -> Progress {
+        match self.work {
+            Work::Receipts => match record(&self.desk, portion).await {
+                record::Outcome::Recorded => Progress::All,
+                record::Outcome::Held { positions, why } => Progress::But(positions, why),
+            },
+            Work::Checks => match check(&self.desk, portion).await {
+                check::Outcome::Checked => Progress::All,
+                check::Outcome::Held { positions, why } => Progress::But(positions, why),
+            },
+        }
+    }
+}
+
+fn handles(delivered: &[Delivered]) -> Vec<Handle> {
+    delivered.iter().map(|one| one.handle).collect()
+}
+
+/// Whole deliveries, in order, up to [`PORTION_BYTES`] together; at least one each.
+fn portions(delivered: Vec<Delivered>) -> Vec<Vec<Delivered>> {
+    let mut portions: Vec<Vec<Delivered>> = Vec::new();
+    let mut bytes = usize::MAX;
+    for one in delivered {
+        bytes = bytes.saturating_add(one.body.len());
+        match portions.last_mut() {
+            Some(last) if bytes <= PORTION_BYTES => last.push(one),
+            _ => {
+                bytes = one.body.len();
+                portions.push(vec![one]);
+            }
+        }
+    }
+    portions
+}
+
+/// Those at `positions` (ascending), and the others.
+fn split(portion: Vec<Delivered>, positions: &[usize]) -> (Vec<Delivered>, Vec<Delivered>) {
+    let (held, done): (Vec<_>, Vec<_>) = portion.into_iter().enumerate().partition(|(at, _)| positions.binary_search(at).is_ok());
+    let plain = |pairs: Vec<(usize, Delivered)>| pairs.into_iter().map(|(_, one)| one).collect();
+    (plain(held), plain(done))
+}
+
+#[cfg(test)]
+mod tests {
+    use countersign_delivery::ports::broker::Properties;
+
+    use super::*;
+
+    fn delivered(tag: u64, bytes: usize) -> Delivered {
+        Delivered {
+            handle: Handle { generation: 1, tag },
+            exchange: String::new(),
+            routing_key: String::new(),
+            redelivered: false,
+            properties: Properties::default(),
+            body: vec![0; bytes].into(),
+        }
+    }
+
+    #[test]
+    fn portions_keep_the_order_and_the_bound_and_lose_nothing() {
+        let sizes = [10, PORTION_BYTES, 10, 10, PORTION_BYTES + 1, 0, 5];
+        let all = sizes.iter().zip(1..).map(|(bytes, tag)| delivered(tag, *bytes)).collect();
+        let tags: Vec<Vec<u64>> =
+            portions(all).iter().map(|portion| portion.iter().map(|one| one.handle.tag).collect()).collect();
+        assert_eq!(tags, [vec![1], vec![2], vec![3, 4], vec![5], vec![6, 7]]);
+    }
+
+    #[test]
+    fn what_is_held_is_told_from_what_is_done() {
+        let (held, done) = split((1..=4).map(|tag| delivered(tag, 0)).collect(), &[0, 2]);
+        assert_eq!(handles(&held).iter().map(|handle| handle.tag).collect::<Vec<_>>(), [1, 3]);
+        assert_eq!(handles(&done).iter().map(|handle| handle.tag).collect::<Vec<_>>(), [2, 4]);
+    }
+}

@@ -1,0 +1,150 @@
+//! What readiness says about the database, the broker and the topology; and the timers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_boot::{Context, Dependency};
+use countersign_broker::{Broker, topology};
+use countersign_delivery::Topology;
+use countersign_delivery::ports::deliveries::Deliveries;
+use tokio_util::sync::CancellationToken;
+
+use crate::desk::Desk;
+use crate::error::reasons;
+use crate::probe;
+use crate::sweep::{SWEEP_MAX, sweep};
+
+/// Between two looks at what may be away.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long MSG DB may take to answer.
+const ANSWER: Duration = Duration::from_secs(2);
+
+/// Keeps asking MSG DB for the time.
+pub(crate) fn database(context: &Context, deliveries: Arc<dyn Deliveries>, shown: Dependency) {
+    every(context, "look at MSG DB", LOOK, move || {
+        let (deliveries, shown) = (deliveries.clone(), shown.clone());
+        async move {
+            match tokio::time::timeout(ANSWER, deliveries.now()).await {
+                Ok(Ok(_)) => shown.ready(),
+                Ok(Err(error)) => shown.unready(reasons(&error)),
+                Err(_) => shown.unready(format!("no answer within {} ms", ANSWER.as_millis())),
+            }
+        }
+    });
+}
+
+/// Follows the connections to the broker.
+pub(crate) fn broker(context: &Context, broker: &Broker) {
+    let (shown, mut state) = (context.health.dependency("broker"), broker.state());
+    let following = async move {
+        loop {
+            let now = state.borrow_and_update().clone();
+            if now.is_up() {
+                shown.ready();
+            } else {
+                shown.unready(now.to_string());
+            }
+            if state.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    let stop = context.stop.soft_token();
+    drop(context.tasks.spawn("follow the broker", async move { stop.run_until_cancelled_owned(following).await }));
+}
+
+/// Declares (if `apply`) and looks until every queue is there; readiness says what is missing. The token is cancelled when all is there.
+pub(crate) fn queues(
+    context: &Context,
+    config: countersign_broker::Config,
+    wanted: Arc<Topology>,
+    apply: bool,
+) -> CancellationToken {
+    let shown = context.health.dependency("topology");
+    let found = CancellationToken::new();
+    let there = found.clone();
+    let looking = async move {
+        loop {
+            match look(config.clone(), wanted.clone(), apply).await {
+                Ok(()) => {
+                    there.cancel();
+                    return shown.ready();
+                }
+                Err(problem) => shown.unready(problem),
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    let stop = context.stop.soft_token();
+    drop(context.tasks.spawn("look at the topology", async move { stop.run_until_cancelled_owned(looking).await }));
+    found
+}
+
+/// The broker's calls for this are bound to one thread, so they get one.
+async fn look(config: countersign_broker::Config, wanted: Arc<Topology>, apply: bool) -> Result<(), String> {
+    let runtime = tokio::runtime::Handle::current();
+    let looking = tokio::task::spawn_blocking(move || {
+        runtime.block_on(async {
+            if apply {
+                topology::apply(&config, &wanted).await?;
+            }
+            topology::verify(&config, &wanted).await
+        })
+    });
+    match looking.await {
+        Ok(Ok(missing)) if missing.is_empty() => Ok(()),
+        Ok(Ok(missing)) => Err(missing.join("; ")),
+        Ok(Err(error)) => Err(reasons(&error)),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Sends the probes that are wanted, as soon as their time has come.
+pub(crate) fn probes(context: &Context, desk: &Desk) {
+    let (desk, pause) = (desk.clone(), Duration::from_millis(desk.policy.probe_spacing_ms.clamp(100, 5_000)));
+    every(context, "probe", pause, move || {
+        let desk = desk.clone();
+        async move {
+            if let Err(error) = probe::send_due(&desk).await {
+                tracing::warn!(error = reasons(&error), "probes could not be planned");
+            }
+        }
+    });
+}
+
+/// Looks for overdue rows; goes on at once while there are full rounds of them.
+pub(crate) fn sweeps(context: &Context, desk: &Desk, pause: Duration) {
+    let (desk, stop) = (desk.clone(), context.stop.clone());
+    every(context, "sweep", pause, move || {
+        let (desk, stop) = (desk.clone(), stop.clone());
+        async move {
+            let full = usize::try_from(SWEEP_MAX).unwrap_or(usize::MAX);
+            loop {
+                match sweep(&desk).await {
+                    Ok(swept) if swept == full && !stop.is_soft() => {}
+                    Ok(_) => return,
+                    Err(error) => return tracing::warn!(%error, "the sweep could not finish"),
+                }
+            }
+        }
+    });
+}
+
+/// Does it again and again, with a pause after each time, until soft stop; one that is under way is finished.
+fn every<F>(context: &Context, name: &'static str, pause: Duration, mut once: impl FnMut() -> F + Send + 'static)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let stop = context.stop.clone();
+    let again = async move {
+        while !stop.is_soft() {
+            once().await;
+            tokio::select! {
+                () = stop.soft() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+        anyhow::Ok(())
+    };
+    context.tasks.critical(name, again);
+}

@@ -1,0 +1,102 @@
+//! Putting a callback together from its configuration. The one file that names the adapters.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use countersign_boot::{Context, Dependency, GrpcServices};
+use countersign_broker::Broker;
+use countersign_delivery::Topology;
+use countersign_store::Database;
+use countersign_wire::proto::DESCRIPTORS;
+use countersign_wire::proto::callback_service_server::CallbackServiceServer;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Config;
+use crate::desk::{Desk, Figures};
+use crate::error::reasons;
+use crate::grpc::Service;
+use crate::intake::{Intake, Work};
+use crate::lines::Lines;
+use crate::probe::Demands;
+use crate::upstreams::grpc::GrpcUpstreams;
+use crate::watch;
+
+/// Requests of operators are small.
+const REQUEST_MAX: usize = 64 * 1024;
+/// Between two tries to open MSG DB, and how long consumers wait for their queues to be declared.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Sets callback up and returns; its tasks live until the context stops. Servers that are away are waited for, and readiness says so.
+///
+/// # Errors
+/// When configuration and topology contradict each other, MSG DB refuses for good, or an address is taken.
+pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
+    let topology = Arc::new(config.topology.load()?);
+    let broker = Broker::connect(config.broker.clone(), context.service(), &TaskTracker::new(), context.stop.hard_token())?;
+    watch::broker(&context, &broker);
+    let queues = watch::queues(&context, config.broker.clone(), topology.clone(), config.topology.apply);
+
+    let shown = context.health.dependency("database");
+    let database = open(&config, &shown).await?;
+    let desk = desk(&config, &context, topology, &broker, &database);
+    watch::database(&context, desk.deliveries.clone(), shown);
+
+    let intakes = [
+        ("receipts", Work::Receipts, config.callback.receipts_prefetch),
+        ("checks", Work::Checks, config.callback.checks_prefetch),
+    ];
+    for (name, work, prefetch) in intakes {
+        let health = context.health.dependency(name);
+        let intake = Intake { desk: desk.clone(), work, prefetch, health, stop: context.stop.clone() };
+        let (consumers, queues) = (Arc::new(broker.clone()), queues.clone());
+        context.tasks.critical(name, async move {
+            // Only to spare the log: a queue that is not there yet is waited for, too.
+            let _ = tokio::time::timeout(PAUSE, queues.cancelled()).await;
+            intake.run(consumers).await
+        });
+    }
+    watch::probes(&context, &desk);
+    watch::sweeps(&context, &desk, Duration::from_millis(config.callback.sweep_interval_ms));
+
+    let service = Service::new(desk, context.tasks.clone(), context.stop.clone());
+    let server = CallbackServiceServer::new(service).max_decoding_message_size(REQUEST_MAX);
+    context.serve_grpc(GrpcServices::new(DESCRIPTORS).add(server)).await?;
+    Ok(())
+}
+
+/// Opens MSG DB and brings its tables up to date; waits while it is away.
+async fn open(config: &Config, shown: &Dependency) -> anyhow::Result<Database> {
+    loop {
+        let opened = async {
+            let database = Database::connect(&config.database).await?;
+            database.migrate_deliveries().await?;
+            Ok::<_, countersign_store::Error>(database)
+        };
+        match opened.await {
+            Ok(database) => return Ok(database),
+            Err(error) if error.is_transient() => {
+                tracing::warn!(error = reasons(&error), "MSG DB cannot be opened yet");
+                shown.unready(reasons(&error));
+            }
+            Err(error) => return Err(error).context("MSG DB cannot be opened"),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+fn desk(config: &Config, context: &Context, topology: Arc<Topology>, broker: &Broker, database: &Database) -> Desk {
+    let own = &config.callback;
+    Desk {
+        deliveries: Arc::new(database.deliveries(config.policy.overdue_ms)),
+        publisher: Arc::new(broker.clone()),
+        upstreams: Arc::new(GrpcUpstreams::new(own.addresses(), Duration::from_millis(own.call_deadline_ms))),
+        clock: context.clock.clone(),
+        ids: context.ids.clone(),
+        topology,
+        policy: Arc::new(config.policy.clone()),
+        figures: Figures { max_batch: own.max_batch, max_orders: own.max_orders, dedup_retention_ms: own.dedup_retention_ms },
+        lines: Arc::new(Lines::new(own.lines())),
+        demands: Arc::new(Demands::default()),
+    }
+}

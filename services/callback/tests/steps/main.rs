@@ -1,0 +1,9 @@
+//! Every step of callback on ports in memory: no broker, no database, no sleep.
+
+mod check;
+mod intake;
+mod operators;
+mod record;
+mod resend;
+mod rig;
+mod sweep;
