@@ -1,0 +1,54 @@
+//! What the command accepts.
+
+use clap::{Parser, Subcommand};
+
+use crate::exit::Done;
+use crate::target::Target;
+use crate::{get, list, resend, send, topology};
+
+/// Send messages, see what became of them, have them sent again.
+///
+/// Exit codes: 0 done; 1 done but some was refused or differs; 2 unusable input; 3 a service did not answer.
+#[derive(Parser)]
+#[command(name = "countersign", version, propagate_version = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub target: Target,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+#[derive(Subcommand)]
+pub enum Verb {
+    /// Send one message, or every line of a file.
+    Send(send::SendArgs),
+    /// Show one message and its deliveries.
+    Get(get::GetArgs),
+    /// List deliveries by state.
+    List(list::ListArgs),
+    /// Have a message sent again, in a new epoch.
+    Resend(resend::ResendArgs),
+    /// Declare or check exchanges, queues and bindings.
+    #[command(subcommand)]
+    Topology(TopologyVerb),
+}
+
+#[derive(Subcommand)]
+pub enum TopologyVerb {
+    /// Declare what the file says. Never deletes anything.
+    Apply(topology::TopologyArgs),
+    /// Compare the broker with the file; exit code 1 when it differs.
+    Verify(topology::TopologyArgs),
+}
+
+pub async fn run(cli: Cli) -> anyhow::Result<Done> {
+    let target = &cli.target;
+    match cli.verb {
+        Verb::Send(args) => send::run(target, args).await,
+        Verb::Get(args) => get::run(target, args).await,
+        Verb::List(args) => list::run(target, args).await,
+        Verb::Resend(args) => resend::run(target, args).await,
+        Verb::Topology(TopologyVerb::Apply(args)) => topology::apply(target, &args).await,
+        Verb::Topology(TopologyVerb::Verify(args)) => topology::verify(target, &args).await,
+    }
+}

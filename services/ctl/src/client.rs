@@ -1,0 +1,37 @@
+//! Connections to the services.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use countersign_wire::proto::callback_service_client::CallbackServiceClient;
+use countersign_wire::proto::upstream_service_client::UpstreamServiceClient;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::target::Target;
+
+/// Larger than any batch the services accept, so that their own limit is the one that answers.
+const MAX_MESSAGE_BYTES: usize = 32 * 1024 * 1024;
+
+pub async fn upstream(target: &Target) -> anyhow::Result<UpstreamServiceClient<Channel>> {
+    let channel = connect("upstream", &target.upstream, "--upstream", target.timeout_ms).await?;
+    Ok(UpstreamServiceClient::new(channel)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES))
+}
+
+pub async fn callback(target: &Target) -> anyhow::Result<CallbackServiceClient<Channel>> {
+    let channel = connect("callback", &target.callback, "--callback", target.timeout_ms).await?;
+    Ok(CallbackServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES))
+}
+
+async fn connect(service: &str, url: &str, option: &str, timeout_ms: u64) -> anyhow::Result<Channel> {
+    let timeout = Duration::from_millis(timeout_ms);
+    let endpoint = Endpoint::from_shared(url.to_owned())
+        .with_context(|| format!("{option} {url} is not an address such as http://127.0.0.1:7101"))?
+        .connect_timeout(timeout)
+        .timeout(timeout);
+    endpoint
+        .connect()
+        .await
+        .with_context(|| format!("{service} does not answer at {url}: start it, or name its address with {option}"))
+}

@@ -1,0 +1,93 @@
+//! Tables for people, JSON for programs.
+
+use comfy_table::Table;
+use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use countersign_wire::proto;
+use serde_json::{Value, json};
+
+use crate::target::Format;
+
+/// Prints the JSON form or the table form of one answer.
+pub fn print(format: Format, json: &Value, table: impl FnOnce() -> String) {
+    match format {
+        Format::Json => println!("{json:#}"),
+        Format::Table => println!("{}", table()),
+    }
+}
+
+/// A table with this head and these rows.
+pub fn table<const N: usize>(head: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
+    let mut table = Table::new();
+    table.load_style(UTF8_HORIZONTAL_ONLY).set_header(head);
+    for row in rows {
+        table.add_row(row);
+    }
+    table.to_string()
+}
+
+/// RFC 3339 text of a time on the wire; empty for 0.
+pub fn time(millis: i64) -> String {
+    if millis == 0 {
+        return String::new();
+    }
+    jiff::Timestamp::from_millisecond(millis).map_or_else(|_| millis.to_string(), |time| time.to_string())
+}
+
+/// `1`, or `1 in epoch 2`.
+pub fn attempt(attempt: Option<proto::Attempt>) -> String {
+    match attempt.unwrap_or_default() {
+        proto::Attempt { epoch: 0, number } => number.to_string(),
+        proto::Attempt { epoch, number } => format!("{number} in epoch {epoch}"),
+    }
+}
+
+/// Hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
+}
+
+/// The word for how far an accepted message has come.
+pub const fn send_state(state: proto::SendState) -> &'static str {
+    match state {
+        proto::SendState::Confirmed => "confirmed",
+        proto::SendState::Committed => "committed",
+        proto::SendState::Unspecified => "unspecified",
+    }
+}
+
+/// A delivery as JSON.
+pub fn delivery(delivery: &proto::Delivery) -> Value {
+    let attempt = delivery.attempt.unwrap_or_default();
+    let history = delivery.history.iter().map(|line| {
+        let attempt = line.attempt.unwrap_or_default();
+        json!({"at": time(line.at_ms), "attempt": attempt.number, "epoch": attempt.epoch, "what": line.what, "detail": line.detail})
+    });
+    json!({
+        "message_id": delivery.message_id,
+        "subscription": delivery.subscription,
+        "state": delivery.state,
+        "reason": delivery.reason,
+        "attempt": attempt.number,
+        "epoch": attempt.epoch,
+        "upstream": delivery.upstream,
+        "fingerprint": hex(&delivery.fingerprint),
+        "sent_at": time(delivery.sent_at_ms),
+        "live_until": time(delivery.live_until_ms),
+        "history": history.collect::<Vec<_>>(),
+    })
+}
+
+/// Deliveries as a table.
+pub fn deliveries(deliveries: &[proto::Delivery]) -> String {
+    let rows = deliveries.iter().map(|delivery| {
+        [
+            delivery.message_id.clone(),
+            delivery.subscription.clone(),
+            delivery.state.clone(),
+            delivery.reason.clone(),
+            self::attempt(delivery.attempt),
+            time(delivery.sent_at_ms),
+        ]
+    });
+    table(["message", "subscription", "state", "reason", "attempt", "sent at"], rows)
+}

@@ -1,0 +1,29 @@
+//! Where the services are and how to print: what every verb is given.
+
+use clap::{Args, ValueEnum};
+
+/// Where the services are.
+#[derive(Args)]
+pub struct Target {
+    /// gRPC address of upstream.
+    #[arg(long, global = true, env = "COUNTERSIGN_UPSTREAM_URL", default_value = "http://127.0.0.1:7101")]
+    pub upstream: String,
+    /// gRPC address of callback.
+    #[arg(long, global = true, env = "COUNTERSIGN_CALLBACK_URL", default_value = "http://127.0.0.1:7103")]
+    pub callback: String,
+    /// How long to wait for one answer, milliseconds.
+    #[arg(long, global = true, default_value_t = 10_000)]
+    pub timeout_ms: u64,
+    /// How to print.
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
+    pub output: Format,
+}
+
+/// The two forms of every answer.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Table,
+    /// For programs: one JSON document.
+    Json,
+}
