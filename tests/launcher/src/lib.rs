@@ -1,0 +1,42 @@
+//! Private servers and our own binaries, for demo, tests and benchmark.
+//!
+//! A run needs `RabbitMQ`, Redis and `PostgreSQL` that belong to it alone: on free ports of 127.0.0.1, with data in a
+//! temporary directory, killable with SIGKILL in the middle of a test, and gone afterwards. [`RabbitMq`], [`Redis`] and
+//! [`Postgres`] start one each. Most tests share one of each per run and take their own corner of it: [`Ground`]. What a
+//! test starts of our own is a [`Program`].
+//!
+//! **Who stops what.** Dropping a handle kills its process and reaps it. Shared servers live under the `with-servers`
+//! binary, which ends them when its command ends, on SIGINT and SIGTERM, and when its own parent vanishes.
+//! **Invariant:** processes are ended by the id of a child that has not been reaped yet, never by name.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests read their own environment and have no launch frame; the ban is for the product"
+)]
+
+mod binary;
+mod broker;
+mod exports;
+mod ground;
+mod port;
+mod postgres;
+mod program;
+mod rabbitmq;
+mod redis;
+mod shared;
+mod system;
+mod wait;
+
+pub use binary::binary;
+pub use broker::Broker;
+pub use exports::{AMQP, AMQP_ADMIN, Exports, POSTGRES, REDIS};
+pub use ground::Ground;
+pub use port::free_port;
+pub use postgres::{Postgres, PostgresOptions, create_database};
+pub use program::{Program, Running};
+pub use rabbitmq::RabbitMq;
+pub use redis::{Redis, RedisOptions};
+pub use system::{Effects, SUBSCRIPTION, System, Which, Wiring};
+pub use wait::wait_until;
+
+pub mod serve;

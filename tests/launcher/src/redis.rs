@@ -1,0 +1,171 @@
+//! A private Redis.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use rustix::process::Signal;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::port::free_port;
+use crate::program::{Program, Running};
+
+/// Numbered databases of a private server: enough that every test of a run has one of its own.
+const DATABASES: u32 = 512;
+const START: Duration = Duration::from_secs(20);
+const STOP: Duration = Duration::from_secs(10);
+const COMMAND: Duration = Duration::from_secs(5);
+const PLACES: [&str; 2] = ["/opt/homebrew/bin/redis-server", "/usr/local/bin/redis-server"];
+
+/// What a test may choose.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RedisOptions {
+    /// Keep an append-only file, written through on every command: what was answered survives [`Redis::kill9`].
+    pub appendonly: bool,
+}
+
+/// A private Redis on a free port of 127.0.0.1, empty at first. Dropping it kills it.
+#[derive(Debug)]
+pub struct Redis {
+    program: Program,
+    running: Running,
+    port: u16,
+}
+
+impl Redis {
+    /// Starts one without persistence whose log and data go below `dir`.
+    ///
+    /// # Errors
+    /// When `redis-server` is missing or does not come up; the end of its log is quoted.
+    pub async fn start(dir: &Path) -> anyhow::Result<Self> {
+        Self::start_with(dir, RedisOptions::default()).await
+    }
+
+    /// Starts one as chosen.
+    ///
+    /// # Errors
+    /// As [`Redis::start`].
+    pub async fn start_with(dir: &Path, options: RedisOptions) -> anyhow::Result<Self> {
+        let path = crate::shared::find_program("redis-server", PLACES.map(PathBuf::from), "redis")?;
+        let dir = dir.join("redis");
+        std::fs::create_dir_all(&dir)?;
+        let port = free_port()?;
+        let appendonly = if options.appendonly { "yes" } else { "no" };
+        let program = Program::new(path)
+            .args(["--bind", "127.0.0.1", "--port", &port.to_string()])
+            .args(["--databases", &DATABASES.to_string(), "--save", ""])
+            .args(["--appendonly", appendonly, "--appendfsync", "always"])
+            // What the claims need: a full Redis must refuse, not forget.
+            .args(["--maxmemory-policy", "noeviction", "--daemonize", "no"])
+            .arg("--dir")
+            .arg(&dir)
+            .log_to(dir.join("redis.log"));
+        let running = program.spawn()?;
+        let redis = Self { program, running, port };
+        redis.ready().await?;
+        Ok(redis)
+    }
+
+    async fn ready(&self) -> anyhow::Result<()> {
+        self.running.wait_for_log("Ready to accept connections", START).await?;
+        Ok(())
+    }
+
+    /// `redis://127.0.0.1:port`.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// SIGKILL.
+    pub fn kill9(&self) {
+        self.running.kill9();
+    }
+
+    /// SIGSTOP: clients stay connected and get no answer.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn pause(&self) -> anyhow::Result<()> {
+        self.running.pause()
+    }
+
+    /// SIGCONT.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn resume(&self) -> anyhow::Result<()> {
+        self.running.resume()
+    }
+
+    /// Starts it again on the same port and data; empty unless [`RedisOptions::appendonly`].
+    ///
+    /// # Errors
+    /// When it still runs or does not come up.
+    pub async fn start_again(&mut self) -> anyhow::Result<()> {
+        if self.running.is_alive() {
+            bail!("redis still runs");
+        }
+        self.running = self.program.spawn()?;
+        self.ready().await
+    }
+
+    /// SIGTERM, and waits until it has ended.
+    ///
+    /// # Errors
+    /// When it does not end in time.
+    pub async fn stop(&self) -> anyhow::Result<()> {
+        self.running.signal(Signal::TERM)?;
+        self.running.wait(STOP).await?;
+        Ok(())
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.running.pid()
+    }
+}
+
+/// Sends one command without arguments that need quoting and returns the lines of a simple or flat answer.
+pub(crate) async fn command(url: &str, command: &str) -> anyhow::Result<Vec<String>> {
+    let address = url.strip_prefix("redis://").unwrap_or(url).split('/').next().unwrap_or_default();
+    let (credentials, address) = address.rsplit_once('@').map_or((None, address), |(c, a)| (Some(c), a));
+    timeout(COMMAND, exchange(address, credentials, command))
+        .await
+        .with_context(|| format!("no answer from Redis at {address} within {COMMAND:?}"))?
+        .with_context(|| format!("asking Redis at {address}"))
+}
+
+async fn exchange(address: &str, credentials: Option<&str>, command: &str) -> anyhow::Result<Vec<String>> {
+    let mut stream = BufReader::new(TcpStream::connect(address).await?);
+    if let Some((user, password)) = credentials.and_then(|pair| pair.split_once(':')) {
+        stream.write_all(format!("AUTH {user} {password}\r\n").replace("  ", " ").as_bytes()).await?;
+        read_answer(&mut stream).await?;
+    }
+    stream.write_all(format!("{command}\r\n").as_bytes()).await?;
+    read_answer(&mut stream).await
+}
+
+async fn read_answer(stream: &mut BufReader<TcpStream>) -> anyhow::Result<Vec<String>> {
+    let first = read_line(stream).await?;
+    let (kind, rest) = first.split_at_checked(1).context("an empty answer")?;
+    match kind {
+        "+" | ":" => Ok(vec![rest.to_owned()]),
+        "*" => {
+            let mut items = Vec::new();
+            for _ in 0..rest.parse::<usize>()? {
+                let _length = read_line(stream).await?;
+                items.push(read_line(stream).await?);
+            }
+            Ok(items)
+        }
+        _ => bail!("Redis answered {first}"),
+    }
+}
+
+async fn read_line(stream: &mut BufReader<TcpStream>) -> anyhow::Result<String> {
+    let mut line = String::new();
+    stream.read_line(&mut line).await?;
+    Ok(line.trim_end().to_owned())
+}

@@ -1,0 +1,364 @@
+//! The three services and a business service behind them, wired together on given servers.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use serde::Deserialize;
+
+use crate::{Program, Running, binary, free_port, wait_until};
+
+/// How long a service may take from its start until it is ready, on a busy machine.
+const READY: Duration = Duration::from_mins(1);
+/// How long a service may take to stop when asked.
+const STOP: Duration = Duration::from_secs(30);
+/// The one subscription of this system.
+pub const SUBSCRIPTION: &str = "inventory.orders";
+
+/// One of the services.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Which {
+    /// Stores and publishes.
+    Upstream,
+    /// Delivers to the business service.
+    Downstream,
+    /// Compares and orders resends.
+    Callback,
+}
+
+impl Which {
+    /// All three, in the order in which they are started.
+    pub const ALL: [Self; 3] = [Self::Callback, Self::Downstream, Self::Upstream];
+
+    /// The name of the binary.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Upstream => "upstream",
+            Self::Downstream => "downstream",
+            Self::Callback => "callback",
+        }
+    }
+}
+
+/// Where the servers are, and how patient the services shall be.
+#[derive(Clone, Debug)]
+pub struct Wiring {
+    /// Configuration, logs and the business service's database go here.
+    pub dir: PathBuf,
+    /// The broker, with virtual host.
+    pub amqp: String,
+    /// Redis, with database.
+    pub redis: String,
+    /// Upstream's database.
+    pub upstream_database: String,
+    /// MSG DB.
+    pub callback_database: String,
+    /// Receipts and checks per message of the broker; 1 is the plain scheme.
+    pub max_batch: u32,
+    /// From the publish to the first look, milliseconds; everything else is derived from it.
+    pub check_delay_ms: u64,
+    /// `count` or `idempotent`, see the order handler.
+    pub handler_mode: &'static str,
+    /// Where traces go, if anywhere.
+    pub otlp: Option<String>,
+}
+
+/// Effects and calls as the business service's own database has them.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Effects {
+    /// Effects in all.
+    pub total: u64,
+    /// Keys with at least one effect.
+    pub distinct: u64,
+    /// Calls in all, failed ones included.
+    pub calls: u64,
+    /// Effects of each key; the key is the message's id.
+    pub effects: BTreeMap<String, u64>,
+}
+
+/// The wired services. Dropping it kills what still runs.
+#[derive(Debug)]
+pub struct System {
+    wiring: Wiring,
+    ports: BTreeMap<(Which, &'static str), u16>,
+    running: BTreeMap<Which, Running>,
+    handler: Running,
+    handler_url: String,
+    http: reqwest::Client,
+}
+
+impl System {
+    /// Starts the business service and writes topology and configuration; starts none of the services.
+    ///
+    /// # Errors
+    /// When a binary is missing, or a port or file is not to be had.
+    pub async fn prepare(wiring: Wiring) -> anyhow::Result<Self> {
+        // A second installation in one process answers with an error that means nothing.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let handler = Program::new(binary("order-handler")?)
+            .arg("--database")
+            .arg(wiring.dir.join("orders.db"))
+            .args(["--mode", wiring.handler_mode])
+            .log_to(wiring.dir.join("order-handler.log"))
+            .spawn()?;
+        let line = handler.wait_for_log("listening on ", READY).await?;
+        let handler_url = format!("http://{}", line.trim_start_matches("listening on "));
+        let mut ports = BTreeMap::new();
+        for which in Which::ALL {
+            ports.insert((which, "grpc"), free_port()?);
+            ports.insert((which, "http"), free_port()?);
+        }
+        let http = reqwest::Client::builder().timeout(Duration::from_secs(10)).no_proxy().build()?;
+        let system = Self { wiring, ports, running: BTreeMap::new(), handler, handler_url, http };
+        std::fs::write(system.topology_file(), system.topology())?;
+        for which in Which::ALL {
+            std::fs::write(system.wiring.dir.join(format!("{}.toml", which.name())), system.configuration(which))?;
+        }
+        Ok(system)
+    }
+
+    /// The topology file that the services read.
+    #[must_use]
+    pub fn topology_file(&self) -> PathBuf {
+        self.wiring.dir.join("topology.toml")
+    }
+
+    /// Starts a service and waits until it is ready. `failpoints` as the variable FAILPOINTS takes them; empty: none.
+    ///
+    /// # Errors
+    /// When it is not ready in time; the end of its log is quoted.
+    pub async fn start(&mut self, which: Which, failpoints: &str) -> anyhow::Result<()> {
+        self.spawn(which, failpoints)?;
+        self.ready(which).await
+    }
+
+    /// Starts a service without waiting for it.
+    ///
+    /// # Errors
+    /// When its binary is missing.
+    pub fn spawn(&mut self, which: Which, failpoints: &str) -> anyhow::Result<()> {
+        self.spawn_as(which, which.name(), failpoints)
+    }
+
+    /// Starts another program in the place of a service, with that service's configuration: one that embeds it.
+    ///
+    /// # Errors
+    /// When its binary is missing.
+    pub fn spawn_as(&mut self, which: Which, name: &str, failpoints: &str) -> anyhow::Result<()> {
+        let program = Program::new(binary(name)?)
+            .arg("--config")
+            .arg(self.wiring.dir.join(format!("{}.toml", which.name())))
+            .env("FAILPOINTS", failpoints)
+            .env("RUST_BACKTRACE", "1")
+            .current_dir(&self.wiring.dir)
+            .log_to(self.wiring.dir.join(format!("{}.log", which.name())));
+        self.running.insert(which, program.spawn()?);
+        Ok(())
+    }
+
+    /// Waits until a service says that it is ready.
+    ///
+    /// # Errors
+    /// When it is not ready in time, or has ended; the end of its log is quoted.
+    pub async fn ready(&self, which: Which) -> anyhow::Result<()> {
+        let url = format!("{}/health/ready", self.http_url(which));
+        let process = self.process(which)?;
+        let what = format!("{} to be ready", which.name());
+        let ready = wait_until(&what, READY, async || {
+            let answer = self.http.get(&url).send().await;
+            !process.is_alive() || answer.is_ok_and(|answer| answer.status().is_success())
+        });
+        ready.await.with_context(|| process.log_tail())?;
+        if process.is_alive() { Ok(()) } else { bail!("{} has ended{}", which.name(), process.log_tail()) }
+    }
+
+    /// The running process of a service.
+    ///
+    /// # Errors
+    /// When it was not started.
+    pub fn process(&self, which: Which) -> anyhow::Result<&Running> {
+        self.running.get(&which).with_context(|| format!("{} was not started", which.name()))
+    }
+
+    /// Waits until a service has killed itself at the failpoint it was started with.
+    ///
+    /// # Errors
+    /// When it lives on, or ended without hitting it.
+    pub async fn dies_at(&mut self, which: Which, failpoint: &str, timeout: Duration) -> anyhow::Result<()> {
+        let process = self.process(which)?;
+        let status = process.wait(timeout).await?;
+        let said = format!("failpoint hit: {failpoint}");
+        if !process.log_text().contains(&said) {
+            bail!("{} ended ({status}) but never said {said:?}{}", which.name(), process.log_tail());
+        }
+        self.running.remove(&which);
+        Ok(())
+    }
+
+    /// SIGKILL.
+    pub fn kill9(&mut self, which: Which) {
+        self.running.remove(&which);
+    }
+
+    /// SIGTERM, and waits for the end.
+    ///
+    /// # Errors
+    /// When it does not end in time, or not with success.
+    pub async fn stop(&mut self, which: Which) -> anyhow::Result<()> {
+        let Some(process) = self.running.remove(&which) else { return Ok(()) };
+        process.terminate()?;
+        let status = process.wait(STOP).await?;
+        if status.success() { Ok(()) } else { bail!("{} ended with {status}{}", which.name(), process.log_tail()) }
+    }
+
+    /// The gRPC address of a service.
+    #[must_use]
+    pub fn grpc_url(&self, which: Which) -> String {
+        format!("http://127.0.0.1:{}", self.ports[&(which, "grpc")])
+    }
+
+    /// The HTTP address of a service.
+    #[must_use]
+    pub fn http_url(&self, which: Which) -> String {
+        format!("http://127.0.0.1:{}", self.ports[&(which, "http")])
+    }
+
+    /// The sum over all labels of one metric of a service; 0 when it has none of that name.
+    ///
+    /// # Errors
+    /// When the service does not answer.
+    pub async fn metric(&self, which: Which, name: &str) -> anyhow::Result<f64> {
+        let text = self.http.get(format!("{}/metrics", self.http_url(which))).send().await?.text().await?;
+        let named = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+        let values = text.lines().filter(named).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        Ok(values.sum())
+    }
+
+    /// What the business service's own database says.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn effects(&self) -> anyhow::Result<Effects> {
+        if !self.handler.is_alive() {
+            bail!("the order handler has ended{}", self.handler.log_tail());
+        }
+        Ok(self.http.get(format!("{}/effects", self.handler_url)).send().await?.json().await?)
+    }
+
+    /// Makes the business service fail or dawdle; see `order-handler`.
+    ///
+    /// # Errors
+    /// When it does not take the wish.
+    pub async fn behave(&self, wish: &serde_json::Value) -> anyhow::Result<()> {
+        self.http.post(format!("{}/behave", self.handler_url)).json(wish).send().await?.error_for_status()?;
+        Ok(())
+    }
+
+    fn topology(&self) -> String {
+        let delay = self.wiring.check_delay_ms;
+        let rechecks = [delay / 2, delay, delay * 2];
+        let retries = [delay / 4, delay / 2];
+        format!(
+            r#"version = 1
+checks = {{ check_delay_ms = {delay}, recheck_delays_ms = {rechecks:?} }}
+
+[[exchange]]
+name = "orders"
+kind = "topic"
+
+[[subscription]]
+name = "{SUBSCRIPTION}"
+retry_delays_ms = {retries:?}
+bind = [{{ exchange = "orders", routing_key = "order.#" }}]
+"#
+        )
+    }
+
+    fn configuration(&self, which: Which) -> String {
+        let Wiring { amqp, otlp, .. } = &self.wiring;
+        let topology = self.topology_file().display().to_string();
+        let http = self.ports[&(which, "http")];
+        let mut sections = vec![
+            format!("[broker]\nurl = {amqp:?}\n"),
+            format!("[topology]\nfile = {topology:?}\napply = true\n"),
+            format!("[http]\nlisten = \"127.0.0.1:{http}\"\n"),
+        ];
+        if let Some(otlp) = otlp {
+            sections.push(format!("[traces]\notlp_endpoint = {otlp:?}\nsample_ratio = 1.0\n"));
+        }
+        if which != Which::Downstream {
+            let grpc = self.ports[&(which, "grpc")];
+            sections.push(format!("[grpc]\nlisten = \"127.0.0.1:{grpc}\"\n"));
+        }
+        sections.push(match which {
+            Which::Upstream => self.upstream_section(),
+            Which::Downstream => self.downstream_section(),
+            Which::Callback => self.callback_section(),
+        });
+        sections.join("\n")
+    }
+
+    fn upstream_section(&self) -> String {
+        let Wiring { upstream_database: database, max_batch, check_delay_ms: delay, .. } = &self.wiring;
+        let (heartbeat, lease) = (delay / 5, delay * 2);
+        format!(
+            r#"[database]
+url = {database:?}
+
+[upstream]
+name = "shop"
+max_batch = {max_batch}
+heartbeat_ms = {heartbeat}
+lease_ms = {lease}
+"#
+        )
+    }
+
+    fn downstream_section(&self) -> String {
+        let Wiring { redis, max_batch, check_delay_ms: delay, .. } = &self.wiring;
+        let (lease, progress, answer) = (delay * 2, delay / 2, delay);
+        let endpoint = format!("{}/orders", self.handler_url);
+        format!(
+            r#"[redis]
+url = {redis:?}
+response_timeout_ms = {answer}
+
+[downstream]
+max_batch = {max_batch}
+lease_ms = {lease}
+progress_after_ms = {progress}
+
+[[downstream.subscription]]
+name = "{SUBSCRIPTION}"
+endpoint = {endpoint:?}
+"#
+        )
+    }
+
+    fn callback_section(&self) -> String {
+        let Wiring { callback_database: database, max_batch, check_delay_ms: delay, .. } = &self.wiring;
+        let upstream = self.grpc_url(Which::Upstream);
+        let (deadline, lease, grace) = (delay * 3 / 2, delay * 2, delay * 3 / 2);
+        let (spacing, replace, overdue) = (delay / 5, delay * 2, delay * 6);
+        format!(
+            "[database]
+url = {database:?}
+
+[callback]
+max_batch = {max_batch}
+sweep_interval_ms = {delay}
+call_deadline_ms = {deadline}
+upstream_template = {upstream:?}
+
+[policy]
+resend_lease_ms = {lease}
+probe_grace_ms = {grace}
+probe_spacing_ms = {spacing}
+probe_replace_ms = {replace}
+overdue_ms = {overdue}
+"
+        )
+    }
+}
