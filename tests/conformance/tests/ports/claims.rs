@@ -1,0 +1,32 @@
+//! Claims: in memory, and in Redis.
+
+use countersign_dedup::{Config, RedisClaims, Server};
+use countersign_launcher::Ground;
+use countersign_testkit::claims::MemoryClaims;
+use countersign_testkit::claims_suite;
+use countersign_testkit::clock::ManualClock;
+use countersign_testkit::conformance::RealTime;
+
+mod memory {
+    use super::*;
+
+    async fn set_up(_: &str) -> (MemoryClaims, ManualClock) {
+        let clock = ManualClock::default();
+        (MemoryClaims::new(&clock), clock)
+    }
+
+    claims_suite!(set_up);
+}
+
+mod redis {
+    use super::*;
+
+    async fn set_up(test: &str) -> (RedisClaims, RealTime) {
+        let ground = Ground::new(test).await.unwrap();
+        let server = Server { url: ground.redis_url().into(), ..Server::default() };
+        let config = Config { server, prefix: ground.name().into(), ..Config::default() };
+        (RedisClaims::connect(&config).unwrap(), RealTime)
+    }
+
+    claims_suite!(set_up);
+}

@@ -1,0 +1,9 @@
+//! Every promise of every port, on the in-memory adapter and on the real one.
+
+#![allow(clippy::unused_async, reason = "every set-up has one shape, whether it has something to await or not")]
+
+mod broker;
+mod claims;
+mod deliveries;
+mod messages;
+mod redis_away;
