@@ -1,0 +1,19 @@
+//! One file per way to lose a message, and one for the traces.
+
+#![allow(clippy::disallowed_methods, reason = "tests have no launch frame; the ban is for the product")]
+
+mod callback_killed;
+mod check_redelivered;
+mod command;
+mod downstream_killed;
+mod duplicate_delivery;
+mod embedded_handler;
+mod failing_handler;
+mod fingerprint_conflict;
+mod lost_message;
+mod lost_receipt;
+mod nothing_lost;
+mod operator_resend;
+mod shipped_files;
+mod traces;
+mod upstream_killed;
