@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, ensure};
 use countersign_flow::{Flow, PATIENCE, everywhere, order};
-use countersign_launcher::Which;
+use countersign_launcher::{SUBSCRIPTION, Which};
 use countersign_wire::proto::get_message_request::By;
 use countersign_wire::proto::{GetMessageRequest, SendMessageRequest};
 
@@ -59,4 +59,32 @@ async fn killed_after_check_confirm(flow: Flow) -> anyhow::Result<()> {
 everywhere!(killed_before_watermark);
 async fn killed_before_watermark(flow: Flow) -> anyhow::Result<()> {
     killed_by(flow, "upstream.before_watermark", &format!("{BEATS_BEFORE_DEATH}*off->1*return")).await
+}
+
+/// Dies while it carries out an order to send again: the order stays open, and callback repeats the same try.
+async fn killed_while_resending(mut flow: Flow, failpoint: &str) -> anyhow::Result<()> {
+    flow.system.start(Which::Upstream, &format!("{failpoint}=1*return")).await?;
+    let ids = flow.send(0, 3).await?;
+    flow.queue_reaches(SUBSCRIPTION, 3).await?;
+    flow.ground.purge(SUBSCRIPTION).await?;
+    flow.start(&[Which::Callback, Which::Downstream]).await?;
+    flow.system.dies_at(Which::Upstream, failpoint, PATIENCE).await?;
+    flow.start(&[Which::Upstream]).await?;
+    flow.all_signed(&ids).await?;
+    flow.each_effected_once(&ids).await?;
+    for delivery in flow.deliveries().await? {
+        let attempt = delivery.attempt.unwrap_or_default().number;
+        ensure!(attempt <= 2, "the crash cost an attempt: {delivery:?}");
+    }
+    flow.finish().await
+}
+
+everywhere!(killed_between_an_order_and_its_publish);
+async fn killed_between_an_order_and_its_publish(flow: Flow) -> anyhow::Result<()> {
+    killed_while_resending(flow, "resend.after_lookup").await
+}
+
+everywhere!(killed_between_a_second_publish_and_its_answer);
+async fn killed_between_a_second_publish_and_its_answer(flow: Flow) -> anyhow::Result<()> {
+    killed_while_resending(flow, "resend.after_publish").await
 }
