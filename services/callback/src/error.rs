@@ -1,15 +1,16 @@
 //! What can go wrong in callback, by what can be done about it.
 
 use countersign_delivery::ports::PortError;
+use countersign_telemetry::with_sources;
 
 /// Why a step did not come to its end. Nothing of it is acked then, and it is done again.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// MSG DB did not do what it was asked.
-    #[error("MSG DB: {}", reasons(.0))]
+    #[error("MSG DB: {}", with_sources(.0))]
     Database(#[source] PortError),
     /// A consumer cannot be opened.
-    #[error("the consumer of {queue}: {}", reasons(.source))]
+    #[error("the consumer of {queue}: {}", with_sources(.source))]
     Consumer {
         /// Of this queue.
         queue: String,
@@ -41,16 +42,4 @@ impl From<PortError> for Error {
     fn from(source: PortError) -> Self {
         Self::Database(source)
     }
-}
-
-/// An error and what led to it, on one line.
-pub(crate) fn reasons(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(reason) = source {
-        text.push_str(": ");
-        text.push_str(&reason.to_string());
-        source = reason.source();
-    }
-    text
 }

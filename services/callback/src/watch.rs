@@ -10,9 +10,9 @@ use countersign_delivery::ports::deliveries::Deliveries;
 use tokio_util::sync::CancellationToken;
 
 use crate::desk::Desk;
-use crate::error::reasons;
 use crate::probe;
 use crate::sweep::{SWEEP_MAX, sweep};
+use countersign_telemetry::with_sources;
 
 /// Between two looks at what may be away.
 const LOOK: Duration = Duration::from_secs(1);
@@ -26,7 +26,7 @@ pub(crate) fn database(context: &Context, deliveries: Arc<dyn Deliveries>, shown
         async move {
             match tokio::time::timeout(ANSWER, deliveries.now()).await {
                 Ok(Ok(_)) => shown.ready(),
-                Ok(Err(error)) => shown.unready(reasons(&error)),
+                Ok(Err(error)) => shown.unready(with_sources(&error)),
                 Err(_) => shown.unready(format!("no answer within {} ms", ANSWER.as_millis())),
             }
         }
@@ -94,7 +94,7 @@ async fn look(config: countersign_broker::Config, wanted: Arc<Topology>, apply: 
     match looking.await {
         Ok(Ok(missing)) if missing.is_empty() => Ok(()),
         Ok(Ok(missing)) => Err(missing.join("; ")),
-        Ok(Err(error)) => Err(reasons(&error)),
+        Ok(Err(error)) => Err(with_sources(&error)),
         Err(error) => Err(error.to_string()),
     }
 }
@@ -106,7 +106,7 @@ pub(crate) fn probes(context: &Context, desk: &Desk) {
         let desk = desk.clone();
         async move {
             if let Err(error) = probe::send_due(&desk).await {
-                tracing::warn!(error = reasons(&error), "probes could not be planned");
+                tracing::warn!(error = with_sources(&error), "probes could not be planned");
             }
         }
     });

@@ -14,13 +14,13 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::desk::{Desk, Figures};
-use crate::error::reasons;
 use crate::grpc::Service;
 use crate::intake::{Intake, Work};
 use crate::lines::Lines;
 use crate::probe::Demands;
 use crate::upstreams::grpc::GrpcUpstreams;
 use crate::watch;
+use countersign_telemetry::with_sources;
 
 /// Requests of operators are small.
 const REQUEST_MAX: usize = 64 * 1024;
@@ -76,8 +76,8 @@ async fn open(config: &Config, shown: &Dependency) -> anyhow::Result<Database> {
         match opened.await {
             Ok(database) => return Ok(database),
             Err(error) if error.is_transient() => {
-                tracing::warn!(error = reasons(&error), "MSG DB cannot be opened yet");
-                shown.unready(reasons(&error));
+                tracing::warn!(error = with_sources(&error), "MSG DB cannot be opened yet");
+                shown.unready(with_sources(&error));
             }
             Err(error) => return Err(error).context("MSG DB cannot be opened"),
         }

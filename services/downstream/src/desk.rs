@@ -6,7 +6,7 @@ use std::time::Duration;
 use countersign_boot::{Stop, Tasks};
 use countersign_delivery::ports::PortError;
 use countersign_delivery::ports::claims::{Claim, Claimed, Claims, Held};
-use countersign_telemetry::names;
+use countersign_telemetry::{names, with_sources};
 
 use crate::batcher::{Batcher, Limits};
 use crate::gate::Gate;
@@ -133,15 +133,4 @@ impl Inner {
             tokio::time::sleep(PAUSE).await;
         }
     }
-}
-
-/// An error with what caused it, in one line.
-pub fn with_sources(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

@@ -98,7 +98,7 @@ async fn beginning(mut answer: Response) -> String {
 }
 
 fn words(error: &reqwest::Error) -> String {
-    crate::desk::with_sources(error)
+    countersign_telemetry::with_sources(error)
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use crate::breaker::Breaker;
 use crate::config::Config;
 use crate::consume::{Bounds, Lane};
 use crate::copies::Copies;
-use crate::desk::{Desk, Times, with_sources};
+use crate::desk::{Desk, Times};
 use crate::error::Error;
 use crate::gate::Gate;
 use crate::handler::Handler;
@@ -28,6 +28,7 @@ use crate::horizon::resend_horizon_ms;
 use crate::http::HttpHandler;
 use crate::receive::{Reception, Rules};
 use crate::{dead, topology_check};
+use countersign_telemetry::with_sources;
 
 /// A downstream with its handlers.
 pub struct Service {

@@ -7,7 +7,7 @@ use countersign_broker::{Config, topology};
 use countersign_delivery::Topology;
 use tokio_util::sync::CancellationToken;
 
-use crate::desk::with_sources;
+use countersign_telemetry::with_sources;
 
 /// Between two looks while something is missing.
 const PAUSE: Duration = Duration::from_secs(2);

@@ -16,7 +16,8 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 use crate::desk::Desk;
 use crate::ledger::{Ledger, Ticket};
 use crate::publish;
-use crate::refusal::{Refusal, chain};
+use crate::refusal::Refusal;
+use countersign_telemetry::with_sources;
 
 /// How often a row is tried again under a new seq (fenced, or rolled back) before its caller is told to.
 const MAX_TRIES: u32 = 5;
@@ -234,7 +235,7 @@ fn retry(desk: &Desk, ledger: &Ledger, rows: impl Iterator<Item = (Numbered, Sli
 }
 
 fn refuse_all(slips: impl IntoIterator<Item = Slip>, error: &PortError) {
-    let words = chain(error);
+    let words = with_sources(error);
     tracing::warn!(error = %words, "nothing was stored");
     for slip in slips {
         let refusal = if error.is_transient() { Refusal::Unavailable(words.clone()) } else { Refusal::Broken(words.clone()) };

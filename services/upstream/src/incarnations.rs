@@ -13,7 +13,7 @@ use countersign_delivery::{IncarnationId, UpstreamName};
 use tokio::sync::Notify;
 
 use crate::ledger::Ledger;
-use crate::refusal::chain;
+use countersign_telemetry::with_sources;
 
 /// When a further incarnation is opened, and how many there may be.
 #[derive(Clone, Copy, Debug)]
@@ -173,7 +173,7 @@ impl Incarnations {
 
 /// Notes in one line that a port did not do what it was asked.
 pub(crate) fn note(what: &str, error: &PortError) {
-    tracing::warn!(error = %chain(error), "{what}");
+    tracing::warn!(error = %with_sources(error), "{what}");
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -12,7 +12,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use crate::desk::Desk;
 use crate::incarnations::note;
-use crate::refusal::chain;
+use countersign_telemetry::with_sources;
 
 /// How often a stopping process looks whether it is drained.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
@@ -61,7 +61,7 @@ async fn tick(desk: &Desk, health: &mut BrokerHealth) {
         Ok(()) => health.vitals.database.ready(),
         Err(error) => {
             note("no heartbeat", &error);
-            health.vitals.database.unready(chain(&error));
+            health.vitals.database.unready(with_sources(&error));
         }
     }
     if let Err(error) = desk.incarnations.limit_lag().await {

@@ -52,14 +52,3 @@ impl Refusal {
         matches!(self, Self::Exhausted { .. } | Self::Unavailable(_))
     }
 }
-
-/// An error with everything that caused it, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
-}

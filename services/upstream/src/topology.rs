@@ -8,7 +8,7 @@ use countersign_delivery::Topology;
 use tokio::sync::watch::Receiver;
 use tokio::time::{Instant, sleep};
 
-use crate::refusal::chain;
+use countersign_telemetry::with_sources;
 
 /// Pause before a topology that differs, or could not be read, is looked at again.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -41,12 +41,12 @@ impl Watch {
                 // A broker that is away stops no send; before it was seen, readiness waits for it a while.
                 Err(error) if error.is_transient() => {
                     if began.elapsed() < Duration::from_millis(self.start_wait_ms) {
-                        self.dependency.unready(format!("not verified yet: {}", chain(&error)));
+                        self.dependency.unready(format!("not verified yet: {}", with_sources(&error)));
                     } else {
                         self.dependency.ready();
                     }
                 }
-                Err(error) => self.dependency.unready(chain(&error)),
+                Err(error) => self.dependency.unready(with_sources(&error)),
             }
             sleep(PAUSE).await;
         }

@@ -16,9 +16,11 @@ pub mod invariants;
 pub mod names;
 mod prometheus;
 pub mod propagate;
+mod sources;
 
 pub use config::{Log, LogFormat, LogOutput, Traces};
 pub use error::Error;
 pub use install::{Guard, install};
 pub use names::describe_all;
 pub use prometheus::Metrics;
+pub use sources::with_sources;

@@ -6,8 +6,9 @@ use prost::bytes::Bytes;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
-use crate::refusal::{Refusal, chain};
+use crate::refusal::Refusal;
 use crate::send::Outcome;
+use countersign_telemetry::with_sources;
 
 /// Metadata that clients with retry policies understand: wait so many milliseconds.
 pub(super) const PUSHBACK: &str = "grpc-retry-pushback-ms";
@@ -33,7 +34,7 @@ pub(super) fn of_refusal(refusal: &Refusal) -> Status {
 }
 
 pub(super) fn of_port(error: &PortError) -> Status {
-    let words = chain(error);
+    let words = with_sources(error);
     if error.is_transient() { Status::unavailable(words) } else { Status::internal(words) }
 }
 
