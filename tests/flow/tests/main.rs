@@ -14,6 +14,7 @@ mod lost_message;
 mod lost_receipt;
 mod nothing_lost;
 mod operator_resend;
+mod readme;
 mod shipped_files;
 mod traces;
 mod upstream_killed;

@@ -1,0 +1,255 @@
+//! Every command of the README is run, as it stands there, and every snippet in it is real.
+//!
+//! Blocks marked `sh` run one after another in one shell; `sh terminal` blocks run beside them to the end, as in a second terminal. The
+//! only thing that is changed is where things listen: a test must not take the ports that a user's own system may use.
+
+use std::fmt::Write as _;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use countersign_launcher::{Program, binary, free_port};
+use tempfile::TempDir;
+use tokio::process::Command;
+
+/// These two are run by continuous integration, which this test is a part of.
+const RUN_BY_CI: [&str; 2] = ["deploy/local/demo", "tests/run"];
+/// The ports of the services begin with these digits in everything that is shipped.
+const SHIPPED_PORTS: &str = "127.0.0.1:71";
+/// Where the shipped downstream expects the handler.
+const SHIPPED_HANDLER: &str = "127.0.0.1:9000";
+/// First digits to try instead: above the ports that other tests take, below those of outgoing connections.
+const PORT_STARTS: std::ops::RangeInclusive<u16> = 320..=326;
+/// The last two digits of the ports that are taken.
+const PORT_ENDS: [u16; 5] = [1, 3, 11, 12, 13];
+/// All of it, servers included.
+const PATIENCE: Duration = Duration::from_secs(200);
+/// Time to end what was started.
+const STOP: Duration = Duration::from_mins(1);
+
+/// A fenced block.
+#[derive(Debug)]
+struct Block {
+    line: usize,
+    language: String,
+    text: String,
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn readme() -> anyhow::Result<String> {
+    Ok(std::fs::read_to_string(root().join("README.md"))?)
+}
+
+fn blocks(text: &str) -> Vec<Block> {
+    let mut blocks: Vec<Block> = Vec::new();
+    let mut open = false;
+    for (number, line) in (1..).zip(text.lines()) {
+        match line.strip_prefix("```") {
+            Some(_) if open => open = false,
+            Some(language) => {
+                open = true;
+                blocks.push(Block { line: number + 1, language: language.trim().to_owned(), text: String::new() });
+            }
+            None if open => {
+                if let Some(block) = blocks.last_mut() {
+                    block.text.push_str(line);
+                    block.text.push('\n');
+                }
+            }
+            None => {}
+        }
+    }
+    blocks
+}
+
+/// A copy of what the README's commands use, with other ports, and a place for what they write.
+struct Sandbox {
+    dir: TempDir,
+    ports: String,
+    handler: String,
+}
+
+impl Sandbox {
+    fn new() -> anyhow::Result<Self> {
+        let free = |start: u16| PORT_ENDS.iter().all(|end| TcpListener::bind((Ipv4Addr::LOCALHOST, start * 100 + end)).is_ok());
+        let start = PORT_STARTS.into_iter().find(|start| free(*start)).context("no hundred of ports is free")?;
+        let sandbox = Self {
+            dir: TempDir::with_prefix("countersign-readme-")?,
+            ports: format!("127.0.0.1:{start}"),
+            handler: format!("127.0.0.1:{}", free_port()?),
+        };
+        for name in ["deploy", "proto", "Cargo.toml"] {
+            sandbox.copy(&root().join(name), &sandbox.dir.path().join(name))?;
+        }
+        // What the README has built was built before the tests.
+        let cargo = sandbox.dir.path().join("bin/cargo");
+        std::fs::create_dir(sandbox.dir.path().join("bin"))?;
+        std::fs::write(
+            &cargo,
+            "#!/bin/sh\n[ \"$1\" = build ] || { echo \"only 'cargo build' is expected here\" >&2; exit 1; }\n",
+        )?;
+        std::fs::set_permissions(&cargo, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+        Ok(sandbox)
+    }
+
+    fn copy(&self, from: &Path, to: &Path) -> anyhow::Result<()> {
+        if from.is_dir() {
+            std::fs::create_dir(to)?;
+            for entry in std::fs::read_dir(from)? {
+                let name = entry?.file_name();
+                self.copy(&from.join(&name), &to.join(&name))?;
+            }
+            return Ok(());
+        }
+        std::fs::write(to, self.moved(&std::fs::read_to_string(from)?))?;
+        std::fs::set_permissions(to, std::fs::metadata(from)?.permissions())?;
+        Ok(())
+    }
+
+    /// The same text with the ports of this sandbox.
+    fn moved(&self, text: &str) -> String {
+        text.replace(SHIPPED_PORTS, &self.ports).replace(SHIPPED_HANDLER, &self.handler)
+    }
+
+    /// What was said in the other terminals.
+    fn logs(&self) -> anyhow::Result<String> {
+        let mut logs = String::new();
+        for entry in std::fs::read_dir(self.dir.path())? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "log") {
+                let _ = write!(logs, "\n-- {}:\n{}", path.display(), std::fs::read_to_string(&path)?);
+            }
+        }
+        Ok(logs)
+    }
+
+    /// All blocks as one script that says which line it is at and ends what it started.
+    fn script(&self, blocks: &[Block]) -> String {
+        let mut script = String::from(
+            "set -eu\nset -m\nbeside=''\n\
+             finish() { code=$?; trap '' TERM; for pid in $beside; do kill -TERM -- \"-$pid\" || :; done; wait; exit $code; }\n\
+             trap finish EXIT\ntrap 'exit 143' TERM\n",
+        );
+        for block in blocks {
+            let (line, text) = (block.line, self.moved(&block.text));
+            // Writing to a string cannot fail.
+            let _ = writeln!(script, "echo '== README.md line {line}'");
+            if block.language == "sh terminal" {
+                let _ = writeln!(script, "(\n{text}) >beside-{line}.log 2>&1 &\nbeside=\"$beside $!\"");
+                let _ = writeln!(
+                    script,
+                    "until grep -qi -e ready -e listening beside-{line}.log; do kill -0 $! || {{ cat beside-{line}.log; exit 1; }}; sleep 0.2; done"
+                );
+            } else {
+                script.push_str(&text);
+            }
+        }
+        script
+    }
+}
+
+/// The blocks to be run: what a newcomer types, without what continuous integration runs anyway.
+fn commands(text: &str) -> anyhow::Result<Vec<Block>> {
+    let mut commands: Vec<_> = blocks(text).into_iter().filter(|block| block.language.starts_with("sh")).collect();
+    for block in &commands {
+        ensure!(
+            ["sh", "sh terminal"].contains(&block.language.as_str()),
+            "line {}: no such block: {}",
+            block.line,
+            block.language
+        );
+    }
+    let first_words =
+        |line: &str| RUN_BY_CI.iter().any(|command| line.split('#').next().is_some_and(|line| line.trim() == *command));
+    commands.retain(|block| !block.text.lines().all(first_words));
+    Ok(commands)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_command_works_as_it_stands() -> anyhow::Result<()> {
+    let sandbox = Sandbox::new()?;
+    let commands = commands(&readme()?)?;
+    ensure!(commands.len() >= 8, "only {} blocks of commands were found", commands.len());
+    let script = sandbox.dir.path().join("readme.sh");
+    std::fs::write(&script, sandbox.script(&commands))?;
+    let target = binary("countersign")?.parent().and_then(Path::parent).context("no target directory")?.to_owned();
+    let path = std::env::join_paths(
+        [sandbox.dir.path().join("bin"), target.join("debug")].into_iter().chain(std::env::split_paths(&std::env::var("PATH")?)),
+    )?;
+    let running = Program::new("/bin/sh")
+        .arg(&script)
+        .current_dir(sandbox.dir.path())
+        .env("PATH", path)
+        .env("CARGO_TARGET_DIR", target)
+        .env("COUNTERSIGN_UPSTREAM_URL", sandbox.moved("http://127.0.0.1:7101"))
+        .env("COUNTERSIGN_CALLBACK_URL", sandbox.moved("http://127.0.0.1:7103"))
+        .env_remove("COUNTERSIGN_TEST_AMQP")
+        .env_remove("COUNTERSIGN_TEST_AMQP_ADMIN")
+        .env_remove("COUNTERSIGN_TEST_REDIS")
+        .log_to(sandbox.dir.path().join("readme.log"))
+        .spawn()?;
+    let ended = running.wait(PATIENCE).await;
+    if ended.is_err() {
+        running.terminate()?;
+        let _ = running.wait(STOP).await;
+    }
+    match ended {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => bail!("the README's commands ended with {status}:{}", sandbox.logs()?),
+        Err(error) => bail!("{error}:{}", sandbox.logs()?),
+    }
+}
+
+#[test]
+fn every_snippet_stands_in_a_file_that_is_built_or_run() -> anyhow::Result<()> {
+    let mut seen = 0;
+    for block in blocks(&readme()?) {
+        let folders: &[&str] = match block.language.as_str() {
+            "rust" => &["services/upstream/examples", "services/downstream/examples"],
+            "python" | "js" => &["deploy/examples"],
+            _ => continue,
+        };
+        let mut found = false;
+        for folder in folders {
+            for entry in std::fs::read_dir(root().join(folder))? {
+                let path = entry?.path();
+                found |= path.is_file() && std::fs::read_to_string(&path)?.contains(&block.text);
+            }
+        }
+        ensure!(found, "README.md line {}: this snippet stands in none of {folders:?}:\n{}", block.line, block.text);
+        seen += 1;
+    }
+    ensure!(seen >= 2, "only {seen} snippets were found");
+    Ok(())
+}
+
+#[test]
+fn every_topology_is_accepted() -> anyhow::Result<()> {
+    for block in blocks(&readme()?).iter().filter(|block| block.language == "toml" && block.text.starts_with("version")) {
+        countersign_delivery::Topology::from_toml(&block.text).with_context(|| format!("README.md line {}", block.line))?;
+    }
+    Ok(())
+}
+
+/// Each `countersign VERB --option` in running text exists.
+#[tokio::test]
+async fn every_verb_that_is_named_exists() -> anyhow::Result<()> {
+    let text = readme()?;
+    let named: Vec<_> = text.split('`').skip(1).step_by(2).filter_map(|code| code.strip_prefix("countersign ")).collect();
+    ensure!(named.len() >= 5, "only {named:?} were found");
+    for words in named {
+        let verbs = words.split_whitespace().take_while(|word| word.starts_with(|c: char| c.is_ascii_lowercase()));
+        let verbs: Vec<_> = verbs.take(if words.starts_with("topology") { 2 } else { 1 }).collect();
+        let output = Command::new(binary("countersign")?).args(&verbs).arg("--help").output().await?;
+        let help = String::from_utf8_lossy(&output.stdout);
+        ensure!(output.status.success(), "`countersign {words}`: {}", String::from_utf8_lossy(&output.stderr));
+        for option in words.split_whitespace().filter(|word| word.starts_with('-')) {
+            ensure!(help.contains(option), "`countersign {words}`: {option} is not in its help:\n{help}");
+        }
+    }
+    Ok(())
+}
