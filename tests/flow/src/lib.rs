@@ -7,18 +7,23 @@
 #![allow(clippy::disallowed_methods, reason = "tests have no launch frame; the ban is for the product")]
 
 mod disturb;
+mod foreign;
+mod gate;
 pub mod spans;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use countersign_launcher::{Ground, SUBSCRIPTION, System, Which, Wiring, wait_until};
+use countersign_launcher::{Extras, Ground, SUBSCRIPTION, System, Which, Wiring, wait_until};
 use countersign_wire::proto::callback_service_client::CallbackServiceClient;
 use countersign_wire::proto::send_result::Result as Sent;
 use countersign_wire::proto::upstream_service_client::UpstreamServiceClient;
 use countersign_wire::proto::{self, NewMessage, SendMessagesRequest};
 use tonic::transport::{Channel, Endpoint};
+
+pub use foreign::{AUDIT, audit, id_in, shipped};
+pub use gate::{Gate, Side};
 
 /// From the publish to the first look in these tests, milliseconds.
 pub const CHECK_DELAY_MS: u64 = 1_000;
@@ -77,7 +82,15 @@ impl Flow {
     /// # Errors
     /// When a server or binary is missing.
     pub async fn new(test: &str, setup: Setup) -> anyhow::Result<Self> {
-        Self::with_traces(test, setup, None).await
+        Self::wired(test, setup, None, Extras::default()).await
+    }
+
+    /// As [`Self::new`], with further subscriptions, or another handler.
+    ///
+    /// # Errors
+    /// When a server or binary is missing.
+    pub async fn with_extras(test: &str, setup: Setup, extras: Extras) -> anyhow::Result<Self> {
+        Self::wired(test, setup, None, extras).await
     }
 
     /// As [`Self::new`], with traces exported to this OTLP address.
@@ -85,6 +98,10 @@ impl Flow {
     /// # Errors
     /// When a server or binary is missing.
     pub async fn with_traces(test: &str, setup: Setup, otlp: Option<String>) -> anyhow::Result<Self> {
+        Self::wired(test, setup, otlp, Extras::default()).await
+    }
+
+    async fn wired(test: &str, setup: Setup, otlp: Option<String>, extras: Extras) -> anyhow::Result<Self> {
         let ground = Ground::new(test).await?;
         let (upstream_database, callback_database) = if setup.postgres {
             (ground.database("up").await?, ground.database("msg").await?)
@@ -102,7 +119,7 @@ impl Flow {
             handler_mode: "count",
             otlp,
         };
-        Ok(Self { system: System::prepare(wiring).await?, ground })
+        Ok(Self { system: System::prepare_with(wiring, extras).await?, ground })
     }
 
     /// Starts services without failpoints.

@@ -10,6 +10,7 @@ mod duplicate_delivery;
 mod embedded_handler;
 mod failing_handler;
 mod fingerprint_conflict;
+mod foreign_clients;
 mod lost_message;
 mod lost_receipt;
 mod nothing_lost;

@@ -24,7 +24,7 @@ pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
 }
 
 /// `target/debug` of a program in `target/debug`, `target/debug/deps` or `target/debug/examples`.
-fn profile_directory(program: &Path) -> anyhow::Result<&Path> {
+pub(crate) fn profile_directory(program: &Path) -> anyhow::Result<&Path> {
     let folder = program.parent().context("this program has no directory")?;
     match folder.file_name().and_then(|name| name.to_str()) {
         Some("deps" | "examples") => folder.parent().context("no directory above"),

@@ -65,6 +65,15 @@ pub struct Wiring {
     pub otlp: Option<String>,
 }
 
+/// What is added to, or put in the place of, what [`System`] has of its own.
+#[derive(Clone, Debug, Default)]
+pub struct Extras {
+    /// More of the topology file: further subscriptions.
+    pub topology: String,
+    /// Where downstream delivers to, instead of the order handler.
+    pub endpoint: Option<String>,
+}
+
 /// Effects and calls as the business service's own database has them.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct Effects {
@@ -82,6 +91,7 @@ pub struct Effects {
 #[derive(Debug)]
 pub struct System {
     wiring: Wiring,
+    extras: Extras,
     ports: BTreeMap<(Which, &'static str), u16>,
     running: BTreeMap<Which, Running>,
     handler: Running,
@@ -95,6 +105,14 @@ impl System {
     /// # Errors
     /// When a binary is missing, or a port or file is not to be had.
     pub async fn prepare(wiring: Wiring) -> anyhow::Result<Self> {
+        Self::prepare_with(wiring, Extras::default()).await
+    }
+
+    /// As [`Self::prepare`], with extras.
+    ///
+    /// # Errors
+    /// When a binary is missing, or a port or file is not to be had.
+    pub async fn prepare_with(wiring: Wiring, extras: Extras) -> anyhow::Result<Self> {
         // A second installation in one process answers with an error that means nothing.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let handler = Program::new(binary("order-handler")?)
@@ -111,7 +129,7 @@ impl System {
             ports.insert((which, "http"), free_port()?);
         }
         let http = reqwest::Client::builder().timeout(Duration::from_secs(10)).no_proxy().build()?;
-        let system = Self { wiring, ports, running: BTreeMap::new(), handler, handler_url, http };
+        let system = Self { wiring, extras, ports, running: BTreeMap::new(), handler, handler_url, http };
         std::fs::write(system.topology_file(), system.topology())?;
         for which in Which::ALL {
             std::fs::write(system.wiring.dir.join(format!("{}.toml", which.name())), system.configuration(which))?;
@@ -260,6 +278,7 @@ impl System {
         let delay = self.wiring.check_delay_ms;
         let rechecks = [delay / 2, delay, delay * 2];
         let retries = [delay / 4, delay / 2];
+        let more = &self.extras.topology;
         format!(
             r#"version = 1
 checks = {{ check_delay_ms = {delay}, recheck_delays_ms = {rechecks:?} }}
@@ -272,7 +291,8 @@ kind = "topic"
 name = "{SUBSCRIPTION}"
 retry_delays_ms = {retries:?}
 bind = [{{ exchange = "orders", routing_key = "order.#" }}]
-"#
+
+{more}"#
         )
     }
 
@@ -319,7 +339,7 @@ lease_ms = {lease}
     fn downstream_section(&self) -> String {
         let Wiring { redis, max_batch, check_delay_ms: delay, .. } = &self.wiring;
         let (lease, progress, answer) = (delay * 2, delay / 2, delay);
-        let endpoint = format!("{}/orders", self.handler_url);
+        let endpoint = self.extras.endpoint.clone().unwrap_or_else(|| format!("{}/orders", self.handler_url));
         format!(
             r#"[redis]
 url = {redis:?}
@@ -341,7 +361,7 @@ endpoint = {endpoint:?}
         let Wiring { callback_database: database, max_batch, check_delay_ms: delay, .. } = &self.wiring;
         let upstream = self.grpc_url(Which::Upstream);
         let (deadline, lease, grace) = (delay * 3 / 2, delay * 2, delay * 3 / 2);
-        let (spacing, replace, overdue) = (delay / 5, delay * 2, delay * 6);
+        let (spacing, replace, unprobed, overdue) = (delay / 5, delay * 2, delay * 3, delay * 6);
         format!(
             "[database]
 url = {database:?}
@@ -357,6 +377,7 @@ resend_lease_ms = {lease}
 probe_grace_ms = {grace}
 probe_spacing_ms = {spacing}
 probe_replace_ms = {replace}
+unprobed_timeout_ms = {unprobed}
 overdue_ms = {overdue}
 "
         )

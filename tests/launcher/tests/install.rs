@@ -26,6 +26,8 @@ for package in "$@"; do
     case $package in
     redis-server) put "$BIN/redis-server" ;;
     postgresql) put "$COUNTERSIGN_ROOT/usr/lib/postgresql/15/bin/postgres" ;;
+    python3-venv) put "$BIN/python3"; echo 'echo 3.11' >>"$BIN/python3" ;;
+    nodejs) put "$BIN/node"; echo 'echo v18.19.0' >>"$BIN/node" ;;
     rabbitmq-server)
         home=$COUNTERSIGN_ROOT/usr/lib/rabbitmq/lib/rabbitmq_server-$RABBITMQ_VERSION
         put "$home/sbin/rabbitmq-server"
@@ -184,9 +186,11 @@ fn a_failed_installation_is_tidied_up() {
 #[test]
 fn what_is_there_is_left_alone() {
     let machine = Machine::new();
-    assert!(machine.install(&["rabbitmq", "redis", "postgres"]).status.success());
+    let all = ["rabbitmq", "redis", "postgres", "python", "node"];
+    let output = machine.install(&all);
+    assert!(output.status.success(), "{}", words(&output));
     let before = machine.notes();
-    assert!(machine.install(&["rabbitmq", "redis", "postgres"]).status.success());
+    assert!(machine.install(&all).status.success());
     assert_eq!(machine.notes(), before);
 }
 
@@ -197,6 +201,44 @@ fn an_old_broker_is_refused_with_the_reason() {
         let output = machine.install(&["rabbitmq"]);
         assert_eq!(output.status.success(), good, "{version}: {}", words(&output));
         assert!(good || words(&output).contains("can get lost"), "{}", words(&output));
+    }
+}
+
+#[test]
+fn python_and_node_have_no_service_to_hold_back() {
+    let machine = Machine::new();
+    let output = machine.install(&["python", "node"]);
+    assert!(output.status.success(), "{}", words(&output));
+    assert!(words(&output).contains("apt-get install python3 python3-venv nodejs"), "{}", words(&output));
+    assert_eq!(machine.notes(), ["apt-get update", "apt-get install"]);
+    assert!(!machine.root("usr/sbin/policy-rc.d").exists(), "later installations start services again");
+}
+
+#[test]
+fn a_python_that_makes_no_environments_gets_what_it_lacks() {
+    let machine = Machine::new();
+    machine.stub("python3", "exit 1");
+    let output = machine.install(&["python"]);
+    assert!(output.status.success(), "{}", words(&output));
+    assert_eq!(machine.notes(), ["apt-get update", "apt-get install"]);
+}
+
+#[test]
+fn an_old_python_or_node_is_refused_with_what_to_do() {
+    let rows = [
+        ("python", "python3", "echo 3.9", Some("3.10 or newer")),
+        ("python", "python3", "echo 3.13", None),
+        ("node", "node", "echo v16.20.2", Some("18.0 or newer")),
+        ("node", "node", "echo v22.1.0", None),
+        ("node", "node", "echo unheard of", Some("18.0 or newer")),
+    ];
+    for (name, program, script, fix) in rows {
+        let machine = Machine::new();
+        machine.stub(program, script);
+        let output = machine.install(&[name]);
+        assert_eq!(output.status.success(), fix.is_none(), "{script}: {}", words(&output));
+        assert!(words(&output).contains(fix.unwrap_or_default()), "{}", words(&output));
+        assert!(machine.notes().is_empty(), "nothing is installed over it");
     }
 }
 
@@ -225,8 +267,8 @@ fn without_root_and_sudo_the_exact_command_is_printed() {
 fn on_macos_one_line_for_brew_is_printed() {
     let machine = Machine::new().without("bin/uname");
     machine.stub("uname", "echo Darwin");
-    let output = machine.install(&["rabbitmq", "redis", "postgres"]);
-    assert!(words(&output).contains("brew install rabbitmq redis postgresql@17\n"), "{}", words(&output));
+    let output = machine.install(&["rabbitmq", "redis", "postgres", "python", "node"]);
+    assert!(words(&output).contains("brew install rabbitmq redis postgresql@17 python node\n"), "{}", words(&output));
 }
 
 #[test]
