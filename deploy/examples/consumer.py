@@ -16,7 +16,7 @@ properties = pika.BasicProperties(content_type="application/json", delivery_mode
 
 for delivery, message, body in channel.consume("audit"):
     sent = message.headers or {}
-    if sent.get("countersign-wire") != 1:  # nothing that upstream sent: to audit.limit with it
+    if sent.get("countersign-wire") != 1:  # nothing that upstream sent: to audit.dead with it
         channel.basic_reject(delivery.delivery_tag, requeue=False)
         continue
     with db:  # one transaction: the id, and the effect if the id is new

@@ -15,15 +15,16 @@ order = pb.NewMessage(exchange="orders", routing_key="order.created", type="orde
                       content_type="application/json", body=body.encode(), idempotency_key=key)
 upstream = services.UpstreamServiceStub(grpc.insecure_channel(os.environ.get("UPSTREAM", "127.0.0.1:7101")))
 
-for pause_s in (1, 2, 4, 8, 16):
+for pause_s in (0, 1, 2, 4, 8, 16):
+    time.sleep(pause_s)
     try:
         accepted = upstream.SendMessage(pb.SendMessageRequest(message=order), timeout=10).accepted
         print(accepted.id, pb.SendState.Name(accepted.state))
         break
     except grpc.RpcError as error:
+        words = f"{error.code().name}: {error.details()}"
         if error.code() not in (StatusCode.UNAVAILABLE, StatusCode.RESOURCE_EXHAUSTED, StatusCode.DEADLINE_EXCEEDED):
-            sys.exit(f"{error.code().name}: {error.details()}")
-        print(f"{error.code().name}: {error.details()}; again in {pause_s} s", file=sys.stderr)
-        time.sleep(pause_s)
+            sys.exit(words)
+        print(words, file=sys.stderr)
 else:
     sys.exit(3)

@@ -15,7 +15,7 @@ use tokio_stream::StreamExt as _;
 use crate::{Flow, PATIENCE};
 
 impl Flow {
-    async fn channel(&self) -> anyhow::Result<(Connection, Channel)> {
+    pub(crate) async fn channel(&self) -> anyhow::Result<(Connection, Channel)> {
         let connection = Connection::connect(&self.ground.amqp_url(), ConnectionProperties::default()).await?;
         let channel = connection.create_channel().await?;
         Ok((connection, channel))

@@ -4,9 +4,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use countersign_launcher::{Program, Running, Which, python};
+use countersign_launcher::{Program, Running, Which, python, wait_until};
+use lapin::BasicProperties;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use sea_orm::{ConnectionTrait as _, Database, DbBackend, Statement};
 use serde_json::Value;
+use tokio::net::TcpStream;
 
 use crate::{Flow, PATIENCE};
 
@@ -14,6 +17,24 @@ use crate::{Flow, PATIENCE};
 pub const AUDIT: &str = "audit";
 /// Longest life of a producer: its own tries take half a minute when nobody answers.
 const PRODUCING: Duration = Duration::from_secs(90);
+
+/// The languages there is a handler in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Language {
+    /// `handler.mjs`.
+    Node,
+    /// `handler.py`.
+    Python,
+}
+
+impl Language {
+    const fn started_by(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Node => ("node", "handler.mjs"),
+            Self::Python => ("python3", "handler.py"),
+        }
+    }
+}
 
 /// A file of `deploy/examples`.
 #[must_use]
@@ -80,46 +101,73 @@ impl Flow {
             .spawn()
     }
 
-    /// Ids and effects in the database of `consumer.py`: which messages it took, and how many effects there were in all.
+    /// The ids of the messages that `consumer.py` took, and how many effects it had in all.
     ///
     /// # Errors
     /// When its database cannot be read (yet).
     pub async fn audited(&self) -> anyhow::Result<(Vec<String>, i64)> {
-        let database = Database::connect(format!("sqlite://{}", self.ground.path("audit.db").display())).await?;
-        let ask = async |sql: &str| database.query_all_raw(Statement::from_string(DbBackend::Sqlite, sql)).await;
-        let taken = ask("SELECT message_id FROM taken").await?;
-        let tally = ask("SELECT SUM(n) AS n FROM tally").await?;
-        let taken = taken.iter().map(|row| row.try_get("", "message_id")).collect::<Result<_, _>>()?;
-        let tally = tally.first().context("no sum")?.try_get::<Option<i64>>("", "n")?;
-        database.close().await?;
-        Ok((taken, tally.unwrap_or_default()))
+        let taken = self.texts("audit.db", "SELECT message_id AS text FROM taken").await?;
+        let effects = self.texts("audit.db", "SELECT CAST(n AS TEXT) AS text FROM tally").await?;
+        let effects = effects.iter().map(|count| count.parse::<i64>()).sum::<Result<_, _>>()?;
+        Ok((taken, effects))
     }
 
-    /// Starts `handler.mjs` on this port and waits until it listens.
+    /// The column `text` of what a query finds in a database of this test.
+    async fn texts(&self, file: &str, query: &str) -> anyhow::Result<Vec<String>> {
+        let database = Database::connect(format!("sqlite://{}", self.ground.path(file).display())).await?;
+        let rows = database.query_all_raw(Statement::from_string(DbBackend::Sqlite, query)).await?;
+        database.close().await?;
+        Ok(rows.iter().map(|row| row.try_get("", "text")).collect::<Result<_, _>>()?)
+    }
+
+    /// Publishes to a queue what no upstream has sent.
     ///
     /// # Errors
-    /// When Node is missing or does not listen.
-    pub async fn node_handler(&self, port: u16) -> anyhow::Result<Running> {
-        let handler = Program::new("node")
-            .arg(shipped("handler.mjs"))
+    /// When the broker does not take it.
+    pub async fn litter(&self, queue: &str) -> anyhow::Result<()> {
+        let (_connection, channel) = self.channel().await?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await?;
+        let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
+        channel.basic_publish("".into(), queue.into(), options, b"no message", properties).await?.await?;
+        Ok(())
+    }
+
+    /// Starts one of the handlers on this port and waits until it listens.
+    ///
+    /// # Errors
+    /// When its language is missing or it does not listen.
+    pub async fn handler(&self, language: Language, port: u16) -> anyhow::Result<Running> {
+        let (interpreter, file) = language.started_by();
+        let handler = Program::new(interpreter)
+            .arg(shipped(file))
             .env("PORT", port.to_string())
             .env("ORDERS", self.ground.path("orders.jsonl"))
+            .env("ORDERS_DB", self.ground.path("taken.db"))
             .log_to(self.ground.path("handler.log"))
             .spawn()
-            .context("is there a Node? fix: deploy/local/install node")?;
-        handler.wait_for_log("listening on ", PATIENCE).await?;
+            .with_context(|| format!("is there a {interpreter}? fix: deploy/local/install python node"))?;
+        let listens = async || !handler.is_alive() || TcpStream::connect(("127.0.0.1", port)).await.is_ok();
+        wait_until(&format!("{file} to listen"), PATIENCE, listens).await?;
+        ensure!(handler.is_alive(), "{file} has ended and said {}", handler.log_text());
         Ok(handler)
     }
 
-    /// The keys in the file of `handler.mjs`, as often as they are there.
+    /// The keys of the effects that one of the handlers has had, as often as they are there, sorted.
     ///
     /// # Errors
-    /// When the file is not there or a line is none of its own.
-    pub fn node_effects(&self) -> anyhow::Result<Vec<String>> {
-        let text = std::fs::read_to_string(self.ground.path("orders.jsonl"))?;
-        let lines = text.lines().filter(|line| !line.is_empty());
-        let key = |line: &str| Some(serde_json::from_str::<Value>(line).ok()?["key"].as_str()?.to_owned());
-        lines.map(|line| key(line).with_context(|| format!("no effect: {line}"))).collect()
+    /// When what it writes is not there (yet) or cannot be read.
+    pub async fn handled(&self, language: Language) -> anyhow::Result<Vec<String>> {
+        let mut keys = match language {
+            Language::Python => self.texts("taken.db", "SELECT idempotency_key AS text FROM orders").await?,
+            Language::Node => {
+                let text = std::fs::read_to_string(self.ground.path("orders.jsonl"))?;
+                let lines = text.lines().filter(|line| !line.is_empty());
+                let key = |line: &str| Some(serde_json::from_str::<Value>(line).ok()?["key"].as_str()?.to_owned());
+                lines.map(|line| key(line).with_context(|| format!("no effect: {line}"))).collect::<Result<_, _>>()?
+            }
+        };
+        keys.sort();
+        Ok(keys)
     }
 
     /// How a message stands with a subscription; empty when callback knows nothing of the two.

@@ -1,6 +1,7 @@
 //! A relay between a client and its server that can hold what one of them says.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::bail;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -8,7 +9,12 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
 
+use crate::PATIENCE;
+
+/// How often a server that is away is looked for.
+const PROBE: Duration = Duration::from_millis(20);
 /// Bytes read at a time.
 const CHUNK: usize = 16 * 1024;
 /// Most bytes held; more ends the connection.
@@ -33,7 +39,7 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// A gate before the server at this address, open both ways. The server need not be there yet.
+    /// A gate before the server at this address, open both ways. While the server is away its clients wait.
     ///
     /// # Errors
     /// When no port is free.
@@ -82,11 +88,21 @@ impl Drop for Gate {
 
 /// One connection, until either side ends it.
 async fn serve(client: TcpStream, server: String, from_client: watch::Receiver<bool>, from_server: watch::Receiver<bool>) {
-    let Ok(server) = TcpStream::connect(server).await else { return };
+    let Ok(server) = timeout(PATIENCE, reach(server)).await else { return };
     let ((client_says, to_client), (server_says, to_server)) = (client.into_split(), server.into_split());
     tokio::select! {
         _ = hand_on(client_says, to_server, from_client) => {}
         _ = hand_on(server_says, to_client, from_server) => {}
+    }
+}
+
+/// Connects to the server as soon as it is there.
+async fn reach(server: String) -> TcpStream {
+    loop {
+        match TcpStream::connect(&server).await {
+            Ok(stream) => return stream,
+            Err(_) => sleep(PROBE).await,
+        }
     }
 }
 

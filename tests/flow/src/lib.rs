@@ -22,7 +22,7 @@ use countersign_wire::proto::upstream_service_client::UpstreamServiceClient;
 use countersign_wire::proto::{self, NewMessage, SendMessagesRequest};
 use tonic::transport::{Channel, Endpoint};
 
-pub use foreign::{AUDIT, audit, id_in, shipped};
+pub use foreign::{AUDIT, Language, audit, id_in, shipped};
 pub use gate::{Gate, Side};
 
 /// From the publish to the first look in these tests, milliseconds.

@@ -1,8 +1,8 @@
 //! The clients in other languages that are shipped, against the real services: each is small, and each loses and doubles nothing.
 
 use anyhow::ensure;
-use countersign_flow::{AUDIT, Flow, Gate, PATIENCE, Setup, Side, audit, id_in, shipped};
-use countersign_launcher::{Extras, SUBSCRIPTION, Which, free_port, wait_until};
+use countersign_flow::{AUDIT, Flow, Gate, Language, PATIENCE, Setup, Side, audit, id_in, shipped};
+use countersign_launcher::{Extras, Ground, Program, SUBSCRIPTION, Which, binary, free_port, wait_until};
 
 /// Lines that an example may have, comments included.
 const EXAMPLE_LINES: usize = 30;
@@ -49,7 +49,7 @@ fn every_example_is_short() -> anyhow::Result<()> {
             programs += 1;
         }
     }
-    ensure!(programs >= 3, "only {programs} examples were found");
+    ensure!(programs >= 4, "only {programs} examples were found");
     Ok(())
 }
 
@@ -57,7 +57,7 @@ fn every_example_is_short() -> anyhow::Result<()> {
 async fn an_order_of_python_is_handled_by_node() -> anyhow::Result<()> {
     let port = free_port()?;
     let mut flow = with_handler("python_to_node", &format!("127.0.0.1:{port}")).await?;
-    let handler = flow.node_handler(port).await?;
+    let handler = flow.handler(Language::Node, port).await?;
     flow.start(&Which::ALL).await?;
     let first = flow.produced("A-17", r#"{"order_id":"A-17"}"#).await?;
     let other = flow.produced("A-18", r#"{"order_id":"A-18"}"#).await?;
@@ -70,8 +70,7 @@ async fn an_order_of_python_is_handled_by_node() -> anyhow::Result<()> {
     let unreadable = flow.produced("A-19", "no JSON").await?;
     flow.all_in_state(std::slice::from_ref(&unreadable), "parked").await?;
     signed(&flow, &[first.clone(), other.clone()], SUBSCRIPTION).await?;
-    let mut effects = flow.node_effects()?;
-    effects.sort();
+    let effects = flow.handled(Language::Node).await?;
     ensure!(effects == [first.clone(), other], "effects: {effects:?}");
     let verified = async || {
         let name = "countersign_checks_total{verdict=\"verified\"}";
@@ -100,16 +99,19 @@ async fn a_producer_tries_until_upstream_is_there() -> anyhow::Result<()> {
     flow.finish().await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn node_killed_between_effect_and_answer_has_one_effect() -> anyhow::Result<()> {
+/// Kills a handler that has had its effects and whose answers have not come through, and starts it again.
+async fn handler_killed(test: &str, language: Language) -> anyhow::Result<()> {
     let port = free_port()?;
     let gate = Gate::before(format!("127.0.0.1:{port}")).await?;
-    let mut flow = with_handler("node_killed", &gate.address().to_string()).await?;
-    let handler = flow.node_handler(port).await?;
+    let mut flow = with_handler(test, &gate.address().to_string()).await?;
+    let handler = flow.handler(language, port).await?;
     flow.start(&Which::ALL).await?;
     gate.hold(Side::Server);
-    let ids = flow.send(0, 3).await?;
-    let written = async || flow.node_effects().is_ok_and(|effects| effects.len() == ids.len());
+    let mut ids = Vec::new();
+    for order in ["A-17", "A-18", "A-19"] {
+        ids.push(flow.produced(order, &format!("{{\"order_id\":{order:?}}}")).await?);
+    }
+    let written = async || flow.handled(language).await.is_ok_and(|effects| effects.len() == ids.len());
     wait_until("the effects to be on disk", PATIENCE, written).await?;
     handler.kill9();
     for id in &ids {
@@ -117,13 +119,21 @@ async fn node_killed_between_effect_and_answer_has_one_effect() -> anyhow::Resul
         ensure!(state != "done", "{id} is signed, and its handler never answered");
     }
     gate.release(Side::Server);
-    let _handler = flow.node_handler(port).await?;
+    let _handler = flow.handler(language, port).await?;
     signed(&flow, &ids, SUBSCRIPTION).await?;
-    let (mut effects, mut sent) = (flow.node_effects()?, ids.clone());
-    effects.sort();
-    sent.sort();
-    ensure!(effects == sent, "effects {effects:?}, sent {sent:?}");
+    let effects = flow.handled(language).await?;
+    ensure!(effects == ids, "effects {effects:?}, sent {ids:?}");
     flow.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn node_killed_between_effect_and_answer_has_one_effect() -> anyhow::Result<()> {
+    handler_killed("node_killed", Language::Node).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn python_killed_between_effect_and_answer_has_one_effect() -> anyhow::Result<()> {
+    handler_killed("python_killed", Language::Python).await
 }
 
 /// Kills the auditor between its effect and its receipt, or between the receipt and the ack, and starts it again.
@@ -188,4 +198,32 @@ async fn what_the_auditor_never_got_is_sent_again_after_the_time_out() -> anyhow
     signed(&flow, &ids, SUBSCRIPTION).await?;
     flow.each_effected_once(&ids).await?;
     flow.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_upstream_never_sent_does_not_stop_the_auditor() -> anyhow::Result<()> {
+    let mut flow = with_audit("auditor_litter", BATCHES).await?;
+    flow.start(&[Which::Callback, Which::Upstream]).await?;
+    flow.litter(AUDIT).await?;
+    let ids = flow.send(0, 2).await?;
+    let auditor = flow.consumer(&flow.ground.amqp_url()).await?;
+    signed(&flow, &ids, AUDIT).await?;
+    flow.queue_reaches("audit.dead", 1).await?;
+    audited_once(&flow, &ids).await?;
+    ensure!(auditor.is_alive(), "consumer.py has ended: {}", auditor.log_text());
+    flow.finish().await
+}
+
+#[tokio::test]
+async fn the_shipped_topology_can_be_applied() -> anyhow::Result<()> {
+    let ground = Ground::new("examples_topology").await?;
+    let apply = Program::new(binary("countersign")?)
+        .args(["topology", "apply", "--amqp-url", &ground.amqp_url(), "--file"])
+        .arg(shipped("topology.toml"))
+        .log_to(ground.path("apply.log"))
+        .spawn()?;
+    let status = apply.wait(PATIENCE).await?;
+    ensure!(status.success(), "{}", apply.log_text());
+    ensure!(ground.queue_depth(AUDIT).await? == 0, "the queue is not there");
+    Ok(())
 }

@@ -35,7 +35,7 @@ pub use ground::Ground;
 pub use port::free_port;
 pub use postgres::{Postgres, PostgresOptions, create_database};
 pub use program::{Program, Running};
-pub use python::python;
+pub use python::{python, python_in};
 pub use rabbitmq::RabbitMq;
 pub use redis::{Redis, RedisOptions};
 pub use system::{Effects, Extras, SUBSCRIPTION, System, Which, Wiring};

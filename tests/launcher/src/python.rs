@@ -16,22 +16,29 @@ use crate::binary::profile_directory;
 use crate::wait_until;
 
 /// How long Python may take to make an empty environment.
-const MAKE: Duration = Duration::from_secs(45);
+const MAKE: Duration = Duration::from_secs(80);
 /// How long pip may take to bring the packages; with [`MAKE`] it stays below what a test may take.
-const BRING: Duration = Duration::from_secs(150);
+const BRING: Duration = Duration::from_secs(140);
 /// How long to wait for another process that makes the environment.
-const WAIT: Duration = Duration::from_secs(200);
+const WAIT: Duration = Duration::from_secs(230);
 
 /// The interpreter of an environment that has what `requirements` (a file) names.
 ///
 /// # Errors
 /// When Python, or a package, is not to be had in time; the error says what to do.
 pub async fn python(requirements: &Path) -> anyhow::Result<PathBuf> {
-    let wanted = read_to_string(requirements).with_context(|| format!("reading {}", requirements.display()))?;
     let own = std::env::current_exe().context("finding the path of this program")?;
     let target = profile_directory(&own)?.parent().context("no directory above the profile's")?;
-    let environments = target.join("python");
-    create_dir_all(&environments)?;
+    python_in(&target.join("python"), requirements).await
+}
+
+/// As [`python`], with the environments below this directory.
+///
+/// # Errors
+/// As [`python`].
+pub async fn python_in(environments: &Path, requirements: &Path) -> anyhow::Result<PathBuf> {
+    let wanted = read_to_string(requirements).with_context(|| format!("reading {}", requirements.display()))?;
+    create_dir_all(environments)?;
     let mut hasher = DefaultHasher::new();
     (wanted, version().await?).hash(&mut hasher);
     let environment = environments.join(format!("{:016x}", hasher.finish()));
