@@ -123,7 +123,7 @@ fn body_fits(bytes: usize, max: usize) -> Result<(), Refusal> {
         0 => Err(Refusal::Invalid("body is empty; 1 byte is the least".into())),
         _ if bytes > max => {
             let why = format!("body has {bytes} bytes; at most {max} are accepted (max_body_bytes): send a reference to it");
-            Err(Refusal::Invalid(why))
+            Err(Refusal::TooLarge(why))
         }
         _ => Ok(()),
     }

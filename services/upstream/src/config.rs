@@ -13,7 +13,7 @@ pub struct Config {
     pub log: Log,
     /// Section `[traces]`.
     pub traces: Traces,
-    /// Section `[http]`: health and metrics; default 127.0.0.1:7111.
+    /// Section `[http]`: sends, health and metrics; default 127.0.0.1:7111.
     pub http: Http,
     /// Section `[grpc]`: sends and resends; default 127.0.0.1:7101.
     pub grpc: Grpc,
@@ -100,6 +100,12 @@ pub struct UpstreamSection {
     pub republish_min_ms: u64,
     /// Longest such pause, milliseconds; default 10000.
     pub republish_max_ms: u64,
+    /// Requests to `POST /v1/messages` at a time; default 4096. One more is answered 429.
+    pub http_max_requests: usize,
+    /// Bytes of such requests in memory, from the first byte read to the answer; default 64 MiB. What does not fit is answered 429.
+    pub http_max_held_bytes: usize,
+    /// How long such a request may take to arrive, milliseconds; default 10000. Then it is answered 408.
+    pub http_read_timeout_ms: u64,
     /// How long readiness waits for the first sight of the broker, milliseconds; default 10000. Then sends are taken without it.
     pub start_wait_ms: u64,
 }
@@ -128,6 +134,9 @@ impl Default for UpstreamSection {
             lease_ms: 10_000,
             republish_min_ms: 250,
             republish_max_ms: 10_000,
+            http_max_requests: 4_096,
+            http_max_held_bytes: 64 * MIB,
+            http_read_timeout_ms: 10_000,
             start_wait_ms: 10_000,
         }
     }
@@ -168,6 +177,9 @@ impl UpstreamSection {
         within("heartbeat_ms", millis(self.heartbeat_ms), 10, 60_000);
         within("republish_min_ms", millis(self.republish_min_ms), 1, HOUR_MS);
         within("republish_max_ms", millis(self.republish_max_ms), millis(self.republish_min_ms), HOUR_MS);
+        within("http_max_requests", self.http_max_requests, 1, 1_000_000);
+        within("http_max_held_bytes", self.http_max_held_bytes, 32 * MIB, 4096 * MIB);
+        within("http_read_timeout_ms", millis(self.http_read_timeout_ms), 1, HOUR_MS);
         within("start_wait_ms", millis(self.start_wait_ms), 0, HOUR_MS);
         if self.lease_ms < 3 * self.heartbeat_ms {
             problems
@@ -202,10 +214,14 @@ mod tests {
             lease_ms: 2_000,
             max_outstanding: 10,
             max_unconfirmed: 11,
+            http_max_requests: 0,
+            http_max_held_bytes: 31 * MIB,
+            http_read_timeout_ms: 0,
             ..UpstreamSection::default()
         };
         let problems = wrong.problems().join("\n");
-        for key in ["max_body_bytes", "max_batch", "check_linger_ms", "lease_ms", "max_outstanding"] {
+        let figures = ["max_body_bytes", "max_batch", "check_linger_ms", "lease_ms", "max_outstanding"];
+        for key in figures.into_iter().chain(["http_max_requests", "http_max_held_bytes", "http_read_timeout_ms"]) {
             assert!(problems.contains(key), "{key} is missing in {problems}");
         }
     }

@@ -1,19 +1,19 @@
 //! The gRPC API: sends, look-ups, and callback's orders.
 
 mod convert;
-mod status;
+pub(crate) mod status;
 
 use countersign_delivery::{IdempotencyKey, MessageId};
-use countersign_telemetry::{names, propagate};
 use countersign_wire::proto;
 use countersign_wire::proto::upstream_service_server::{UpstreamService, UpstreamServiceServer};
 use tonic::{Request, Response, Status};
-use tracing::{Instrument as _, Span};
+use tracing::Instrument as _;
 
 use crate::grpc::convert::{call_trace, get_response, new_message, order, resend_result, send_result};
 use crate::grpc::status::{of_port, of_refusal};
 use crate::lookup::By;
 use crate::send::Outcome;
+use crate::trace::accept_span;
 use crate::upstream::Upstream;
 
 /// Largest request that is read at all. Above every limit of ours, so that ours is the error a caller sees.
@@ -36,7 +36,7 @@ impl UpstreamService for Api {
         &self,
         request: Request<proto::SendMessageRequest>,
     ) -> Result<Response<proto::SendMessageResponse>, Status> {
-        let span = span(&request, 1);
+        let span = accept_span(call_trace(request.metadata()).as_ref(), 1);
         let message = request.into_inner().message.ok_or_else(|| Status::invalid_argument("message is missing"))?;
         let outcome = self.upstream.send(new_message(message)).instrument(span).await;
         match outcome {
@@ -49,7 +49,7 @@ impl UpstreamService for Api {
         &self,
         request: Request<proto::SendMessagesRequest>,
     ) -> Result<Response<proto::SendMessagesResponse>, Status> {
-        let span = span(&request, request.get_ref().messages.len());
+        let span = accept_span(call_trace(request.metadata()).as_ref(), request.get_ref().messages.len());
         let batch = request.into_inner().messages.into_iter().map(new_message).collect();
         let outcomes = self.upstream.send_batch(batch).instrument(span).await.map_err(|refusal| of_refusal(&refusal))?;
         let pushback = outcomes.iter().find_map(status::pushback);
@@ -92,16 +92,4 @@ impl UpstreamService for Api {
         let outcomes = self.upstream.resend(&orders, caller.as_ref()).await;
         Ok(Response::new(proto::ResendMessagesResponse { results: outcomes.into_iter().map(resend_result).collect() }))
     }
-}
-
-/// The span of one call, child of the caller's.
-fn span<T>(request: &Request<T>, count: usize) -> Span {
-    let span =
-        tracing::info_span!(names::SPAN_ACCEPT, { names::OTEL_KIND } = names::SERVER, { names::MESSAGING_BATCH_COUNT } = count);
-    if !span.is_disabled()
-        && let Some(trace) = call_trace(request.metadata())
-    {
-        propagate::set_parent(&span, &trace.traceparent, trace.tracestate.as_deref());
-    }
-    span
 }

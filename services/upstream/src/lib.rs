@@ -19,6 +19,7 @@ pub mod config;
 mod desk;
 mod error;
 mod grpc;
+mod http;
 mod incarnations;
 mod keeper;
 mod ledger;
@@ -31,6 +32,7 @@ mod schedule_check;
 mod send;
 mod service;
 mod topology;
+mod trace;
 mod upstream;
 
 #[cfg(test)]

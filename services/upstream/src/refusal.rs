@@ -9,6 +9,9 @@ pub enum Refusal {
     /// It can never be accepted as it is.
     #[error("{0}")]
     Invalid(String),
+    /// A body or a batch is over its limit: never, unless it is made smaller. The text has both sizes.
+    #[error("{0}")]
+    TooLarge(String),
     /// The idempotency key is known under another fingerprint.
     #[error(
         "the idempotency key {key:?} belongs to message {id}, which has another fingerprint: use a key of its own for each event"

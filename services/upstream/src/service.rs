@@ -14,7 +14,7 @@ use crate::desk::Ports;
 use crate::error::Error;
 use crate::keeper::Vitals;
 use crate::upstream::Upstream;
-use crate::{grpc, topology};
+use crate::{grpc, http, topology};
 
 /// An upstream that is configured and not started.
 #[derive(Clone, Debug)]
@@ -29,7 +29,7 @@ impl Service {
         Self { config }
     }
 
-    /// Starts it within a process of one's own, without a gRPC server.
+    /// Starts it within a process of one's own, without an API.
     ///
     /// Callback's orders come by gRPC, so a process that embeds an upstream and has no other for the same name serves
     /// [`Service::run`]'s API too: see [`Service::serve`].
@@ -78,12 +78,14 @@ impl Service {
         Ok(Upstream::start(section, topology, ports, context, vitals, finished))
     }
 
-    /// Starts it, and serves its gRPC API at `grpc.listen`.
+    /// Starts it, and serves its gRPC API at `grpc.listen` and its HTTP API at `http.listen`.
     ///
     /// # Errors
     /// As [`Service::start`]; and [`Error::Grpc`] when the address is taken.
     pub async fn serve(self, context: &Context) -> Result<Upstream, Error> {
+        let section = self.config.upstream.clone();
         let upstream = self.start(context).await?;
+        context.http(http::router(upstream.clone(), &section));
         let services = GrpcServices::new(proto::DESCRIPTORS).add(grpc::server(upstream.clone()));
         context.serve_grpc(services).await?;
         Ok(upstream)

@@ -58,18 +58,28 @@ impl Upstream {
     /// Sends up to [`Self::MAX_BATCH_MESSAGES`] messages of [`Self::MAX_BATCH_BYTES`] altogether; one outcome each, in order.
     ///
     /// # Errors
-    /// [`Refusal::Invalid`] when the batch is empty or too large; then none was accepted.
+    /// [`Refusal::Invalid`] when the batch is empty or has too many messages, [`Refusal::TooLarge`] when it has too many bytes; then none was accepted.
     pub async fn send_batch(&self, batch: Vec<NewMessage>) -> Result<Vec<Outcome>, Refusal> {
-        let bytes: usize = batch.iter().map(NewMessage::bytes).sum();
-        if batch.is_empty() || batch.len() > Self::MAX_BATCH_MESSAGES {
-            let words = format!("the batch has {} messages; 1 to {} are accepted", batch.len(), Self::MAX_BATCH_MESSAGES);
+        Self::batch_fits(batch.len(), batch.iter().map(NewMessage::bytes).sum())?;
+        Ok(send::send(&self.0, batch).await)
+    }
+
+    /// Whether a batch of so many messages and bytes is taken at all.
+    pub(crate) fn batch_fits(messages: usize, bytes: usize) -> Result<(), Refusal> {
+        if messages == 0 || messages > Self::MAX_BATCH_MESSAGES {
+            let words = format!("the batch has {messages} messages; 1 to {} are accepted", Self::MAX_BATCH_MESSAGES);
             return Err(Refusal::Invalid(words));
         }
         if bytes > Self::MAX_BATCH_BYTES {
             let words = format!("the batch has {bytes} bytes; at most {} are accepted: split it", Self::MAX_BATCH_BYTES);
-            return Err(Refusal::Invalid(words));
+            return Err(Refusal::TooLarge(words));
         }
-        Ok(send::send(&self.0, batch).await)
+        Ok(())
+    }
+
+    /// Whether nothing more is accepted.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.0.stop.is_soft()
     }
 
     /// Finds a stored message.

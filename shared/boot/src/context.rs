@@ -85,7 +85,7 @@ impl Context {
     /// Adds routes to the HTTP server, beside `/health/live`, `/health/ready` and `/metrics`, which cannot be replaced.
     ///
     /// # Panics
-    /// When a path was added before.
+    /// When a path was added before, or a second fallback.
     pub fn http(&self, router: axum::Router) {
         let mut added = self.frame.router.lock().unwrap_or_else(PoisonError::into_inner);
         *added = std::mem::take(&mut *added).merge(router);

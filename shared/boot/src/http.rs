@@ -15,6 +15,7 @@ use tower::ServiceExt as _;
 
 use crate::context::Context;
 use crate::error::Error;
+use crate::health::Phase;
 
 /// The media type of Prometheus' text format.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -62,6 +63,10 @@ async fn scrape(State(served): State<Served>) -> Response {
 }
 
 async fn of_the_service(State(served): State<Served>, request: Request) -> Result<Response, Infallible> {
+    let starting = served.context.health.readiness().phase == Phase::Starting;
     let router = served.context.frame.router.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    router.oneshot(request).await
+    let answer = router.oneshot(request).await?;
+    // What joins later is not there yet: nobody shall take that for good.
+    let early = starting && answer.status() == StatusCode::NOT_FOUND;
+    Ok(if early { (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], "starting\n").into_response() } else { answer })
 }

@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 use countersign_delivery::{Attempt, Fingerprint, MessageId, SubscriptionName, TraceContext};
-use countersign_telemetry::propagate::TraceParent;
 use countersign_wire::{names, proto};
 use tonic::Status;
 use tonic::metadata::MetadataMap;
@@ -12,9 +11,7 @@ use crate::grpc::status::code;
 use crate::lookup::Found;
 use crate::resend::{Order, Outcome as Resent};
 use crate::send::{Accepted, Outcome};
-
-/// Longest `tracestate` that is passed on, bytes: what the standard asks for at least.
-const MAX_TRACESTATE_BYTES: usize = 512;
+use crate::trace::trace_of;
 
 pub(super) fn new_message(message: proto::NewMessage) -> NewMessage {
     NewMessage {
@@ -34,13 +31,6 @@ pub(super) fn new_message(message: proto::NewMessage) -> NewMessage {
 pub(super) fn call_trace(metadata: &MetadataMap) -> Option<TraceContext> {
     let text = |name: &str| metadata.get(name).and_then(|value| value.to_str().ok());
     trace_of(text(names::TRACEPARENT)?, text(names::TRACESTATE).unwrap_or_default())
-}
-
-/// None for what is no traceparent: the standard asks to begin a trace of one's own then.
-fn trace_of(traceparent: &str, tracestate: &str) -> Option<TraceContext> {
-    let parent: TraceParent = traceparent.parse().ok()?;
-    let fits = (1..=MAX_TRACESTATE_BYTES).contains(&tracestate.len());
-    Some(TraceContext { traceparent: parent.to_string(), tracestate: fits.then(|| tracestate.to_owned()) })
 }
 
 pub(super) fn accepted(outcome: Outcome) -> Option<proto::Accepted> {

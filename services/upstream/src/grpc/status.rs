@@ -13,9 +13,10 @@ use countersign_telemetry::with_sources;
 /// Metadata that clients with retry policies understand: wait so many milliseconds.
 pub(super) const PUSHBACK: &str = "grpc-retry-pushback-ms";
 
-pub(super) const fn code(refusal: &Refusal) -> Code {
+/// The code of a refusal, by gRPC and by HTTP.
+pub(crate) const fn code(refusal: &Refusal) -> Code {
     match refusal {
-        Refusal::Invalid(_) => Code::InvalidArgument,
+        Refusal::Invalid(_) | Refusal::TooLarge(_) => Code::InvalidArgument,
         Refusal::Conflict { .. } => Code::AlreadyExists,
         Refusal::NoSubscription { .. } => Code::FailedPrecondition,
         Refusal::Exhausted { .. } => Code::ResourceExhausted,
