@@ -3,6 +3,7 @@
 mod claiming;
 mod failing;
 mod flowing;
+mod over_http;
 mod refusing;
 mod stopping;
 mod world;

@@ -20,7 +20,10 @@ mod problem;
 use std::collections::VecDeque;
 
 use axum::Router;
+use axum::body::BodyDataStream;
 use axum::extract::{Request, State};
+use axum::http::header::EXPECT;
+use axum::http::request::Parts;
 use axum::http::{Method, Uri};
 use axum::response::Response;
 use axum::routing::post;
@@ -77,6 +80,16 @@ impl Api {
             return Err(stopping().into());
         }
         let (head, body) = request.into_parts();
+        let mut body = body.into_data_stream();
+        let taken = self.take_event(&head, &mut body).await;
+        // Whoever expects 100 has not sent it yet; who comes too often shall not cost more.
+        if taken.as_ref().is_err_and(|problem| !problem.is_transient()) && !head.headers.contains_key(EXPECT) {
+            self.bounds.discard(&mut body).await;
+        }
+        taken
+    }
+
+    async fn take_event(&self, head: &Parts, body: &mut BodyDataStream) -> Result<Response, Problem> {
         let mode = Mode::of(&head.headers)?;
         let target = Target::of(&head.uri)?;
         let key = head::key(&head.headers, mode)?;

@@ -11,6 +11,7 @@ mod embedded_handler;
 mod failing_handler;
 mod fingerprint_conflict;
 mod foreign_clients;
+mod http_in;
 mod lost_message;
 mod lost_receipt;
 mod nothing_lost;

@@ -5,8 +5,10 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
 use crate::handler::{Event, HandlerContext};
 
-/// Attributes that `CloudEvents` itself defines: no header of a caller may pass for one.
-const ATTRIBUTES: [&str; 9] = ["id", "source", "type", "specversion", "time", "subject", "datacontenttype", "dataschema", "data"];
+/// Attributes by which a message is identified and read: no header of a caller may pass for one.
+const ATTRIBUTES: [&str; 7] = ["id", "source", "type", "specversion", "time", "datacontenttype", "data"];
+/// Attributes that describe what is in the body, which is the caller's to say; `CloudEvents` does not allow them to be empty.
+const CONTENT: [&str; 2] = ["subject", "dataschema"];
 /// Longest name of an extension.
 const EXTENSION_MAX: usize = 20;
 
@@ -14,7 +16,7 @@ const EXTENSION_MAX: usize = 20;
 pub(super) fn of(message: &Event, context: &HandlerContext) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(20 + message.headers.len());
     for (name, value) in &message.headers {
-        set(&mut headers, &name_of(name), value);
+        set(&mut headers, &name_of(name, value), value);
     }
     let id = message.id.to_string();
     let texts = [
@@ -48,9 +50,9 @@ pub(super) fn of(message: &Event, context: &HandlerContext) -> HeaderMap {
 }
 
 /// Where a header of the caller's goes.
-fn name_of(name: &str) -> String {
+fn name_of(name: &str, value: &str) -> String {
     let legal = (1..=EXTENSION_MAX).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-    if legal && !ATTRIBUTES.contains(&name) {
+    if legal && !ATTRIBUTES.contains(&name) && !(CONTENT.contains(&name) && value.is_empty()) {
         format!("ce-{name}")
     } else {
         format!("countersign-header-{}", encoded(name, |byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)))
@@ -89,6 +91,15 @@ mod tests {
     use countersign_delivery::{Attempt, Timestamp};
     use countersign_testkit::build::{a_message, subscription, upstream};
 
+    const HEADERS: [(&str, &str); 6] = [
+        ("tenant", "Zürich \"1\""),
+        ("host", "x"),
+        ("id", "forged"),
+        ("X-Mode", "100%"),
+        ("subject", "order 17"),
+        ("dataschema", "urn:schema:order"),
+    ];
+
     fn an_event() -> Event {
         let message = a_message();
         Event {
@@ -102,9 +113,7 @@ mod tests {
             routing_key: message.routing_key,
             kind: message.kind,
             content_type: message.content_type,
-            headers: [("tenant", "Zürich \"1\""), ("host", "x"), ("id", "forged"), ("X-Mode", "100%")]
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .into(),
+            headers: HEADERS.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
             retries: 0,
             trace: None,
             body: message.body,
@@ -133,6 +142,8 @@ mod tests {
             ("content-type", "application/json"),
             ("ce-tenant", "Z%C3%BCrich%20%221%22"),
             ("ce-host", "x"),
+            ("ce-subject", "order%2017"),
+            ("ce-dataschema", "urn:schema:order"),
             ("countersign-header-id", "forged"),
             ("countersign-header-x-mode", "100%25"),
             ("countersign-subscription", "inventory"),
@@ -141,5 +152,23 @@ mod tests {
             assert_eq!(headers.get(name).and_then(|got| got.to_str().ok()), Some(value), "{name}");
         }
         assert!(headers.get("host").is_none());
+    }
+
+    #[test]
+    fn what_identifies_a_message_is_never_the_callers_and_what_describes_it_is() {
+        let rows = [
+            ("subject", "a", "ce-subject"),
+            ("dataschema", "a", "ce-dataschema"),
+            ("subject", "", "countersign-header-subject"),
+            ("eventid", "a", "ce-eventid"),
+            ("tenant", "", "ce-tenant"),
+            ("averylongnameofaheader", "a", "countersign-header-averylongnameofaheader"),
+            ("a b", "a", "countersign-header-a%20b"),
+        ];
+        let identity = ATTRIBUTES.map(|name| (name, "a", format!("countersign-header-{name}")));
+        let rows = rows.map(|(name, value, expected)| (name, value, expected.to_owned()));
+        for (name, value, expected) in rows.into_iter().chain(identity) {
+            assert_eq!(name_of(name, value), expected);
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! Against a real HTTP server in this process.
 
+mod raw;
+
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
@@ -26,6 +28,9 @@ async fn answer(
     body: Bytes,
 ) -> axum::response::Response {
     seen.lock().unwrap().push((from, uri.path().to_owned(), headers, body));
+    if let Some(status) = how.strip_prefix("status-") {
+        return (StatusCode::from_u16(status.parse().unwrap()).unwrap(), [("location", "/ok")], "").into_response();
+    }
     match how.as_str() {
         "moved" => Redirect::temporary("/ok").into_response(),
         "known" => ([("countersign-outcome", "duplicate")], "").into_response(),
@@ -84,6 +89,22 @@ async fn the_body_arrives_untouched_over_one_connection() {
     assert_eq!(bodies, ["{\"a\": 1}", "\u{0}\r\n raw", ""]);
     assert!(seen.iter().all(|(from, ..)| *from == seen[0].0), "one connection is kept");
     assert_eq!(seen[0].2["idempotency-key"], seen[0].2["ce-id"]);
+}
+
+#[tokio::test]
+async fn every_status_of_a_real_server_is_judged_as_ruled_and_no_redirect_is_followed() {
+    let (address, seen) = server().await;
+    for status in 200..=599_u16 {
+        let expected = match status {
+            200..=299 => Ok(Handled::Done),
+            400 | 413 | 415 | 422 => Err(Failure::reject(format!("HTTP {status}"))),
+            _ => Err(Failure::retry(format!("HTTP {status}"))),
+        };
+        let how = format!("status-{status}");
+        assert_eq!(deliver(address, &how, "x", None).await, expected, "{status}");
+    }
+    let paths: Vec<_> = seen.lock().unwrap().iter().map(|(_, path, ..)| path.clone()).collect();
+    assert_eq!(paths, (200..=599).map(|status| format!("/status-{status}")).collect::<Vec<_>>());
 }
 
 #[tokio::test]

@@ -101,12 +101,15 @@ pub struct Given {
     pub max_batch: usize,
     pub retries: Vec<u64>,
     pub breaker_failures: u32,
+    /// Instead of [`Scripted`].
+    pub other_handler: Option<Arc<dyn Handler>>,
 }
 
 impl Default for Given {
     fn default() -> Self {
         let rules = Rules { on_unknown: OnUnknown::Rerun, max_crashes: 2, dedup_retention_ms: RETENTION_MS };
-        Self { rules, concurrency: 4, prefetch: 50, max_batch: 256, retries: vec![100, 1_000], breaker_failures: 0 }
+        let retries = vec![100, 1_000];
+        Self { rules, concurrency: 4, prefetch: 50, max_batch: 256, retries, breaker_failures: 0, other_handler: None }
     }
 }
 
@@ -142,7 +145,7 @@ impl World {
         let reception = Reception {
             subscription: topology.subscriptions[0].clone(),
             quarantine: topology.quarantine_queue(),
-            handler: Arc::new(handler.clone()),
+            handler: given.other_handler.unwrap_or_else(|| Arc::new(handler.clone())),
             timeout_ms: 60_000,
             rules: given.rules,
             name: "downstream".into(),

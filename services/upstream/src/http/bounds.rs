@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, HttpBody as _};
+use axum::body::{BodyDataStream, HttpBody as _};
 use bytes::Bytes;
 use futures::StreamExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -17,6 +17,9 @@ use crate::room::Room;
 
 /// Room for a body of unknown length is taken in pieces of this size.
 const PIECE_BYTES: usize = 64 * 1024;
+
+/// Most of a refused body that is read, bytes. Whoever closes a connection with something unread in it may take the answer with it.
+const MAX_DISCARDED_BYTES: usize = 16 * 1024 * 1024;
 
 /// The bounds of the HTTP API, from `[upstream]`.
 #[derive(Clone, Debug)]
@@ -61,7 +64,7 @@ impl Bounds {
     ///
     /// # Errors
     /// 413 when it is over the limit of its mode, 429 when there is no room for it, 408 when it takes too long, 400 when it breaks off.
-    pub(super) async fn read(&self, body: Body, mode: Mode) -> Result<Read, Problem> {
+    pub(super) async fn read(&self, body: &mut BodyDataStream, mode: Mode) -> Result<Read, Problem> {
         let (limit, bound) = mode.limit(self.max_body_bytes);
         let announced = body.size_hint().exact().map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
         if let Some(bytes) = announced.filter(|bytes| *bytes > limit) {
@@ -69,26 +72,22 @@ impl Bounds {
         }
         let held = self.room(announced.unwrap_or(PIECE_BYTES))?;
         let reading = self.collect(body, limit, bound, announced, held);
-        match timeout(Duration::from_millis(self.read_timeout_ms), reading).await {
-            Ok(read) => read,
-            Err(_) => {
-                let why = format!("the body was not there within {} ms (http_read_timeout_ms)", self.read_timeout_ms);
-                Err(Problem::timeout(why))
-            }
-        }
+        let late =
+            || Problem::timeout(format!("the body was not there within {} ms (http_read_timeout_ms)", self.read_timeout_ms));
+        timeout(Duration::from_millis(self.read_timeout_ms), reading).await.unwrap_or_else(|_| Err(late()))
     }
 
     async fn collect(
         &self,
-        body: Body,
+        body: &mut BodyDataStream,
         limit: usize,
         bound: &str,
         announced: Option<usize>,
         mut held: OwnedSemaphorePermit,
     ) -> Result<Read, Problem> {
         let mut room = announced.unwrap_or(PIECE_BYTES);
-        let (mut read, mut chunks) = (Vec::with_capacity(room), body.into_data_stream());
-        while let Some(chunk) = chunks.next().await {
+        let mut read = Vec::with_capacity(room);
+        while let Some(chunk) = body.next().await {
             let chunk = chunk.map_err(|_| Refusal::Invalid("the body broke off before its end: send it again".into()))?;
             let bytes = read.len() + chunk.len();
             if bytes > limit {
@@ -101,6 +100,24 @@ impl Bounds {
             read.extend_from_slice(&chunk);
         }
         Ok(Read { body: read.into(), _held: held })
+    }
+
+    /// Reads what is left of a refused body and keeps nothing of it, within the bounds of time and bytes.
+    pub(super) async fn discard(&self, body: &mut BodyDataStream) {
+        if body.size_hint().lower() > MAX_DISCARDED_BYTES as u64 {
+            return;
+        }
+        let reading = async {
+            let mut bytes = 0;
+            while let Some(Ok(chunk)) = body.next().await {
+                bytes += chunk.len();
+                if bytes > MAX_DISCARDED_BYTES {
+                    break;
+                }
+            }
+        };
+        // In time or not: the answer is sent.
+        let _ = timeout(Duration::from_millis(self.read_timeout_ms), reading).await;
     }
 
     fn room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Refusal> {

@@ -17,7 +17,7 @@
 //! `code` is the name of the code that gRPC answers.
 
 use axum::http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::Value;
@@ -44,10 +44,9 @@ pub(super) struct Problem {
     /// When to come back, where the refusal itself says it.
     #[serde(skip)]
     retry_ms: Option<u64>,
-    #[serde(skip)]
-    header: Option<(HeaderName, HeaderValue)>,
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands references over")]
 fn number<S: serde::Serializer>(status: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u16(status.as_u16())
 }
@@ -81,15 +80,13 @@ impl From<&Refusal> for Problem {
 
 impl Problem {
     fn new(status: StatusCode, urn: &'static str, title: &'static str, code: Code, detail: String) -> Self {
-        Self { urn, title, status, detail, code: name(code), results: Vec::new(), retry_ms: None, header: None }
+        Self { urn, title, status, detail, code: name(code), results: Vec::new(), retry_ms: None }
     }
 
     /// A body that cannot be read, whatever is in it.
     pub(super) fn unsupported(detail: String) -> Self {
         let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-        let problem =
-            Self::new(status, "urn:countersign:unsupported-media-type", "Not read in this form", Code::InvalidArgument, detail);
-        Self { header: Some((ACCEPT_ENCODING, HeaderValue::from_static("identity"))), ..problem }
+        Self::new(status, "urn:countersign:unsupported-media-type", "Not read in this form", Code::InvalidArgument, detail)
     }
 
     /// A body that did not arrive in time.
@@ -100,8 +97,7 @@ impl Problem {
     /// A method that the path does not have.
     pub(super) fn method(detail: String) -> Self {
         let status = StatusCode::METHOD_NOT_ALLOWED;
-        let problem = Self::new(status, "urn:countersign:method-not-allowed", "Method not allowed", Code::Unimplemented, detail);
-        Self { header: Some((ALLOW, HeaderValue::from_static("POST"))), ..problem }
+        Self::new(status, "urn:countersign:method-not-allowed", "Method not allowed", Code::Unimplemented, detail)
     }
 
     /// A path that is not there.
@@ -112,6 +108,12 @@ impl Problem {
     /// A batch of which not every event was accepted: of one of its problems, with all results.
     pub(super) fn batch(self, status: StatusCode, detail: String, results: Vec<Value>) -> Self {
         Self { urn: "urn:countersign:batch-refused", title: "Not every event was accepted", status, detail, results, ..self }
+    }
+
+    /// Whether the same request may succeed later.
+    pub(super) fn is_transient(&self) -> bool {
+        let now = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE];
+        now.contains(&self.status)
     }
 
     pub(super) const fn status(&self) -> StatusCode {
@@ -125,12 +127,14 @@ impl Problem {
         let mut response = (self.status, body).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, MEDIA_TYPE);
-        if let Some((name, value)) = &self.header {
-            headers.insert(name, value.clone());
-        }
-        if matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
-            let seconds = self.retry_ms.unwrap_or(retry_ms).div_ceil(1_000).max(1);
-            headers.insert(RETRY_AFTER, seconds.into());
+        match self.status {
+            StatusCode::METHOD_NOT_ALLOWED => drop(headers.insert(ALLOW, HeaderValue::from_static("POST"))),
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => drop(headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"))),
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+                let seconds = self.retry_ms.unwrap_or(retry_ms).div_ceil(1_000).max(1);
+                headers.insert(RETRY_AFTER, seconds.into());
+            }
+            _ => {}
         }
         response
     }

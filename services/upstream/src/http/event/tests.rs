@@ -3,6 +3,9 @@ use serde_json::{Value, json};
 
 use super::*;
 
+/// Headers, or changes of them.
+type Pairs<'a> = &'a [(&'a str, &'a str)];
+
 const TARGET: Target = Target { exchange: None, routing_key: None };
 
 fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
@@ -137,7 +140,7 @@ fn data_travel_as_their_type_asks() {
 #[test]
 fn what_is_missing_or_malformed_is_named_in_binary_mode() {
     let long = "x".repeat(300);
-    let rows: [(&[(&str, &str)], &[&str]); 14] = [
+    let rows: [(Pairs<'_>, &[&str]); 14] = [
         (&[("ce-specversion", "")], &["header ce-specversion is missing", "1.0"]),
         (&[("ce-specversion", "0.3")], &["ce-specversion", "\"0.3\"", "1.0"]),
         (&[("ce-id", "")], &["header ce-id is missing", "unique"]),
