@@ -1,9 +1,10 @@
 //! Upstream: stores each message with one INSERT, publishes it and its delayed check, and sends it again when nobody signed for it.
 //!
-//! The story in order: [`accept`] judges what a caller means; [`send`](mod@send) stores it ([`commit`]), publishes it ([`publish`]) and awaits
-//! the confirm; [`schedule_check`] publishes its delayed check, in batches ([`check_queue`]). Both confirmed: settled ([`ledger`]). What
-//! is not confirmed is published again from the table ([`catch_up`]). Once a second the watermark is written ([`keeper`],
-//! [`incarnations`]), so that the successor of a dead process knows where to begin ([`adopt`]). [`resend`](mod@resend) is callback's order.
+//! The story in order: callers come by [`grpc`] or [`http`]; [`accept`] judges what they mean; [`send`](mod@send) stores it ([`commit`]),
+//! publishes it ([`publish`]) and awaits the confirm; [`schedule_check`] publishes its delayed check, in batches ([`check_queue`]). Both
+//! confirmed: settled ([`ledger`]). What is not confirmed is published again from the table ([`catch_up`]). Once a second the watermark is
+//! written ([`keeper`], [`incarnations`]), so that the successor of a dead process knows where to begin ([`adopt`]).
+//! [`resend`](mod@resend) is callback's order.
 //!
 //! The stock binary is [`run`]; a team that embeds it in its own process takes [`Service::start`] and sends through [`Upstream`].
 //!

@@ -207,6 +207,18 @@ async fn without_the_database_nothing_is_promised() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_trace_of_the_request_goes_on_unless_the_event_has_its_own() {
+    let door = Door::open().await;
+    let parent = |digit: &str| format!("00-{}-{}-01", digit.repeat(32), digit.repeat(16));
+    door.post(order("1").header("traceparent", parent("1")).header("tracestate", "a=1"), "x").await;
+    door.post(order("2").header("traceparent", parent("1")).header("ce-traceparent", parent("2")), "x").await;
+    door.post(order("3").header("traceparent", "nonsense"), "x").await;
+    let traces: Vec<_> = door.stage.stored().await.into_iter().map(|stored| stored.message.trace).collect();
+    let trace = |digit, state: Option<&str>| TraceContext { traceparent: parent(digit), tracestate: state.map(str::to_owned) };
+    assert_eq!(traces, [Some(trace("1", Some("a=1"))), Some(trace("2", None)), None]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stopping_upstream_refuses_before_it_reads() {
     let door = Door::open().await;
     door.process.context.stop.begin_soft();
