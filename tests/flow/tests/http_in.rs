@@ -1,13 +1,15 @@
 //! Messages come by HTTP: every mode, every refusal, and the same answers as by gRPC.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
-use countersign_flow::{Flow, Setup, everywhere, order};
-use countersign_launcher::{SUBSCRIPTION, Which, wait_until};
+use anyhow::{Context as _, bail, ensure};
+use countersign_flow::{Flow, PATIENCE, Setup, everywhere, order};
+use countersign_launcher::{Which, wait_until};
 use countersign_wire::proto::{NewMessage, SendMessageRequest};
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 const SETUP: Setup = Setup { postgres: false, max_batch: 256 };
 const JSON: &str = "application/json";
@@ -201,32 +203,36 @@ async fn what_the_broker_cannot_take_now_is_committed_and_processed_later() -> a
     flow.finish().await
 }
 
+/// Sends one order after the other until upstream's port is closed, and notes what was accepted.
+async fn send_until_closed(sender: Sender, taken: Arc<Mutex<Vec<String>>>) -> anyhow::Result<()> {
+    for number in 0_u32.. {
+        match answer(sender.order(&number.to_string(), format!("{{\"order\":{number}}}"))).await {
+            Ok((202, body)) => taken.lock().unwrap_or_else(PoisonError::into_inner).push(id_of(&body)?),
+            Ok((503, _)) => {}
+            Ok((status, body)) => bail!("{status}: {body}"),
+            Err(_) => break,
+        }
+    }
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_upstream_that_is_asked_to_stop_finishes_what_it_has_taken() -> anyhow::Result<()> {
+async fn whatever_an_upstream_has_accepted_when_it_is_stopped_is_processed() -> anyhow::Result<()> {
     let mut flow = Flow::new("http_in_stop", SETUP).await?;
     flow.start(&Which::ALL).await?;
-    let sender = Sender::new(&flow)?;
-    flow.system.process(Which::Upstream)?.terminate()?;
-    let (mut ids, mut number) = (Vec::new(), 0);
-    // It goes on for a probe period, then answers 503, then closes its port: whatever it said 202 to is processed.
-    wait_until("upstream to close its port", Duration::from_secs(30), async || {
-        number += 1;
-        match answer(sender.order(&number.to_string(), format!("{{\"order\":{number}}}"))).await {
-            Ok((202, body)) => ids.extend(id_of(&body)),
-            Ok((503, _)) => {}
-            Ok((status, body)) => panic!("{status}: {body}"),
-            Err(_) => return true,
-        }
-        false
-    })
-    .await?;
+    let taken = Arc::new(Mutex::new(Vec::new()));
+    let count = || taken.lock().unwrap_or_else(PoisonError::into_inner).len();
+    let sending = tokio::spawn(send_until_closed(Sender::new(&flow)?, taken.clone()));
+    wait_until("20 orders to be accepted", PATIENCE, async || count() >= 20 || sending.is_finished()).await?;
     flow.system.stop(Which::Upstream).await?;
-    ensure!(!ids.is_empty(), "nothing was taken in the probe period");
+    timeout(PATIENCE, sending).await???;
+    let ids = std::mem::take(&mut *taken.lock().unwrap_or_else(PoisonError::into_inner));
+    ensure!(ids.len() >= 20, "only {ids:?} were accepted");
     flow.start(&[Which::Upstream]).await?;
     flow.all_signed(&ids).await?;
     // Not "nothing else": the last call's answer was not heard.
     let effects = flow.system.effects().await?.effects;
     ensure!(ids.iter().all(|id| effects.get(id) == Some(&1)), "{ids:?} had the effects {effects:?}");
-    ensure!(flow.ground.queue_depth(SUBSCRIPTION).await? == 0, "something is left");
+    ensure!(flow.work_queue_depth().await? == 0, "something is left");
     flow.finish().await
 }
