@@ -1,12 +1,17 @@
 //! Whatever comes, the parser answers; and what an event says is what the message has.
 
+use std::collections::BTreeMap;
+
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use proptest::collection::{btree_map, vec};
-use proptest::prelude::*;
+use proptest::prelude::{Strategy, any, prop_assert_eq, proptest};
 use serde_json::Value;
 
-use super::*;
+use super::{binary, structured};
+use crate::accept::NewMessage;
+use crate::http::head::Target;
+use crate::refusal::Refusal;
 
 fn read_binary(pairs: &[(String, Vec<u8>)], body: Vec<u8>) -> Result<NewMessage, Refusal> {
     let mut headers = HeaderMap::new();
