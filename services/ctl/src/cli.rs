@@ -2,15 +2,13 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::exit::Done;
+use crate::exit::{self, Done};
 use crate::target::Target;
-use crate::{get, list, resend, send, topology};
+use crate::{completions, get, list, resend, send, topology};
 
 /// Send messages, see what became of them, have them sent again.
-///
-/// Exit codes: 0 done; 1 done but some was refused or differs; 2 unusable input; 3 a service did not answer.
 #[derive(Parser)]
-#[command(name = "countersign", version, propagate_version = true)]
+#[command(name = "countersign", version, propagate_version = true, after_help = exit::CODES)]
 pub struct Cli {
     #[command(flatten)]
     pub target: Target,
@@ -20,8 +18,8 @@ pub struct Cli {
 
 #[derive(Subcommand)]
 pub enum Verb {
-    /// Send one message, or every line of a file.
-    Send(send::SendArgs),
+    /// Send one message, or every record of a file.
+    Send(Box<send::SendArgs>),
     /// Show one message and its deliveries.
     Get(get::GetArgs),
     /// List deliveries by state.
@@ -31,6 +29,8 @@ pub enum Verb {
     /// Declare or check exchanges, queues and bindings.
     #[command(subcommand)]
     Topology(TopologyVerb),
+    /// Print a script that completes verbs and options in a shell.
+    Completions(completions::CompletionsArgs),
 }
 
 #[derive(Subcommand)]
@@ -44,11 +44,12 @@ pub enum TopologyVerb {
 pub async fn run(cli: Cli) -> anyhow::Result<Done> {
     let target = &cli.target;
     match cli.verb {
-        Verb::Send(args) => send::run(target, args).await,
+        Verb::Send(args) => send::run(target, *args).await,
         Verb::Get(args) => get::run(target, args).await,
         Verb::List(args) => list::run(target, args).await,
         Verb::Resend(args) => resend::run(target, args).await,
         Verb::Topology(TopologyVerb::Apply(args)) => topology::apply(target, &args).await,
         Verb::Topology(TopologyVerb::Verify(args)) => topology::verify(target, &args).await,
+        Verb::Completions(args) => Ok(completions::run(&args)),
     }
 }

@@ -2,6 +2,7 @@
 
 mod cli;
 mod client;
+mod completions;
 mod exit;
 mod get;
 mod list;
@@ -18,6 +19,10 @@ use clap::Parser as _;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let cli = cli::Cli::parse();
-    exit::code_of(cli::run(cli).await)
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return exit::code_of_usage(&error, std::env::args_os()),
+    };
+    let format = cli.target.output;
+    exit::code_of(cli::run(cli).await, format)
 }

@@ -1,5 +1,7 @@
 //! Tables for people, JSON for programs.
 
+use std::io::Write as _;
+
 use comfy_table::Table;
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use countersign_wire::proto;
@@ -10,8 +12,17 @@ use crate::target::Format;
 /// Prints the JSON form or the table form of one answer.
 pub fn print(format: Format, json: &Value, table: impl FnOnce() -> String) {
     match format {
-        Format::Json => println!("{json:#}"),
-        Format::Table => println!("{}", table()),
+        Format::Json => write(&format!("{json:#}")),
+        Format::Table => write(&table()),
+    }
+}
+
+/// Prints a text. A reader who has gone, such as `head`, is no error.
+pub fn write(text: &str) {
+    if let Err(error) = writeln!(std::io::stdout().lock(), "{text}")
+        && error.kind() != std::io::ErrorKind::BrokenPipe
+    {
+        eprintln!("countersign: the answer cannot be printed: {error}");
     }
 }
 

@@ -1,5 +1,6 @@
-//! `countersign send`: one message, or every line of a file.
+//! `countersign send`: one message, or every record of a file.
 
+use std::io::Read as _;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
@@ -8,10 +9,28 @@ use countersign_wire::proto::{NewMessage, SendMessageRequest};
 use serde_json::json;
 
 use crate::exit::Done;
+use crate::send_file::FileArgs;
 use crate::target::Target;
 use crate::{client, output, send_file};
 
+/// What the help ends with.
+const EXAMPLES: &str = "\
+Examples:
+  one message; sent twice, it is stored once
+    countersign send --exchange orders --type order.created --key A-17 --body '{\"order_id\":\"A-17\"}'
+  every line of a file of JSON objects
+    countersign send --exchange orders --type order.created --file orders.jsonl --id-field order_id
+  every row of a CSV file, with a list of ids and a list of what was rejected
+    countersign send --exchange orders --type order.created --file orders.csv --id-field order_id \\
+      --ids ids.jsonl --rejected rejected.jsonl
+  what another program prints
+    export-orders | countersign send --exchange orders --type order.created --file - --format csv --id-field order_id
+
+A file is sent as often as you like: what upstream has is counted as duplicate and keeps its id. A run that was
+stopped, killed or cut off is continued by the same command. Exit codes: see `countersign --help`.";
+
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub struct SendArgs {
     /// The exchange; upstream's default when left out.
     #[arg(long, default_value = "")]
@@ -37,15 +56,8 @@ pub struct SendArgs {
     /// A file whose content is the body; `-` for standard input.
     #[arg(long, conflicts_with = "file")]
     pub body_file: Option<PathBuf>,
-    /// A file of JSON objects, one a line; each line is the body of one message.
-    #[arg(long, requires = "id_field")]
-    pub file: Option<PathBuf>,
-    /// The field of each object that is its idempotency key.
-    #[arg(long, requires = "file")]
-    pub id_field: Option<String>,
-    /// How long to go on trying to send a batch while upstream does not take it, milliseconds.
-    #[arg(long, default_value_t = 60_000)]
-    pub patience_ms: u64,
+    #[command(flatten)]
+    pub from: FileArgs,
 }
 
 impl SendArgs {
@@ -66,8 +78,8 @@ impl SendArgs {
 }
 
 pub async fn run(target: &Target, args: SendArgs) -> anyhow::Result<Done> {
-    if let (Some(file), Some(id_field)) = (&args.file, &args.id_field) {
-        return send_file::run(target, &args, file, id_field).await;
+    if let (Some(file), Some(id_field)) = (args.from.file.clone(), args.from.id_field.clone()) {
+        return send_file::run(target, args, &file, id_field).await;
     }
     let message = args.message(body(&args)?, args.key.clone().unwrap_or_default());
     let request = SendMessageRequest { message: Some(message) };
@@ -86,10 +98,12 @@ fn body(args: &SendArgs) -> anyhow::Result<Vec<u8>> {
     match (&args.body, &args.body_file) {
         (Some(text), _) => Ok(text.clone().into_bytes()),
         (None, Some(path)) if path.as_os_str() == "-" => {
-            std::io::read_to_string(std::io::stdin()).map(String::into_bytes).context("standard input cannot be read")
+            let mut bytes = Vec::new();
+            std::io::stdin().lock().read_to_end(&mut bytes).context("standard input cannot be read")?;
+            Ok(bytes)
         }
         (None, Some(path)) => std::fs::read(path).with_context(|| format!("{} cannot be read", path.display())),
-        (None, None) => bail!("no body: give --body TEXT, --body-file PATH, or --file LINES.jsonl with --id-field"),
+        (None, None) => bail!("no body: give --body TEXT, --body-file PATH, or --file FILE with --id-field NAME"),
     }
 }
 

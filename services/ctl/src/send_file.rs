@@ -1,190 +1,243 @@
-//! `countersign send --file`: every line a message, in batches, repeatable without sending anything twice.
+//! `countersign send --file`: every record a message, in batches, repeatable without sending anything twice.
+//!
+//! A thread reads ([`records`]) and fills batches ([`batch`]); up to [`IN_FLIGHT`] of them are under way ([`deliver`]); answers are
+//! counted and written down in the order of the file ([`tally`]).
+//!
+//! **Invariant:** of two records with one key the first one in the file decides. No key is in two batches at a time, and within a
+//! batch a key's later records wait for its first.
 
-use std::io::BufRead as _;
-use std::path::Path;
-use std::time::{Duration, Instant};
+mod batch;
+mod csv;
+mod deliver;
+mod jsonl;
+mod records;
+mod signals;
+mod tally;
 
-use anyhow::{Context as _, bail};
-use countersign_wire::proto::send_result::Result as Sent;
+use std::collections::{HashSet, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::bail;
+use clap::Args;
 use countersign_wire::proto::upstream_service_client::UpstreamServiceClient;
-use countersign_wire::proto::{NewMessage, Refused, SendMessagesRequest, SendResult};
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use futures::stream::FuturesOrdered;
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::{Value, json};
-use tonic::Code;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
-use crate::exit::{Done, is_transient};
+use crate::client;
+use crate::exit::{Done, Stopped};
 use crate::send::SendArgs;
+use crate::send_file::batch::{Batch, Filler};
+use crate::send_file::deliver::{Delivered, deliver};
+use crate::send_file::records::{FileFormat, Records};
+use crate::send_file::signals::Signals;
+use crate::send_file::tally::Tally;
 use crate::target::Target;
-use crate::{client, output};
 
-/// Upstream takes at most this many messages a call.
-const BATCH_MESSAGES: usize = 500;
-/// Stays below upstream's limit of 4 MiB a call, headers included.
-const BATCH_BYTES: usize = 3 * 1024 * 1024;
-/// The pause before a refused batch is sent again; doubles up to ten times this.
-const PAUSE: Duration = Duration::from_millis(200);
-/// At most so many refused lines are listed one by one.
-const LISTED: usize = 1_000;
+/// Batches under way at a time.
+const IN_FLIGHT: usize = 4;
+/// Batches read ahead.
+const READ_AHEAD: usize = 1;
 
-/// What became of the file's lines.
-#[derive(Default)]
-struct Tally {
-    accepted: u64,
-    duplicate: u64,
-    refused: u64,
-    listed: Vec<(u64, String)>,
+/// What `send` is told about a file.
+#[derive(Args)]
+#[command(next_help_heading = "From a file")]
+pub struct FileArgs {
+    /// A file of JSON objects, one a line (.jsonl, .ndjson), or of rows under a header (.csv); `-` for standard input.
+    ///
+    /// Each line, or each row as a JSON object of its columns, is the body of one message.
+    #[arg(long, requires = "id_field")]
+    pub file: Option<PathBuf>,
+    /// The field or column that is the idempotency key of its record.
+    #[arg(long, requires = "file", value_name = "NAME")]
+    pub id_field: Option<String>,
+    /// What the file holds, if its name does not tell.
+    #[arg(long, requires = "file", value_enum)]
+    pub format: Option<FileFormat>,
+    /// Write {"line", "key", "id", "duplicate"} of each accepted record here; written anew by each run.
+    #[arg(long, requires = "file", value_name = "FILE")]
+    pub ids: Option<PathBuf>,
+    /// Write {"line", "key", "why"} of each rejected record here; written anew by each run.
+    #[arg(long, requires = "file", value_name = "FILE")]
+    pub rejected: Option<PathBuf>,
+    /// How long to go on trying to send a batch while upstream does not take it, milliseconds.
+    #[arg(long, default_value_t = 60_000)]
+    pub patience_ms: u64,
 }
 
-impl Tally {
-    fn refuse(&mut self, line: u64, why: String) {
-        self.refused += 1;
-        if self.listed.len() < LISTED {
-            self.listed.push((line, why));
-        }
+pub async fn run(target: &Target, args: SendArgs, file: &Path, id_field: String) -> anyhow::Result<Done> {
+    let mut signals = Signals::new()?;
+    let patience = Duration::from_millis(args.from.patience_ms);
+    let format = records::format_of(file, args.from.format)?;
+    let bar = progress_bar(file)?;
+    let (ids, rejected) = (args.from.ids.clone(), args.from.rejected.clone());
+    let mut batches = read_ahead(file.to_owned(), format, id_field, args);
+    // First of all, so that a file that cannot be sent is told before anything is asked of upstream or written.
+    let first = tokio::select! {
+        signal = signals.next() => bail!(stopped(signal, 0)),
+        first = batches.recv() => first.transpose()?,
+    };
+    let tally = Tally::new(file, ids.as_deref(), rejected.as_deref())?;
+    let Some(first) = first else {
+        tally.print(target.output);
+        return Ok(Done::All);
+    };
+    let upstream = tokio::select! {
+        signal = signals.next() => bail!(stopped(signal, 0)),
+        upstream = client::upstream(target) => upstream?,
+    };
+    let mut sending = Sending::new(upstream, patience, tally, bar);
+    let ended = sending.run(first, batches, &mut signals).await;
+    sending.bar.finish_and_clear();
+    // However it ended: what was answered is told.
+    sending.tally.print(target.output);
+    ended?;
+    Ok(if sending.tally.rejected == 0 { Done::All } else { Done::Partly })
+}
+
+fn progress_bar(file: &Path) -> anyhow::Result<ProgressBar> {
+    if records::is_standard_input(file) {
+        return Ok(ProgressBar::new_spinner());
     }
-}
-
-/// Lines that go into one call.
-#[derive(Default)]
-struct Batch {
-    lines: Vec<u64>,
-    messages: Vec<NewMessage>,
-    bytes: usize,
-}
-
-impl Batch {
-    fn is_full(&self, next_bytes: usize) -> bool {
-        self.messages.len() == BATCH_MESSAGES || (!self.messages.is_empty() && self.bytes + next_bytes > BATCH_BYTES)
-    }
-}
-
-pub async fn run(target: &Target, args: &SendArgs, file: &Path, id_field: &str) -> anyhow::Result<Done> {
-    let size = std::fs::metadata(file).with_context(|| format!("{} cannot be read", file.display()))?.len();
-    let reader =
-        std::io::BufReader::new(std::fs::File::open(file).with_context(|| format!("{} cannot be read", file.display()))?);
-    let mut upstream = client::upstream(target).await?;
-    let bar = ProgressBar::new(size);
+    // 0 for a file that cannot be read: its reader says so.
+    let bar = ProgressBar::new(std::fs::metadata(file).map_or(0, |file| file.len()));
     bar.set_style(ProgressStyle::with_template("{bar:40} {percent:>3} % {msg} {elapsed} left {eta}")?);
-    let (mut tally, mut batch) = (Tally::default(), Batch::default());
-    for (number, line) in (1..).zip(reader.split(b'\n')) {
-        let line = line.with_context(|| format!("{} line {number} cannot be read", file.display()))?;
-        bar.inc(line.len() as u64 + 1);
-        match read_line(&line, id_field) {
-            Ok(None) => {}
-            Ok(Some(key)) => {
-                if batch.is_full(line.len()) {
-                    flush(&mut upstream, args, &mut batch, &mut tally).await?;
-                    bar.set_message(format!("{} accepted, {} known, {} refused", tally.accepted, tally.duplicate, tally.refused));
-                }
-                batch.bytes += line.len();
-                batch.lines.push(number);
-                batch.messages.push(args.message(line, key));
-            }
-            Err(why) => tally.refuse(number, why),
-        }
-    }
-    flush(&mut upstream, args, &mut batch, &mut tally).await?;
-    bar.finish_and_clear();
-    report(target, &tally);
-    Ok(if tally.refused == 0 { Done::All } else { Done::Partly })
+    Ok(bar)
 }
 
-/// The idempotency key of a line; none for an empty line.
-fn read_line(line: &[u8], id_field: &str) -> Result<Option<String>, String> {
-    if line.trim_ascii().is_empty() {
-        return Ok(None);
-    }
-    let value: Value = serde_json::from_slice(line).map_err(|error| format!("not a JSON object: {error}"))?;
-    match value.get(id_field) {
-        Some(Value::String(text)) if !text.is_empty() => Ok(Some(text.clone())),
-        Some(Value::Number(number)) => Ok(Some(number.to_string())),
-        Some(other) => Err(format!("field {id_field:?} is {other}: it must be a text that is not empty, or a number")),
-        None => Err(format!("field {id_field:?} is missing: name the field that identifies a line with --id-field")),
-    }
-}
-
-/// Sends a batch until every line of it has an answer, or patience ends. Lines that were not taken for now are sent again; their keys
-/// make that harmless.
-async fn flush(
-    upstream: &mut UpstreamServiceClient<Channel>,
-    args: &SendArgs,
-    batch: &mut Batch,
-    tally: &mut Tally,
-) -> anyhow::Result<()> {
-    let Batch { mut lines, mut messages, .. } = std::mem::take(batch);
-    let give_up = Instant::now() + Duration::from_millis(args.patience_ms);
-    let mut pause = PAUSE;
-    while !messages.is_empty() {
-        let why = match upstream.send_messages(SendMessagesRequest { messages: messages.clone() }).await {
-            Ok(answer) => {
-                let results = answer.into_inner().results;
-                if results.len() != messages.len() {
-                    bail!("upstream answered {} results for {} messages", results.len(), messages.len());
+/// Reads the file in a thread of its own, which a signal need not wait for. What comes last is an error, if there is one.
+fn read_ahead(file: PathBuf, format: FileFormat, id_field: String, args: SendArgs) -> mpsc::Receiver<anyhow::Result<Batch>> {
+    let (sender, receiver) = mpsc::channel(READ_AHEAD);
+    std::thread::spawn(move || {
+        let read = || {
+            let mut filler = Filler::new(&args);
+            let mut records = Records::open(&file, format, id_field)?;
+            while let Some(record) = records.next()? {
+                if let Some(full) = filler.add(record)
+                    && sender.blocking_send(Ok(full)).is_err()
+                {
+                    return Ok(());
                 }
-                let later = settle(&lines, results, tally);
-                let Some((_, why)) = later.first().cloned() else { return Ok(()) };
-                lines = later.iter().map(|(index, _)| lines[*index]).collect();
-                messages = later.iter().map(|(index, _)| messages[*index].clone()).collect();
-                why
             }
-            Err(status) if is_transient(status.code()) => status.message().to_owned(),
-            Err(status) => return Err(status.into()),
+            // A receiver that is gone wants no more.
+            let _ = filler.rest().map(|rest| sender.blocking_send(Ok(rest)));
+            Ok(())
         };
-        if Instant::now() >= give_up {
-            let line = lines.first().copied().unwrap_or_default();
-            let status = tonic::Status::unavailable(format!(
-                "upstream has not taken line {line} and later ones for {} ms: {why}. Run the same command again: nothing is sent twice",
-                args.patience_ms
-            ));
-            return Err(status.into());
+        if let Err(error) = read() {
+            let _ = sender.blocking_send(Err(error));
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(PAUSE * 10);
-    }
-    Ok(())
-}
-
-/// Counts what was answered; gives back index and reason of what must be sent again.
-fn settle(lines: &[u64], results: Vec<SendResult>, tally: &mut Tally) -> Vec<(usize, String)> {
-    let mut later = Vec::new();
-    for (index, result) in results.into_iter().enumerate() {
-        match result.result {
-            Some(Sent::Accepted(accepted)) if accepted.duplicate => tally.duplicate += 1,
-            Some(Sent::Accepted(_)) => tally.accepted += 1,
-            Some(Sent::Refused(Refused { code, message })) if is_transient(Code::from_i32(code)) => later.push((index, message)),
-            Some(Sent::Refused(refused)) => tally.refuse(lines[index], refused.message),
-            None => later.push((index, "upstream gave no result".to_owned())),
-        }
-    }
-    later
-}
-
-fn report(target: &Target, tally: &Tally) {
-    let refused: Vec<_> = tally.listed.iter().map(|(line, why)| json!({"line": line, "why": why})).collect();
-    let json =
-        json!({"accepted": tally.accepted, "duplicate": tally.duplicate, "refused": tally.refused, "refused_lines": refused});
-    output::print(target.output, &json, || {
-        let sum = format!("{} accepted, {} known before, {} refused", tally.accepted, tally.duplicate, tally.refused);
-        let lines = tally.listed.iter().map(|(line, why)| format!("line {line}: {why}"));
-        std::iter::once(sum).chain(lines).collect::<Vec<_>>().join("\n")
     });
+    receiver
 }
 
-#[cfg(test)]
-mod tests {
-    use super::read_line;
+/// Batches on their way.
+struct Sending {
+    upstream: UpstreamServiceClient<Channel>,
+    patience: Duration,
+    /// Ends the retries of what is under way.
+    stop: CancellationToken,
+    flights: FuturesOrdered<BoxFuture<'static, Delivered>>,
+    /// The keys of all batches under way.
+    keys: HashSet<Arc<str>>,
+    /// What is not under way yet, in the order of the file.
+    waiting: VecDeque<Batch>,
+    tally: Tally,
+    bar: ProgressBar,
+}
 
-    #[test]
-    fn the_key_of_a_line_is_its_id_field() {
-        assert_eq!(read_line(br#"{"order_id":"A-1"}"#, "order_id"), Ok(Some("A-1".into())));
-        assert_eq!(read_line(br#"{"order_id":17}"#, "order_id"), Ok(Some("17".into())));
-        assert_eq!(read_line(b"  \r", "order_id"), Ok(None));
-        for (line, word) in
-            [(&br#"{"order_id":""}"#[..], "not empty"), (b"{\"a\":1}", "missing"), (b"order", "not a JSON object")]
-        {
-            let why = read_line(line, "order_id").expect_err("refused");
-            assert!(why.contains(word), "{why}");
+impl Sending {
+    fn new(upstream: UpstreamServiceClient<Channel>, patience: Duration, tally: Tally, bar: ProgressBar) -> Self {
+        Self {
+            upstream,
+            patience,
+            stop: CancellationToken::new(),
+            flights: FuturesOrdered::new(),
+            keys: HashSet::new(),
+            waiting: VecDeque::new(),
+            tally,
+            bar,
         }
     }
+
+    /// Sends everything. After a failure or a signal nothing more is begun; what is under way is still answered.
+    async fn run(
+        &mut self,
+        first: Batch,
+        mut batches: mpsc::Receiver<anyhow::Result<Batch>>,
+        signals: &mut Signals,
+    ) -> anyhow::Result<()> {
+        self.waiting.push_back(first);
+        let (mut failure, mut stopped_by, mut more) = (None, None, true);
+        loop {
+            if self.stop.is_cancelled() {
+                self.waiting.clear();
+            }
+            self.begin();
+            let may_read = more && self.waiting.is_empty() && !self.stop.is_cancelled();
+            if self.flights.is_empty() && !may_read {
+                break;
+            }
+            tokio::select! {
+                signal = signals.next() => {
+                    if stopped_by.replace(signal).is_some() {
+                        break;
+                    }
+                    self.stop.cancel();
+                }
+                Some(delivered) = self.flights.next(), if !self.flights.is_empty() => {
+                    if let Err(error) = self.answered(delivered) {
+                        failure.get_or_insert(error);
+                        self.stop.cancel();
+                    }
+                }
+                batch = batches.recv(), if may_read => match batch {
+                    Some(Ok(batch)) => self.waiting.push_back(batch),
+                    Some(Err(error)) => {
+                        // Everything in front of it is sound and goes on.
+                        failure.get_or_insert(error);
+                        more = false;
+                    }
+                    None => more = false,
+                },
+            }
+        }
+        match (stopped_by, failure) {
+            (Some(signal), _) => bail!(stopped(signal, self.tally.answered())),
+            (None, Some(failure)) => Err(failure),
+            (None, None) => Ok(()),
+        }
+    }
+
+    /// Sends what waits, as long as there is room and none of its keys is under way.
+    fn begin(&mut self) {
+        while self.flights.len() < IN_FLIGHT
+            && let Some(batch) = self.waiting.pop_front_if(|batch| batch.keys().all(|key| !self.keys.contains(key)))
+        {
+            self.keys.extend(batch.keys().cloned());
+            let flight = deliver(self.upstream.clone(), batch, self.patience, self.stop.clone());
+            self.flights.push_back(Box::pin(flight));
+        }
+    }
+
+    fn answered(&mut self, delivered: Delivered) -> anyhow::Result<()> {
+        let Delivered { batch, failure } = delivered;
+        for key in batch.keys() {
+            self.keys.remove(key);
+        }
+        self.tally.take(&batch)?;
+        self.bar.inc(batch.read_bytes);
+        self.bar.set_message(self.tally.sum());
+        failure.map_or(Ok(()), Err)
+    }
+}
+
+fn stopped(signal: u8, answered: u64) -> Stopped {
+    let words = format!("stopped; {answered} lines were answered. The same command goes on from there: nothing is sent twice");
+    Stopped { signal, words }
 }

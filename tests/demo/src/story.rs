@@ -89,7 +89,7 @@ async fn gather(
     Ok(Outcome {
         orders: u64::from(options.orders),
         accepted: sent["accepted"].as_u64().unwrap_or(0),
-        refused: sent["refused"].as_u64().unwrap_or(0),
+        refused: sent["rejected"].as_u64().unwrap_or(0),
         purged: u64::from(purged),
         effects: stage.system.effects().await?,
         signatures: signatures::read(&stage.system).await?,

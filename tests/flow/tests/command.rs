@@ -10,29 +10,42 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 use tokio::time::timeout;
 
-const SETUP: Setup = Setup { postgres: false, max_batch: 256 };
+pub const SETUP: Setup = Setup { postgres: false, max_batch: 256 };
 
-async fn countersign(flow: &Flow, arguments: &[&str]) -> anyhow::Result<Output> {
+/// The command with the addresses of this test's servers, ready to be run; answers and errors are JSON.
+pub fn command(flow: &Flow, arguments: &[&str]) -> anyhow::Result<Command> {
     let mut command = Command::new(binary("countersign")?);
     command.args(["-o", "json", "--timeout-ms", "5000"]);
     command.args(["--upstream", &flow.system.grpc_url(Which::Upstream), "--callback", &flow.system.grpc_url(Which::Callback)]);
     command.args(arguments).env("COUNTERSIGN_AMQP_URL", flow.ground.amqp_url()).kill_on_drop(true);
-    Ok(timeout(Duration::from_mins(1), command.output()).await??)
+    Ok(command)
 }
 
-/// Runs it, expects this exit code, and reads what it printed.
-async fn expect(flow: &Flow, code: i32, arguments: &[&str]) -> anyhow::Result<Value> {
+async fn countersign(flow: &Flow, arguments: &[&str]) -> anyhow::Result<Output> {
+    Ok(timeout(Duration::from_mins(1), command(flow, arguments)?.output()).await??)
+}
+
+/// Runs it, expects this exit code, and reads what it printed: the answer, or from code 2 on the words of the error.
+pub async fn expect(flow: &Flow, code: i32, arguments: &[&str]) -> anyhow::Result<Value> {
     let output = countersign(flow, arguments).await?;
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     ensure!(output.status.code() == Some(code), "{arguments:?} ended with {}, expected {code}: {out}{err}", output.status);
     if code > 1 {
-        ensure!(!err.trim().is_empty(), "{arguments:?} ended with {code} and said nothing");
-        return Ok(json!(err));
+        return error(code, &err).with_context(|| format!("{arguments:?} said {err}"));
     }
     serde_json::from_str(&out).with_context(|| format!("{arguments:?} printed {out}"))
 }
 
-fn count(answer: &Value, what: &str) -> u64 {
+/// The words of the error that a line of JSON on standard error tells.
+pub fn error(code: i32, said: &str) -> anyhow::Result<Value> {
+    let told: Value = serde_json::from_str(said.trim())?;
+    let name = told["code"].as_str().context("no code")?;
+    ensure!(told["exit"] == code && !name.is_empty() && !name.contains(char::is_lowercase), "{told}");
+    ensure!(told["error"].as_str().is_some_and(|words| !words.is_empty()), "{told}");
+    Ok(told["error"].clone())
+}
+
+pub fn count(answer: &Value, what: &str) -> u64 {
     answer[what].as_u64().unwrap_or(u64::MAX)
 }
 
@@ -74,11 +87,12 @@ async fn a_file_is_sent_line_by_line_and_never_twice() -> anyhow::Result<()> {
     let file = file.display().to_string();
     let send = ["send", "--exchange", "orders", "--type", "order.created", "--file", &file, "--id-field", "order_id"];
     let first = expect(&flow, 1, &send).await?;
-    ensure!((count(&first, "accepted"), count(&first, "duplicate"), count(&first, "refused")) == (1_200, 1, 3), "{first}");
-    let refused: Vec<_> = first["refused_lines"].as_array().context("no lines")?.iter().map(|line| count(line, "line")).collect();
-    ensure!(refused == [1_201, 1_202, 1_204], "{first}");
+    ensure!((count(&first, "accepted"), count(&first, "duplicate"), count(&first, "rejected")) == (1_200, 1, 3), "{first}");
+    let rejected: Vec<_> =
+        first["rejected_lines"].as_array().context("no lines")?.iter().map(|line| count(line, "line")).collect();
+    ensure!(rejected == [1_201, 1_202, 1_204], "{first}");
     let again = expect(&flow, 1, &send).await?;
-    ensure!((count(&again, "accepted"), count(&again, "duplicate"), count(&again, "refused")) == (0, 1_201, 3), "{again}");
+    ensure!((count(&again, "accepted"), count(&again, "duplicate"), count(&again, "rejected")) == (0, 1_201, 3), "{again}");
     flow.effects_reach(1_200).await?;
     ensure!(flow.system.effects().await?.total == 1_200, "a line was sent twice");
     flow.finish().await

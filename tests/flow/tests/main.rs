@@ -5,6 +5,9 @@
 mod callback_killed;
 mod check_redelivered;
 mod command;
+mod command_errors;
+mod command_file;
+mod command_resumed;
 mod downstream_killed;
 mod duplicate_delivery;
 mod embedded_handler;

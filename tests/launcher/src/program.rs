@@ -169,6 +169,14 @@ impl Running {
         self.signal(Signal::TERM)
     }
 
+    /// Sends SIGINT, as Ctrl-C does, and returns at once; see [`Running::wait`].
+    ///
+    /// # Errors
+    /// When the process has ended already.
+    pub fn interrupt(&self) -> anyhow::Result<()> {
+        self.signal(Signal::INT)
+    }
+
     /// Sends SIGSTOP and waits until every thread stands still: the process keeps its connections and answers nothing.
     ///
     /// # Errors
