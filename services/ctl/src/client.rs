@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use countersign_wire::proto::callback_service_client::CallbackServiceClient;
 use countersign_wire::proto::upstream_service_client::UpstreamServiceClient;
 use tonic::transport::{Channel, Endpoint};
@@ -27,7 +27,8 @@ pub async fn callback(target: &Target) -> anyhow::Result<CallbackServiceClient<C
 async fn connect(service: &str, url: &str, option: &str, timeout_ms: u64) -> anyhow::Result<Channel> {
     let timeout = Duration::from_millis(timeout_ms);
     let endpoint = Endpoint::from_shared(url.to_owned())
-        .with_context(|| format!("{option} {url} is not an address such as http://127.0.0.1:7101"))?
+        // Without its source: that is an error of the transport, which would look as if a second try could help.
+        .map_err(|error| anyhow!("{option} {url} is not an address such as http://127.0.0.1:7101: {error}"))?
         .connect_timeout(timeout)
         .timeout(timeout);
     endpoint

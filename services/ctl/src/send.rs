@@ -24,10 +24,12 @@ Examples:
     countersign send --exchange orders --type order.created --file orders.csv --id-field order_id \\
       --ids ids.jsonl --rejected rejected.jsonl
   what another program prints
-    export-orders | countersign send --exchange orders --type order.created --file - --format csv --id-field order_id
+    export-orders | countersign send --exchange orders --type order.created --id-field order_id \\
+      --file - --format csv
 
-A file is sent as often as you like: what upstream has is counted as duplicate and keeps its id. A run that was
-stopped, killed or cut off is continued by the same command. Exit codes: see `countersign --help`.";
+A file may be sent as often as you like: what upstream has is counted as duplicate and keeps its id.
+A run that was stopped, killed or cut off is continued by the same command.
+Exit codes: see countersign --help";
 
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]

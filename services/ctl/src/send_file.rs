@@ -41,7 +41,7 @@ use crate::send_file::tally::Tally;
 use crate::target::Target;
 
 /// Batches under way at a time.
-const IN_FLIGHT: usize = 4;
+const IN_FLIGHT: usize = 2;
 /// Batches read ahead.
 const READ_AHEAD: usize = 1;
 

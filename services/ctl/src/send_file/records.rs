@@ -53,7 +53,7 @@ impl Records {
     /// # Errors
     /// When it cannot be read, or its CSV header cannot be used.
     pub fn open(file: &Path, format: FileFormat, id_field: String) -> anyhow::Result<Self> {
-        let unreadable = || format!("{} cannot be read", file.display());
+        let unreadable = || format!("{} cannot be read", called(file));
         let source: Source = if is_standard_input(file) {
             Box::new(BufReader::with_capacity(BUFFER_BYTES, std::io::stdin()))
         } else {
@@ -63,7 +63,7 @@ impl Records {
         Ok(match format {
             FileFormat::Jsonl => Self::Jsonl(Lines::new(source, id_field)),
             FileFormat::Csv => {
-                let unusable = || format!("{} is no CSV file that can be sent", file.display());
+                let unusable = || format!("{} is no CSV that can be sent", called(file));
                 Self::Csv(Box::new(Rows::new(source, &id_field).with_context(unusable)?))
             }
         })
@@ -78,8 +78,12 @@ impl Records {
             Self::Jsonl(lines) => lines.next(),
             Self::Csv(rows) => rows.next(),
         };
-        next.context("the file cannot be read on")
+        next.context("the rest of the file cannot be read")
     }
+}
+
+fn called(file: &Path) -> String {
+    if is_standard_input(file) { "standard input".to_owned() } else { file.display().to_string() }
 }
 
 pub fn is_standard_input(file: &Path) -> bool {
