@@ -1,5 +1,6 @@
 //! What operators ask callback, over gRPC.
 
+mod outlook;
 mod page;
 mod redrive;
 mod render;
@@ -10,8 +11,8 @@ use countersign_delivery::ports::deliveries::Filter;
 use countersign_delivery::{MessageId, SubscriptionName};
 use countersign_wire::proto::callback_service_server::CallbackService;
 use countersign_wire::proto::{
-    GetDeliveryRequest, GetDeliveryResponse, ListDeliveriesRequest, ListDeliveriesResponse, ResendDeliveryRequest,
-    ResendDeliveryResponse,
+    GetDeliveryRequest, GetDeliveryResponse, GetOutlookRequest, GetOutlookResponse, ListDeliveriesRequest,
+    ListDeliveriesResponse, ResendDeliveryRequest, ResendDeliveryResponse,
 };
 use tonic::{Request, Response, Status};
 
@@ -85,6 +86,11 @@ impl CallbackService for Service {
         let act = self.tasks.spawn("an operator's resend", async move { redrive::redrive(&desk, id, subscription).await });
         let results = act.await.map_err(|_| Status::internal("the resend ended in a panic; look at its delivery"))??;
         Ok(Response::new(ResendDeliveryResponse { results }))
+    }
+
+    async fn get_outlook(&self, request: Request<GetOutlookRequest>) -> Result<Response<GetOutlookResponse>, Status> {
+        self.open()?;
+        Ok(Response::new(outlook::outlook(&self.desk, &request.get_ref().subscriptions).await?))
     }
 }
 
