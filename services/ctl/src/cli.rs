@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use crate::exit::{self, Done};
 use crate::target::Target;
-use crate::{completions, get, list, resend, send, topology};
+use crate::{completions, get, list, resend, send, topology, why};
 
 /// Send messages, see what became of them, have them sent again.
 #[derive(Parser)]
@@ -22,6 +22,8 @@ pub enum Verb {
     Send(Box<send::SendArgs>),
     /// Show one message and its deliveries.
     Get(get::GetArgs),
+    /// Say in plain words what happened to a message and what will happen next.
+    Why(why::WhyArgs),
     /// List deliveries by state.
     List(list::ListArgs),
     /// Have a message sent again, in a new epoch.
@@ -46,6 +48,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Done> {
     match cli.verb {
         Verb::Send(args) => send::run(target, *args).await,
         Verb::Get(args) => get::run(target, args).await,
+        Verb::Why(args) => why::run(target, args).await,
         Verb::List(args) => list::run(target, args).await,
         Verb::Resend(args) => resend::run(target, args).await,
         Verb::Topology(TopologyVerb::Apply(args)) => topology::apply(target, &args).await,

@@ -31,6 +31,8 @@ pub enum Done {
     All,
     /// Some was rejected or differs.
     Partly,
+    /// As far as it goes while a service does not answer; the output says which.
+    Away,
 }
 
 /// The verb was told to stop and did so in good order.
@@ -55,6 +57,7 @@ pub fn code_of(result: anyhow::Result<Done>, format: Format) -> ExitCode {
     match result {
         Ok(Done::All) => ExitCode::SUCCESS,
         Ok(Done::Partly) => ExitCode::from(1),
+        Ok(Done::Away) => ExitCode::from(AWAY),
         Err(error) => {
             let (exit, code) = judge(&error);
             complain(format, &in_words(&error), &code, exit)
@@ -90,7 +93,8 @@ fn asks_for_json(arguments: impl Iterator<Item = OsString>) -> bool {
     words.iter().any(|word| joined.contains(&word.as_str())) || words.windows(2).any(apart)
 }
 
-fn in_words(error: &anyhow::Error) -> String {
+/// The error with its causes, as the command prints it.
+pub fn in_words(error: &anyhow::Error) -> String {
     match error.downcast_ref::<tonic::Status>() {
         Some(status) if status.message().is_empty() => format!("{:?}", status.code()),
         Some(status) => format!("{} ({:?})", status.message(), status.code()),
@@ -111,6 +115,11 @@ fn judge(error: &anyhow::Error) -> (u8, String) {
         by_broker || cause.is::<tonic::transport::Error>()
     });
     if is_away { (AWAY, name_of(Code::Unavailable)) } else { (INPUT, name_of(Code::InvalidArgument)) }
+}
+
+/// Whether trying again later may help.
+pub fn is_away(error: &anyhow::Error) -> bool {
+    judge(error).0 == AWAY
 }
 
 /// `INVALID_ARGUMENT` for `InvalidArgument`.

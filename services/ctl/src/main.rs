@@ -12,6 +12,7 @@ mod send;
 mod send_file;
 mod target;
 mod topology;
+mod why;
 
 use std::process::ExitCode;
 

@@ -100,8 +100,7 @@ mod tests {
         ];
         for (probes, expected) in rows {
             let shown = lane_shown(&lane, &probes);
-            let seen =
-                (shown.latest, shown.latest_stored_at_ms, shown.latest_answered_at_ms, shown.unanswered_since_ms);
+            let seen = (shown.latest, shown.latest_stored_at_ms, shown.latest_answered_at_ms, shown.unanswered_since_ms);
             assert_eq!(seen, expected, "{probes:?}");
         }
     }

@@ -20,6 +20,7 @@ pub(super) fn delivery(key: &DeliveryKey, row: &Delivery, history: &[HistoryLine
         sent_at_ms: row.facts.sent_at.as_millis(),
         live_until_ms: live_until_ms(row),
         history: history.iter().map(line).collect(),
+        retry_delay_ms: retry_delay_ms(row),
     }
 }
 
@@ -37,6 +38,13 @@ fn reason(row: &Delivery) -> String {
 fn live_until_ms(row: &Delivery) -> i64 {
     match row.signed {
         Signed::Processing { .. } | Signed::Retrying { .. } => row.live_until.map_or(0, Timestamp::as_millis),
+        _ => 0,
+    }
+}
+
+const fn retry_delay_ms(row: &Delivery) -> u64 {
+    match row.signed {
+        Signed::Retrying { delay_ms, .. } => delay_ms,
         _ => 0,
     }
 }
