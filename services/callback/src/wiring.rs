@@ -79,7 +79,7 @@ async fn open(config: &Config, shown: &Dependency) -> anyhow::Result<Database> {
                 tracing::warn!(error = with_sources(&error), "MSG DB cannot be opened yet");
                 shown.unready(with_sources(&error));
             }
-            Err(error) => return Err(error).context("MSG DB cannot be opened"),
+            Err(error) => return Err(error).context("MSG DB cannot be used: correct [database], or mend what it says"),
         }
         tokio::time::sleep(PAUSE).await;
     }

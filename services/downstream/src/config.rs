@@ -177,6 +177,7 @@ impl Settings for Config {
     fn validate(&self) -> Vec<String> {
         let mut problems = self.downstream.problems();
         problems.extend(self.broker.problems());
+        problems.extend(self.topology.load().err().map(|error| error.to_string()));
         problems.extend(self.claims("countersign").problems());
         problems.extend(self.policy.problems());
         if self.redis.response_timeout_ms.saturating_mul(2) > self.downstream.lease_ms {

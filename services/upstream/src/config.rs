@@ -53,6 +53,7 @@ impl Settings for Config {
     fn validate(&self) -> Vec<String> {
         let mut problems = self.database.problems();
         problems.extend(self.broker.problems());
+        problems.extend(self.topology.load().err().map(|error| error.to_string()));
         problems.extend(self.upstream.problems());
         problems
     }

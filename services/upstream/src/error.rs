@@ -10,7 +10,7 @@ pub enum Error {
     #[error(transparent)]
     Topology(#[from] TopologySourceError),
     /// The database cannot be opened or prepared.
-    #[error("the database of upstream")]
+    #[error("the database of upstream cannot be used: correct [database], or mend what it says")]
     Store(#[from] countersign_store::Error),
     /// The broker's configuration cannot be used.
     #[error("the broker of upstream")]

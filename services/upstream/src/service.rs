@@ -1,10 +1,12 @@
 //! The wiring: the only file that names the real database and the real broker.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use countersign_boot::{Context, GrpcServices};
+use countersign_boot::{Context, Dependency, GrpcServices};
 use countersign_broker::Broker;
 use countersign_store::Database;
+use countersign_telemetry::with_sources;
 use countersign_wire::proto;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -15,6 +17,9 @@ use crate::error::Error;
 use crate::keeper::Vitals;
 use crate::upstream::Upstream;
 use crate::{grpc, http, topology};
+
+/// Between two tries to open a database that is away.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// An upstream that is configured and not started.
 #[derive(Clone, Debug)]
@@ -35,12 +40,13 @@ impl Service {
     /// [`Service::run`]'s API too: see [`Service::serve`].
     ///
     /// # Errors
-    /// [`Error`]: the topology file, the database or the broker's configuration cannot be used. A broker that is away is no error.
+    /// [`Error`]: the topology file, the database or the broker's configuration cannot be used. A database that is away is waited for, and
+    /// readiness says so; a broker that is away is not even waited for.
     pub async fn start(self, context: &Context) -> Result<Upstream, Error> {
         let Config { topology: source, database, broker: broker_config, upstream: section, .. } = self.config;
         let topology = source.load()?;
-        let database = Database::connect(database).await?;
-        database.migrate_messages().await?;
+        let shown = context.health.dependency("database");
+        let database = open(&database, &shown).await?;
 
         let (finished, tracker) = (CancellationToken::new(), TaskTracker::new());
         let broker = Broker::connect(broker_config.clone(), section.name.as_str(), &tracker, finished.clone())?;
@@ -54,7 +60,7 @@ impl Service {
 
         let state = broker.state();
         let vitals = Vitals {
-            database: context.health.dependency("database"),
+            database: shown,
             broker: context.health.dependency("broker"),
             broker_state: Box::new({
                 let state = state.clone();
@@ -98,6 +104,25 @@ impl Service {
     pub async fn run(self, context: Context) -> anyhow::Result<()> {
         self.serve(&context).await?;
         Ok(())
+    }
+}
+
+/// Opens the database and brings its tables up to date; waits while it is away.
+async fn open(config: &countersign_store::Config, shown: &Dependency) -> Result<Database, countersign_store::Error> {
+    loop {
+        let opened = async {
+            let database = Database::connect(config).await?;
+            database.migrate_messages().await?;
+            Ok::<_, countersign_store::Error>(database)
+        };
+        match opened.await {
+            Err(error) if error.is_transient() => {
+                tracing::warn!(error = with_sources(&error), "the database cannot be opened yet");
+                shown.unready(with_sources(&error));
+            }
+            outcome => return outcome,
+        }
+        tokio::time::sleep(PAUSE).await;
     }
 }
 

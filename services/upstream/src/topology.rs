@@ -35,7 +35,7 @@ impl Watch {
                     continue;
                 }
                 Ok(differences) => {
-                    let words = format!("it differs: {}; run `countersign topology apply`", differences.join("; "));
+                    let words = format!("it differs: {}", differences.join("; "));
                     self.dependency.unready(words);
                 }
                 // A broker that is away stops no send; before it was seen, readiness waits for it a while.

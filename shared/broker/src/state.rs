@@ -58,7 +58,7 @@ pub enum DownReason {
         detail: String,
     },
     /// User or password is wrong.
-    #[error("user {user} was refused: wrong name or password")]
+    #[error("user {user} was refused: correct name and password in broker.url")]
     WrongPassword {
         /// Who tried.
         user: String,
@@ -78,7 +78,9 @@ pub enum DownReason {
         vhost: String,
     },
     /// The broker lacks at-least-once dead-lettering.
-    #[error("RabbitMQ {version} is too old: 3.10 is the first with at-least-once dead-lettering, which the delayed checks need")]
+    #[error(
+        "RabbitMQ {version} is too old: use 3.10 or later, the first with at-least-once dead-lettering, which the delayed checks need"
+    )]
     TooOld {
         /// What it says it is.
         version: String,

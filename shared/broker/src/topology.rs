@@ -140,6 +140,6 @@ fn keep(refused: &mut Vec<String>, what: &str, answer: Answer) {
     match answer {
         Answer::Done => {}
         Answer::Missing => refused.push(format!("{what} refers to something that does not exist")),
-        Answer::Refused(words) => refused.push(format!("{what} is not as it should be: {words}")),
+        Answer::Refused(words) => refused.push(format!("{what} is not as the topology file says, and nothing is changed by itself: delete it when it is empty, or correct the file; the broker says: {words}")),
     }
 }

@@ -16,7 +16,9 @@ pub enum Error {
     #[error("the SQLite database {0} is in use by another process: stop that one, or use PostgreSQL for more than one replica")]
     InUse(PathBuf),
     /// The lock file beside a SQLite database could not be opened.
-    #[error("the lock file {0} could not be opened")]
+    #[error(
+        "the lock file {0} of the SQLite database cannot be made: its directory must be there, and this user must be able to write in it"
+    )]
     LockFile(PathBuf, #[source] std::io::Error),
     /// The database could not be reached, or refused.
     #[error(transparent)]

@@ -21,7 +21,8 @@ pub fn command(flow: &Flow, arguments: &[&str]) -> anyhow::Result<Command> {
     Ok(command)
 }
 
-async fn countersign(flow: &Flow, arguments: &[&str]) -> anyhow::Result<Output> {
+/// Runs the command against the services of `flow`.
+pub async fn countersign(flow: &Flow, arguments: &[&str]) -> anyhow::Result<Output> {
     Ok(timeout(Duration::from_mins(1), command(flow, arguments)?.output()).await??)
 }
 

@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests have no launch frame; the ban is for the product")]
 
+mod bad_input;
 mod callback_killed;
 mod check_redelivered;
 mod command;
@@ -23,3 +24,4 @@ mod readme;
 mod shipped_files;
 mod traces;
 mod upstream_killed;
+mod why;
