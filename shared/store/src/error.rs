@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use countersign_delivery::ports::PortError;
 use sea_orm::sqlx;
-use sea_orm::{DbErr, RuntimeErr};
+use sea_orm::{ConnAcquireErr, DbErr, RuntimeErr};
 
 /// Why a database could not be opened, migrated or reached.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +37,10 @@ impl Error {
     }
 }
 
+/// What a pool means when it says that its time was over.
+const NO_CONNECTION: &str =
+    "no connection within database.connect_timeout_ms: the database is away, or all of database.max_connections are busy";
+
 /// What is lost when a statement fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -59,6 +63,9 @@ enum Fault {
 
 /// Sorts an error of `what` (a few words for the message, such as "inserting messages").
 pub(crate) fn sort(what: &'static str, phase: Phase, error: DbErr) -> PortError {
+    if is_pool_timeout(&error) {
+        return PortError::Unavailable(what, NO_CONNECTION.into());
+    }
     match (fault(&error), phase) {
         (Fault::Gone, Phase::Commit) => PortError::OutcomeUnknown(what, error.into()),
         (Fault::Busy | Fault::Gone, _) => PortError::Unavailable(what, error.into()),
@@ -84,6 +91,17 @@ fn fault(error: &DbErr) -> Fault {
         DbErr::ConnectionAcquire(_) | DbErr::Conn(_) => Fault::Busy,
         DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error)) => driver_fault(error),
         _ => Fault::Wrong,
+    }
+}
+
+/// Nothing was sent: the pool could not hand a connection over.
+fn is_pool_timeout(error: &DbErr) -> bool {
+    match error {
+        DbErr::ConnectionAcquire(ConnAcquireErr::Timeout) => true,
+        DbErr::Conn(RuntimeErr::SqlxError(error))
+        | DbErr::Exec(RuntimeErr::SqlxError(error))
+        | DbErr::Query(RuntimeErr::SqlxError(error)) => matches!(**error, sqlx::Error::PoolTimedOut),
+        _ => false,
     }
 }
 
@@ -157,6 +175,16 @@ mod tests {
         assert_eq!(sqlite_fault(517), Fault::Busy, "SQLITE_BUSY_SNAPSHOT");
         assert_eq!(sqlite_fault(1034), Fault::Gone, "SQLITE_IOERR_FSYNC");
         assert_eq!(sqlite_fault(2067), Fault::Wrong, "SQLITE_CONSTRAINT_UNIQUE");
+    }
+
+    #[test]
+    fn a_pool_whose_time_was_over_says_what_that_means() {
+        let over = DbErr::Query(RuntimeErr::SqlxError(sqlx::Error::PoolTimedOut.into()));
+        for error in [over, DbErr::ConnectionAcquire(ConnAcquireErr::Timeout)] {
+            let sorted = sort("a test", Phase::Commit, error);
+            let PortError::Unavailable(_, why) = sorted else { panic!("nothing was sent: {sorted:?}") };
+            assert!(why.to_string().contains("max_connections"), "{why}");
+        }
     }
 
     #[test]

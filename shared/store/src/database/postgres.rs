@@ -1,9 +1,12 @@
 //! PostgreSQL: a pool whose every session is set up the way the protocol needs it.
 
+use std::str::FromStr as _;
 use std::time::Duration;
 
-use sea_orm::sqlx::{self, Executor};
-use sea_orm::{ConnectOptions, DbBackend};
+use countersign_delivery::ports::PortError;
+use sea_orm::sqlx::postgres::PgConnectOptions;
+use sea_orm::sqlx::{self, ConnectOptions as _, Connection as _, Executor};
+use sea_orm::{ConnectOptions, DbBackend, DbErr, RuntimeErr};
 
 use crate::config::Config;
 use crate::error::{Error, Phase, sort};
@@ -16,10 +19,14 @@ const TRUSTED_IDLE: Duration = Duration::from_secs(5);
 /// holds the lock that its successor's fence waits for; the server then ends that session, which rolls it back.
 const IDLE_TRANSACTION_FACTOR: u64 = 2;
 
+/// Who is spoken of in errors.
+const SERVER: &str = "PostgreSQL";
+
 /// Opens the pool, and one connection to see that it can be opened.
 pub(super) async fn open(url: &str, config: &Config) -> Result<Sql, Error> {
     // sea-orm knows only the shorter name of the scheme.
     let url = url.replacen("postgresql://", "postgres://", 1);
+    knock(&url, Duration::from_millis(config.connect_timeout_ms)).await?;
     let session = session(config);
     let mut options = ConnectOptions::new(url);
     options
@@ -37,9 +44,28 @@ pub(super) async fn open(url: &str, config: &Config) -> Result<Sql, Error> {
             })
         });
     let connection = sea_orm::Database::connect(options).await;
-    let pool = connection.map_err(|error| Error::Database(sort("connecting to PostgreSQL", Phase::Open, error)))?;
+    let pool = connection.map_err(|error| Error::Database(sort(SERVER, Phase::Open, error)))?;
     let patience = Duration::from_millis(config.connect_timeout_ms + config.statement_timeout_ms);
     Ok(Sql { write: pool.clone(), read: pool, backend: DbBackend::Postgres, patience })
+}
+
+/// Connects once without a pool, which would only say that its time was over, and not why.
+async fn knock(url: &str, limit: Duration) -> Result<(), Error> {
+    let options = PgConnectOptions::from_str(url).map_err(|error| Error::Url(error.to_string()))?;
+    let unavailable = |why: String| {
+        let place = format!("{}:{}", options.get_host(), options.get_port());
+        Error::Database(PortError::Unavailable(SERVER, format!("nothing answers at {place}: {why}").into()))
+    };
+    match tokio::time::timeout(limit, options.connect()).await {
+        // It was only asked whether it is there.
+        Ok(Ok(connection)) => drop(connection.close().await),
+        Ok(Err(sqlx::Error::Io(error))) => return Err(unavailable(error.to_string())),
+        Ok(Err(error)) => {
+            return Err(Error::Database(sort(SERVER, Phase::Open, DbErr::Conn(RuntimeErr::SqlxError(error.into())))));
+        }
+        Err(_) => return Err(unavailable(format!("no answer within {} ms", limit.as_millis()))),
+    }
+    Ok(())
 }
 
 /// Every statement here goes by key, for a batch of keys. Over a small table the planner prefers to read all of it, and keeps such

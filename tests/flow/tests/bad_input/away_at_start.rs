@@ -30,7 +30,7 @@ async fn the_broker_comes_later() -> anyhow::Result<()> {
     broker.stop().await?;
     let mut flow = flow("away_broker", Own { amqp: Some(broker.amqp_url("/")), ..Own::default() }).await?;
     spawn_all(&mut flow)?;
-    unready(&flow, &Which::ALL, "broker", &["cannot reach 127.0.0.1", "refused"]).await?;
+    unready(&flow, &Which::ALL, "broker", &["cannot reach amqp://127.0.0.1", "refused"]).await?;
     broker.start_again().await?;
     healed(flow).await
 }
@@ -55,7 +55,13 @@ async fn the_database_comes_later() -> anyhow::Result<()> {
     postgres.stop().await?;
     let mut flow = flow("away_database", Own { databases: Some(databases), ..Own::default() }).await?;
     spawn_all(&mut flow)?;
-    unready(&flow, &[Which::Upstream, Which::Callback], "database", &["connecting to PostgreSQL", "refused"]).await?;
+    unready(
+        &flow,
+        &[Which::Upstream, Which::Callback],
+        "database",
+        &["PostgreSQL is not available", "nothing answers at 127.0.0.1", "refused"],
+    )
+    .await?;
     postgres.start_again().await?;
     healed(flow).await
 }

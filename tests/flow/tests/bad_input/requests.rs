@@ -64,7 +64,7 @@ async fn what_cannot_be_accepted_is_answered_by_code_and_words_and_leaves_nothin
     refused(answer, Code::InvalidArgument, &["501", "500"])?;
     let large = (0..5).map(|number| NewMessage { body: vec![b'x'; MIB].into(), ..order(number) }).collect();
     let answer = upstream.send_messages(SendMessagesRequest { messages: large }).await;
-    refused(answer, Code::InvalidArgument, &["5242", "4194304"])?;
+    refused(answer, Code::InvalidArgument, &["the batch has 52", "4194304", "split it"])?;
     refused(upstream.send_messages(SendMessagesRequest { messages: vec![] }).await, Code::InvalidArgument, &["0", "500"])?;
     ensure!(upstream.get_message(by_key("order-1")).await.is_err_and(|status| status.code() == Code::NotFound), "it was stored");
     // The key that only wrong messages have carried is free for the right one.

@@ -165,7 +165,7 @@ async fn a_wrong_database_password_is_refused_and_not_told() -> anyhow::Result<(
     // The server reads the rules again: a password for this one user, trust for the administrator.
     for statement in [
         "CREATE ROLE shop LOGIN PASSWORD 'right'",
-        "CREATE TEMPORARY TABLE rules (line text)",
+        "CREATE TABLE rules (line text)",
         "INSERT INTO rules VALUES ('host all shop 127.0.0.1/32 scram-sha-256'), ('host all all 127.0.0.1/32 trust')",
         "DO $$ BEGIN EXECUTE format('COPY rules TO %L', current_setting('hba_file')); END $$",
         "SELECT pg_reload_conf()",
