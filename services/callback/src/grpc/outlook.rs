@@ -1,7 +1,7 @@
 //! What callback judges by, so that others can say what comes next. Reads only.
 
-use countersign_delivery::SubscriptionName;
 use countersign_delivery::probe::{Lane, Probe};
+use countersign_delivery::{SubscriptionName, Timestamp};
 use countersign_wire::proto;
 use tonic::Status;
 
@@ -11,13 +11,13 @@ use crate::desk::Desk;
 /// Subscriptions in one question at most.
 const SUBSCRIPTIONS_MAX: usize = 1_000;
 
-/// Callback's figures and clock, and how the probes of `names` stand, in order.
-pub(super) async fn outlook(desk: &Desk, names: &[String]) -> Result<proto::GetOutlookResponse, Status> {
-    if names.len() > SUBSCRIPTIONS_MAX {
-        let words = format!("subscriptions: {} were named, at most {SUBSCRIPTIONS_MAX} are answered", names.len());
+/// Callback's figures and clock, and how the probes of the subscriptions `asked` for stand, in order.
+pub(super) async fn outlook(desk: &Desk, asked: &[String]) -> Result<proto::GetOutlookResponse, Status> {
+    if asked.len() > SUBSCRIPTIONS_MAX {
+        let words = format!("subscriptions: {} were named, at most {SUBSCRIPTIONS_MAX} are answered", asked.len());
         return Err(Status::invalid_argument(words));
     }
-    let named = names.iter().map(|name| SubscriptionName::new(name));
+    let named = asked.iter().map(|name| SubscriptionName::new(name));
     let named: Vec<SubscriptionName> =
         named.collect::<Result<_, _>>().map_err(|error| Status::invalid_argument(format!("subscriptions: {error}")))?;
     let lanes: Vec<Lane> = named.iter().flat_map(|name| lanes_of(desk, name)).collect();
@@ -45,7 +45,7 @@ fn lane_shown(lane: &Lane, probes: &[Probe]) -> proto::ProbeLane {
         retry_delay_ms: lane.retry_delay_ms.unwrap_or(0),
         latest: latest.map_or(0, |probe| probe.number),
         latest_stored_at_ms: latest.map_or(0, |probe| probe.stored_at.as_millis()),
-        latest_answered_at_ms: latest.and_then(|probe| probe.answered_at).map_or(0, |at| at.as_millis()),
+        latest_answered_at_ms: latest.and_then(|probe| probe.answered_at).map_or(0, Timestamp::as_millis),
         unanswered_since_ms: silent.map_or(0, |probe| probe.stored_at.as_millis()),
     }
 }
@@ -82,7 +82,6 @@ fn figures(desk: &Desk) -> proto::JudgingFigures {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use countersign_delivery::Timestamp;
 
     fn probe(number: u64, answered_at: Option<i64>) -> Probe {
         let stored_at = Timestamp::from_millis(i64::try_from(number).unwrap() * 1_000);

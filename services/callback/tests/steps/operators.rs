@@ -8,7 +8,8 @@ use countersign_delivery::state::Command;
 use countersign_testkit::build::{a_check, a_message, a_message_with, a_receipt, a_receipt_of, subscription};
 use countersign_wire::proto::callback_service_server::CallbackService as _;
 use countersign_wire::proto::{
-    GetDeliveryRequest, ListDeliveriesRequest, ListDeliveriesResponse, ResendDeliveryRequest, ResendDeliveryResult,
+    GetDeliveryRequest, GetOutlookRequest, GetOutlookResponse, ListDeliveriesRequest, ListDeliveriesResponse,
+    ResendDeliveryRequest, ResendDeliveryResult,
 };
 use tonic::{Code, Request, Status};
 
@@ -121,6 +122,40 @@ async fn a_delivery_is_shown_with_its_history() {
     assert_eq!(service(&rig).get_delivery(Request::new(unknown)).await.unwrap_err().code(), Code::NotFound);
     let nonsense = GetDeliveryRequest { message_id: "7".into() };
     assert_eq!(service(&rig).get_delivery(Request::new(nonsense)).await.unwrap_err().code(), Code::InvalidArgument);
+}
+
+async fn outlook(rig: &Rig, names: &[&str]) -> Result<GetOutlookResponse, Status> {
+    let subscriptions = names.iter().map(|name| (*name).to_owned()).collect();
+    Ok(service(rig).get_outlook(Request::new(GetOutlookRequest { subscriptions })).await?.into_inner())
+}
+
+#[tokio::test]
+async fn the_outlook_tells_figures_clock_and_how_probes_stand() {
+    let rig = Rig::new();
+    rig.look(&a_check()).await;
+    let sent_at_ms = rig.desk.deliveries.now().await.unwrap().as_millis();
+    rig.clock.advance(5_000);
+    let told = outlook(&rig, &["inventory", "elsewhere"]).await.unwrap();
+    assert_eq!(told.now_ms, sent_at_ms + 5_000);
+    let figures = told.figures.unwrap();
+    assert_eq!((figures.max_resends, figures.check_delay_ms, figures.recheck_delays_ms), (3, 2_000, vec![1_000, 5_000]));
+    let [inventory, elsewhere] = &told.subscriptions[..] else { panic!("{:?}", told.subscriptions) };
+    assert!(inventory.known && inventory.probes && !elsewhere.known && elsewhere.lanes.is_empty());
+    assert_eq!(inventory.lanes.iter().map(|lane| lane.retry_delay_ms).collect::<Vec<_>>(), [0, 100, 1_000]);
+    assert_eq!((inventory.lanes[0].latest, inventory.lanes[0].unanswered_since_ms), (1, sent_at_ms));
+    rig.answer_probe(1).await;
+    let told = outlook(&rig, &["inventory"]).await.unwrap();
+    let lane = &told.subscriptions[0].lanes[0];
+    assert_eq!((lane.unanswered_since_ms, lane.latest_answered_at_ms), (0, sent_at_ms + 5_000));
+}
+
+#[tokio::test]
+async fn an_outlook_of_what_cannot_be_a_subscription_is_refused() {
+    let rig = Rig::new();
+    assert_eq!(outlook(&rig, &["no spaces allowed"]).await.unwrap_err().code(), Code::InvalidArgument);
+    assert_eq!(outlook(&rig, &["a"; 1_001]).await.unwrap_err().code(), Code::InvalidArgument);
+    rig.deliveries.go_down();
+    assert_eq!(outlook(&rig, &["inventory"]).await.unwrap_err().code(), Code::Unavailable);
 }
 
 #[tokio::test]

@@ -42,8 +42,8 @@ fn of_upstream_away(story: &mut Story) {
 
 fn of_subscriptions(known: &Known, committed: bool, story: &mut Story) {
     let subscriptions = known.subscriptions();
-    let is_done = |name: &&str| known.delivery(name).is_some_and(|delivery| delivery.state == "done");
-    if known.message.got().is_some() && !subscriptions.is_empty() && subscriptions.iter().all(|name| is_done(&name)) {
+    let is_done = |name: &str| known.delivery(name).is_some_and(|delivery| delivery.state == "done");
+    if known.message.got().is_some() && !subscriptions.is_empty() && subscriptions.iter().all(|name| is_done(name)) {
         let what = "it is done everywhere: nothing more will happen".to_owned();
         story.next.push(Next { subscription: None, what, when_ms: None });
         return;

@@ -15,8 +15,6 @@ use super::private::{Own, flow, ready, unready};
 const PACE: Duration = Duration::from_millis(25);
 /// Effects before the fault: messages flow.
 const FLOWING: u64 = 5;
-/// The words of readiness do not matter as much as that there are some.
-const ANY: &[&str] = &[];
 
 /// Sends one order after the other until told to stop; each is repeated under its key until it is accepted, as a caller does.
 async fn send_until(flow: &Flow, over: &AtomicBool) -> anyhow::Result<Vec<String>> {
@@ -86,7 +84,7 @@ async fn redis_goes_and_comes_back() -> anyhow::Result<()> {
     let flow = flow("gone_redis", Own { redis: Some(redis.url()), ..Own::default() }).await?;
     through(flow, async |flow| {
         redis.kill9();
-        unready(flow, &[Which::Downstream], "redis", ANY).await?;
+        unready(flow, &[Which::Downstream], "redis", &["redis is not available", "refused"]).await?;
         redis.start_again().await
     })
     .await
@@ -100,7 +98,8 @@ async fn the_database_goes_and_comes_back() -> anyhow::Result<()> {
     let flow = flow("gone_database", Own { databases: Some(databases), ..Own::default() }).await?;
     through(flow, async |flow| {
         postgres.kill9();
-        unready(flow, &[Which::Upstream, Which::Callback], "database", ANY).await?;
+        unready(flow, &[Which::Upstream], "database", &["the database is away"]).await?;
+        unready(flow, &[Which::Callback], "database", &["no answer within 2000 ms"]).await?;
         postgres.start_again().await
     })
     .await

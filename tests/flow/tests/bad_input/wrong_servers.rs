@@ -94,11 +94,10 @@ const TOPOLOGY: &str = "version = 1\n[[exchange]]\nname = \"orders\"\nkind = \"t
 fn with_topology(ground: &Ground, which: Which, apply: bool) -> anyhow::Result<String> {
     let file = ground.path("topology.toml");
     std::fs::write(&file, TOPOLOGY)?;
-    let mut sections = format!("{}[topology]\nfile = {file:?}\napply = {apply}\n", broker(&ground.amqp_url()));
-    if which == Which::Downstream {
-        sections.push_str(&format!("[redis]\nurl = {:?}\n", ground.redis_url()));
-    }
-    Ok(sections)
+    let file = file.display().to_string();
+    let redis = format!("[redis]\nurl = {:?}\n", ground.redis_url());
+    let redis = if which == Which::Downstream { redis } else { String::new() };
+    Ok(format!("{}{redis}[topology]\nfile = {file:?}\napply = {apply}\n", broker(&ground.amqp_url())))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
