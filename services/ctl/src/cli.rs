@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use crate::exit::{self, Done};
 use crate::target::Target;
-use crate::{completions, get, list, resend, send, topology, why};
+use crate::{completions, doctor, get, list, resend, send, topology, why};
 
 /// Send messages, see what became of them, have them sent again.
 #[derive(Parser)]
@@ -31,6 +31,8 @@ pub enum Verb {
     /// Declare or check exchanges, queues and bindings.
     #[command(subcommand)]
     Topology(TopologyVerb),
+    /// Find out what is wrong with an installation, and what to do; exit code 1 when something is.
+    Doctor(doctor::DoctorArgs),
     /// Print a script that completes verbs and options in a shell.
     Completions(completions::CompletionsArgs),
 }
@@ -53,6 +55,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Done> {
         Verb::Resend(args) => resend::run(target, args).await,
         Verb::Topology(TopologyVerb::Apply(args)) => topology::apply(target, &args).await,
         Verb::Topology(TopologyVerb::Verify(args)) => topology::verify(target, &args).await,
+        Verb::Doctor(args) => doctor::run(target, &args).await,
         Verb::Completions(args) => Ok(completions::run(&args)),
     }
 }

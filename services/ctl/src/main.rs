@@ -3,6 +3,7 @@
 mod cli;
 mod client;
 mod completions;
+mod doctor;
 mod exit;
 mod get;
 mod list;

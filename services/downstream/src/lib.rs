@@ -44,7 +44,6 @@ mod desk;
 mod error;
 mod gate;
 pub mod handler;
-pub mod horizon;
 mod http;
 mod receive;
 mod service;

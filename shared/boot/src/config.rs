@@ -60,13 +60,11 @@ pub struct Frame<'a> {
 /// [`Error::Config`] with every problem found: an unreadable file, an unknown key with the closest known ones, a value of
 /// the wrong type, and what validation says.
 pub fn load<S: Settings>(file: Option<&Path>, environment: impl IntoIterator<Item = (String, String)>) -> Result<S, Error> {
-    let one = |problem: String| Error::Config(vec![problem]);
     let defaults = tree(&S::default()).map_err(Error::Config)?;
     let mut figment = Figment::from(Serialized::defaults(Value::from(defaults.clone())));
     let mut given = Figment::new();
     if let Some(file) = file {
-        let text = std::fs::read_to_string(file).map_err(|e| one(format!("{} cannot be read: {e}", file.display())))?;
-        let toml = Named { name: file.display().to_string(), dict: parse(file, &text).map_err(one)? };
+        let toml = read(file)?;
         figment = figment.merge(&toml);
         given = given.merge(&toml);
     }
@@ -84,6 +82,30 @@ pub fn load<S: Settings>(file: Option<&Path>, environment: impl IntoIterator<Ite
     if problems.is_empty() { Ok(settings) } else { Err(Error::Config(problems)) }
 }
 
+/// Loads those sections of a service's configuration that `S` has, for a tool that looks at services from outside: as [`load`], but
+/// what `S` does not know is passed over, and nothing is validated.
+///
+/// # Errors
+/// [`Error::Config`]: an unreadable file, or a value of the wrong type.
+pub fn load_part<S: Serialize + DeserializeOwned + Default>(
+    file: Option<&Path>,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> Result<S, Error> {
+    let defaults = tree(&S::default()).map_err(Error::Config)?;
+    let mut figment = Figment::from(Serialized::defaults(Value::from(defaults.clone())));
+    if let Some(file) = file {
+        figment = figment.merge(&read(file)?);
+    }
+    let variables = environment::tree(environment, &defaults).map_err(Error::Config)?;
+    figment.merge(&Named { name: "the environment".to_owned(), dict: variables }).extract().map_err(|e| Error::Config(explain(e)))
+}
+
+/// The variables of this process that may be configuration: what [`load_part`] takes.
+#[must_use]
+pub fn variables() -> Vec<(String, String)> {
+    process_environment().variables
+}
+
 /// The configuration as TOML with secrets hidden.
 #[must_use]
 pub fn show<S: Settings>(settings: &S) -> String {
@@ -98,6 +120,12 @@ pub fn show<S: Settings>(settings: &S) -> String {
 fn tree<S: Serialize>(settings: &S) -> Result<Dict, Vec<String>> {
     let value = secret::in_full(|| Value::serialize(settings).map_err(explain))?;
     Ok(value.into_dict().unwrap_or_default())
+}
+
+fn read(file: &Path) -> Result<Named, Error> {
+    let one = |problem: String| Error::Config(vec![problem]);
+    let text = std::fs::read_to_string(file).map_err(|e| one(format!("{} cannot be read: {e}", file.display())))?;
+    Ok(Named { name: file.display().to_string(), dict: parse(file, &text).map_err(one)? })
 }
 
 fn parse(file: &Path, text: &str) -> Result<Dict, String> {

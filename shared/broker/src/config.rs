@@ -31,6 +31,19 @@ pub struct Config {
     pub reconnect_max_ms: u64,
 }
 
+/// Who logs in where.
+#[derive(Clone, Debug)]
+pub struct Login {
+    /// Name or address, without the port.
+    pub host: String,
+    /// The user.
+    pub user: String,
+    /// Its password.
+    pub password: Secret,
+    /// The virtual host, not escaped.
+    pub vhost: String,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -84,8 +97,17 @@ impl Config {
         Some(uri)
     }
 
+    /// The parts of the address; none when it cannot be read.
+    #[must_use]
+    pub fn login(&self) -> Option<Login> {
+        let uri = self.parsed()?;
+        let user = uri.authority.userinfo;
+        Some(Login { host: uri.authority.host, user: user.username, password: user.password.into(), vhost: uri.vhost })
+    }
+
     /// Host, port and virtual host: what may be shown.
-    pub(crate) fn place(&self) -> String {
+    #[must_use]
+    pub fn place(&self) -> String {
         self.parsed().map_or_else(
             || "an unreadable address".into(),
             |uri| format!("{}://{}:{} vhost {:?}", uri.scheme, uri.authority.host, uri.authority.port, uri.vhost),
@@ -117,6 +139,14 @@ mod tests {
         assert!(!shown.contains("hush") && shown.contains("mq.example"), "{shown}");
         let broken = Config { url: "amqp//me:hush@mq".into(), ..Config::default() };
         assert!(!format!("{broken:?} {:?}", broken.problems()).contains("hush"));
+    }
+
+    #[test]
+    fn an_address_has_parts() {
+        let login = Config { url: "amqp://me:hush@mq.example:1/a%20b".into(), ..Config::default() }.login().unwrap();
+        assert_eq!((login.host.as_str(), login.user.as_str(), login.vhost.as_str()), ("mq.example", "me", "a b"));
+        assert_eq!(login.password.expose(), "hush");
+        assert!(!format!("{login:?}").contains("hush"));
     }
 
     #[test]

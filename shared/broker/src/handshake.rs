@@ -21,9 +21,11 @@ const OLDEST: (u32, u32) = (3, 10);
 
 /// Product and version.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Server {
-    pub(crate) product: String,
-    pub(crate) version: String,
+pub struct Server {
+    /// Such as `RabbitMQ`.
+    pub product: String,
+    /// Such as `3.10.8`.
+    pub version: String,
 }
 
 impl Server {

@@ -2,7 +2,7 @@
 //!
 //! In the order of the story: [`Config`] says where the broker is. [`Broker::connect`] starts supervised connections (one for publishing,
 //! one for consuming, so that a blocked publisher never holds up acks) and never fails because the broker is away; [`Broker::state`] says
-//! in clear words how it stands. [`topology`] declares and verifies queues. A [`Broker`] is the port `Publisher` (every publication
+//! in clear words how it stands. [`topology`] declares and verifies queues, [`checkup`] asks what an operator wants to know. A [`Broker`] is the port `Publisher` (every publication
 //! answered, in order, within the deadline) and the port `Consumers`.
 //!
 //! **Invariants:** a channel is published to by one task only. A confirm is judged only when it is certain that the message's return, if
@@ -10,6 +10,7 @@
 //! by another delivery's multiple-ack unless it was in the same call.
 
 mod broker;
+pub mod checkup;
 mod config;
 mod consumer;
 mod convert;
@@ -17,10 +18,11 @@ mod error;
 mod handshake;
 mod link;
 mod publisher;
+mod session;
 mod state;
 pub mod topology;
 
 pub use broker::Broker;
-pub use config::Config;
+pub use config::{Config, Login};
 pub use error::Error;
 pub use state::{DownReason, State};

@@ -4,16 +4,19 @@
 //! **Invariant:** nothing is ever deleted or changed; what differs is reported in words.
 
 mod plan;
-mod session;
+
+use std::fmt;
 
 use countersign_delivery::Topology;
+use countersign_delivery::routing::ExchangeKind;
+use countersign_delivery::topology::Exchange;
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
-use lapin::types::FieldTable;
+use lapin::types::{AMQPValue, FieldTable, LongString};
 
 use crate::config::Config;
 use crate::error::Error;
-use plan::{ExchangePlan, Plan, QueuePlan};
-use session::{Answer, Session};
+use crate::session::{Answer, Session};
+pub use plan::{Argument, BindingPlan, Plan, QueuePlan};
 
 /// How many of each were declared, or found to be there already.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,11 +46,12 @@ pub async fn apply(config: &Config, topology: &Topology) -> Result<Applied, Erro
     }
     for binding in &plan.bindings {
         let what = format!("binding of {} to {} by {:?}", binding.queue, binding.exchange, binding.routing_key);
+        let arguments = table(binding.arguments.iter().map(|(name, value)| (name.as_str(), text(value))));
         let answer = session
             .ask(|channel| async move {
                 let (queue, exchange, key) =
                     (binding.queue.as_str().into(), binding.exchange.as_str().into(), binding.routing_key.as_str().into());
-                channel.queue_bind(queue, exchange, key, QueueBindOptions::default(), binding.arguments.clone()).await
+                channel.queue_bind(queue, exchange, key, QueueBindOptions::default(), arguments).await
             })
             .await?;
         keep(&mut refused, &what, answer);
@@ -83,26 +87,79 @@ pub async fn verify(config: &Config, topology: &Topology) -> Result<Vec<String>,
 /// # Errors
 /// [`Error::Down`] without a connection, [`Error::Broke`] when it broke in the middle.
 pub async fn verify_arguments(config: &Config, topology: &Topology) -> Result<Vec<String>, Error> {
+    Ok(compare(config, topology).await?.iter().map(ToString::to_string).collect())
+}
+
+/// How the broker differs from the topology. Declares only what is there, so it creates nothing.
+///
+/// # Errors
+/// [`Error::Down`] without a connection, [`Error::Broke`] when it broke in the middle.
+pub async fn compare(config: &Config, topology: &Topology) -> Result<Vec<Difference>, Error> {
     let plan = Plan::of(topology);
     let mut session = Session::open(config, "verify").await?;
     let mut differences = Vec::new();
     for exchange in &plan.exchanges {
-        let what = format!("exchange {}", exchange.name);
-        if missing(&mut differences, &what, declare_exchange(&mut session, exchange, true).await?) {
-            keep(&mut differences, &what, declare_exchange(&mut session, exchange, false).await?);
+        let mut answer = declare_exchange(&mut session, exchange, true).await?;
+        if answer == Answer::Done {
+            answer = declare_exchange(&mut session, exchange, false).await?;
         }
+        differences.extend(Difference::of(format!("exchange {}", exchange.name), answer));
     }
     for queue in &plan.queues {
-        let what = format!("queue {}", queue.name);
-        if missing(&mut differences, &what, declare_queue(&mut session, queue, true).await?) {
-            keep(&mut differences, &what, declare_queue(&mut session, queue, false).await?);
+        let mut answer = declare_queue(&mut session, queue, true).await?;
+        if answer == Answer::Done {
+            answer = declare_queue(&mut session, queue, false).await?;
         }
+        differences.extend(Difference::of(format!("queue {}", queue.name), answer));
     }
     session.close().await;
     Ok(differences)
 }
 
-async fn declare_exchange(session: &mut Session, plan: &ExchangePlan, passive: bool) -> Result<Answer, Error> {
+/// One exchange or queue that is not as it should be, or cannot be compared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// `exchange NAME` or `queue NAME`.
+    pub what: String,
+    /// How it differs.
+    pub how: How,
+}
+
+/// How something differs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum How {
+    /// It is not there.
+    Missing,
+    /// It is there, but the user may not declare, so its arguments cannot be compared; the broker's words.
+    NotCompared(String),
+    /// It is there with other arguments; the broker's words.
+    Other(String),
+}
+
+impl Difference {
+    fn of(what: String, answer: Answer) -> Option<Self> {
+        let how = match answer {
+            Answer::Done => return None,
+            Answer::Missing => How::Missing,
+            Answer::Forbidden(words) => How::NotCompared(words),
+            Answer::Refused(words) => How::Other(words),
+        };
+        Some(Self { what, how })
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = &self.what;
+        match &self.how {
+            How::Missing => write!(f, "{what} does not exist: run `countersign topology apply`"),
+            How::NotCompared(words) => write!(f, "{what} cannot be compared: {words}"),
+            How::Other(words) => write!(f, "{what} is not as it should be: {words}"),
+        }
+    }
+}
+
+async fn declare_exchange(session: &mut Session, plan: &Exchange, passive: bool) -> Result<Answer, Error> {
     let options = ExchangeDeclareOptions {
         passive,
         durable: plan.durable,
@@ -110,29 +167,22 @@ async fn declare_exchange(session: &mut Session, plan: &ExchangePlan, passive: b
         internal: plan.internal,
         nowait: false,
     };
-    let (name, kind) = (plan.name.as_str(), plan.kind.clone());
+    let (name, kind) = (plan.name.as_str(), kind(plan.kind));
     session.ask(|channel| async move { channel.exchange_declare(name.into(), kind, options, FieldTable::default()).await }).await
 }
 
 async fn declare_queue(session: &mut Session, plan: &QueuePlan, passive: bool) -> Result<Answer, Error> {
     let options = QueueDeclareOptions { passive, durable: true, ..QueueDeclareOptions::default() };
-    let arguments = if passive { FieldTable::default() } else { plan.arguments.clone() };
+    let arguments = if passive { FieldTable::default() } else { arguments(plan) };
     let name = plan.name.as_str();
     session.ask(|channel| async move { channel.queue_declare(name.into(), options, arguments).await.map(drop) }).await
 }
 
-/// True if it is there.
-fn missing(differences: &mut Vec<String>, what: &str, answer: Answer) -> bool {
+fn missing(differences: &mut Vec<String>, what: &str, answer: Answer) {
     match answer {
-        Answer::Done => true,
-        Answer::Missing => {
-            differences.push(format!("{what} does not exist: run `countersign topology apply`"));
-            false
-        }
-        Answer::Refused(words) => {
-            differences.push(format!("{what} cannot be looked at: {words}"));
-            false
-        }
+        Answer::Done => {}
+        Answer::Missing => differences.push(format!("{what} does not exist: run `countersign topology apply`")),
+        Answer::Forbidden(words) | Answer::Refused(words) => differences.push(format!("{what} cannot be looked at: {words}")),
     }
 }
 
@@ -140,6 +190,38 @@ fn keep(refused: &mut Vec<String>, what: &str, answer: Answer) {
     match answer {
         Answer::Done => {}
         Answer::Missing => refused.push(format!("{what} refers to something that does not exist")),
+        Answer::Forbidden(words) => refused.push(format!("{what} may not be declared by this user: {words}")),
         Answer::Refused(words) => refused.push(format!("{what} is not as the topology file says, and nothing is changed by itself: delete it when it is empty, or correct the file; the broker says: {words}")),
+    }
+}
+
+fn arguments(plan: &QueuePlan) -> FieldTable {
+    table(plan.arguments.iter().map(|(name, value)| {
+        let value = match value {
+            Argument::Text(value) => text(value),
+            Argument::Number(value) => AMQPValue::LongLongInt(*value),
+        };
+        (*name, value)
+    }))
+}
+
+fn table<'a>(pairs: impl Iterator<Item = (&'a str, AMQPValue)>) -> FieldTable {
+    let mut table = FieldTable::default();
+    for (name, value) in pairs {
+        table.insert(name.into(), value);
+    }
+    table
+}
+
+fn text(text: &str) -> AMQPValue {
+    AMQPValue::LongString(LongString::from(text))
+}
+
+const fn kind(kind: ExchangeKind) -> lapin::ExchangeKind {
+    match kind {
+        ExchangeKind::Direct => lapin::ExchangeKind::Direct,
+        ExchangeKind::Topic => lapin::ExchangeKind::Topic,
+        ExchangeKind::Fanout => lapin::ExchangeKind::Fanout,
+        ExchangeKind::Headers => lapin::ExchangeKind::Headers,
     }
 }

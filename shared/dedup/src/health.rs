@@ -65,14 +65,19 @@ impl RedisClaims {
         pipeline.ignore_errors().cmd("INFO").arg("memory");
         let answers: Vec<RedisResult<String>> = self.inner.link.send(&pipeline).await?;
         let info = answers.into_iter().next().unwrap_or_else(|| Ok(String::new())).map_err(link::unavailable)?;
-        let policy = field(&info, "maxmemory_policy").ok_or_else(|| link::strange("INFO memory without maxmemory_policy"))?;
-        let maxmemory_bytes = field(&info, "maxmemory").and_then(|bytes| bytes.parse().ok()).unwrap_or(0);
-        Ok(Eviction { policy: policy.to_owned(), maxmemory_bytes })
+        eviction_in(&info)
     }
 }
 
+/// What `INFO memory` says of it.
+pub(crate) fn eviction_in(info: &str) -> Result<Eviction, PortError> {
+    let policy = field(info, "maxmemory_policy").ok_or_else(|| link::strange("INFO memory without maxmemory_policy"))?;
+    let maxmemory_bytes = field(info, "maxmemory").and_then(|bytes| bytes.parse().ok()).unwrap_or(0);
+    Ok(Eviction { policy: policy.to_owned(), maxmemory_bytes })
+}
+
 /// One value of an INFO answer.
-fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+pub(crate) fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
 }
 

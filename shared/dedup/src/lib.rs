@@ -1,7 +1,8 @@
 //! The Redis adapter: claims that make an effect happen once.
 //!
 //! In the order of the story: [`config`] says where Redis is and how long it remembers; `link` keeps one connection and opens a
-//! new one after every failure; `scripts` are the four atomic steps; [`claims`] sends a batch of them in one round trip.
+//! new one after every failure; `scripts` are the four atomic steps; [`claims`] sends a batch of them in one round trip. [`checkup`] is
+//! for operators.
 //!
 //! Two keys a message and subscription, on one cluster slot (the braces are the hash tag):
 //!
@@ -13,6 +14,7 @@
 //! **Invariant:** every call may be repeated with the same tokens; a repeat is answered as the first time.
 //! **Invariant:** when Redis cannot be reached the answer is an error, never "fresh".
 
+pub mod checkup;
 pub mod claims;
 pub mod config;
 pub mod health;

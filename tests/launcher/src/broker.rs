@@ -9,12 +9,26 @@ use lapin::options::{QueueDeclareOptions, QueuePurgeOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, ConnectionProperties};
 use reqwest::Method;
+use serde_json::json;
 use tokio::time::timeout;
 
 /// Bound of one question to the broker, connecting included.
 const QUESTION: Duration = Duration::from_secs(15);
 /// AMQP 0-9-1: reply code that ends a connection without an error.
 const REPLY_SUCCESS: u16 = 200;
+
+/// What a user may do: patterns of names, and its tags (`management` opens the management interface).
+#[derive(Debug, Clone, Copy)]
+pub struct Permissions<'a> {
+    /// Declare.
+    pub configure: &'a str,
+    /// Publish.
+    pub write: &'a str,
+    /// Consume.
+    pub read: &'a str,
+    /// Separated by commas.
+    pub tags: &'a str,
+}
 
 /// The two addresses of a broker: AMQP, and the management interface through which virtual hosts are made.
 ///
@@ -62,6 +76,27 @@ impl Broker {
     /// When the management interface refuses or does not answer.
     pub async fn delete_vhost(&self, name: &str) -> anyhow::Result<()> {
         self.ask_admin(Method::DELETE, &format!("vhosts/{}", encode(name))).await
+    }
+
+    /// Creates a user, or changes the one of this name, that may do in one virtual host what the three patterns allow; `^$` allows nothing.
+    /// Users belong to the whole broker: take a name that nobody else has.
+    ///
+    /// # Errors
+    /// When the management interface refuses or does not answer.
+    pub async fn create_user(&self, user: &str, password: &str, vhost: &str, may: Permissions<'_>) -> anyhow::Result<()> {
+        let body = json!({"password": password, "tags": may.tags});
+        self.put(&format!("users/{}", encode(user)), &body).await?;
+        let body = json!({"configure": may.configure, "write": may.write, "read": may.read});
+        self.put(&format!("permissions/{}/{}", encode(vhost), encode(user)), &body).await
+    }
+
+    /// Sets a policy on the queues of one virtual host whose names match.
+    ///
+    /// # Errors
+    /// When the management interface refuses or does not answer.
+    pub async fn set_policy(&self, vhost: &str, name: &str, pattern: &str, definition: &serde_json::Value) -> anyhow::Result<()> {
+        let body = json!({"pattern": pattern, "apply-to": "queues", "definition": definition});
+        self.put(&format!("policies/{}/{}", encode(vhost), encode(name)), &body).await
     }
 
     /// Throws away the messages that are ready in a queue (not those at a consumer) and says how many they were.
@@ -124,9 +159,20 @@ impl Broker {
         self.send(method, path).await.map(|_| ())
     }
 
+    async fn put(&self, path: &str, body: &serde_json::Value) -> anyhow::Result<()> {
+        self.send_with(Method::PUT, path, Some(body)).await.map(|_| ())
+    }
+
     async fn send(&self, method: Method, path: &str) -> anyhow::Result<reqwest::Response> {
+        self.send_with(method, path, None).await
+    }
+
+    async fn send_with(&self, method: Method, path: &str, body: Option<&serde_json::Value>) -> anyhow::Result<reqwest::Response> {
         let url = format!("{}/api/{path}", self.admin);
-        let request = http_client()?.request(method.clone(), &url).header("content-type", "application/json");
+        let mut request = http_client()?.request(method.clone(), &url).header("content-type", "application/json");
+        if let Some(body) = body {
+            request = request.body(body.to_string());
+        }
         let response = request
             .send()
             .await

@@ -29,7 +29,7 @@ mod system;
 mod wait;
 
 pub use binary::binary;
-pub use broker::Broker;
+pub use broker::{Broker, Permissions};
 pub use exports::{AMQP, AMQP_ADMIN, Exports, POSTGRES, REDIS};
 pub use ground::Ground;
 pub use port::free_port;

@@ -190,3 +190,25 @@ fn what_is_shown_hides_secrets_and_can_be_read_again() {
     assert!(!shown.contains("hunter2") && !format!("{config:?}").contains("hunter2"));
     assert_eq!(from(&shown, &[]).unwrap().broker.prefetch, 50);
 }
+
+#[test]
+fn a_part_passes_over_what_it_does_not_know() {
+    #[derive(Debug, Default, Serialize, Deserialize)]
+    #[serde(default)]
+    struct Part {
+        lax: OptionalLimit,
+    }
+    #[derive(Debug, Default, Serialize, Deserialize)]
+    #[serde(default)]
+    struct OptionalLimit {
+        limit: Option<u32>,
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("part.toml");
+    std::fs::write(&file, "strange = 1\n[lax]\nlimit = 7\nother = 2\n[broker]\nurl = \"x\"\n").unwrap();
+    let environment = |text: &str| vec![("COUNTERSIGN_LAX__LIMIT".to_owned(), text.to_owned())];
+    assert_eq!(load_part::<Part>(Some(&file), Vec::new()).unwrap().lax.limit, Some(7));
+    assert_eq!(load_part::<Part>(Some(&file), environment("8")).unwrap().lax.limit, Some(8));
+    let Err(Error::Config(problems)) = load_part::<Part>(Some(&file), environment("many")) else { panic!("not a number") };
+    assert!(problems[0].contains("lax.limit"), "{problems:?}");
+}

@@ -48,6 +48,11 @@ impl Connector {
         Self { purpose, ..self.clone() }
     }
 
+    /// What the broker said it is; nothing before the first connection.
+    pub(crate) fn server(&self) -> Option<Server> {
+        self.server.get().cloned()
+    }
+
     /// Connects within the time limit. lapin ignores the one in the address.
     pub(crate) async fn connect(&self) -> Result<Connection, DownReason> {
         let limit = self.config.connect_timeout();

@@ -7,45 +7,65 @@
 use std::collections::BTreeMap;
 
 use countersign_delivery::Topology;
-use countersign_delivery::routing::ExchangeKind;
-use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
+use countersign_delivery::topology::Exchange;
 
 /// A limit that is never reached: for queues whose messages have nowhere else to go.
 const NO_DELIVERY_LIMIT: u32 = i32::MAX as u32;
 
-#[derive(Debug)]
-pub(super) struct Plan {
-    pub(super) exchanges: Vec<ExchangePlan>,
-    pub(super) queues: Vec<QueuePlan>,
-    pub(super) bindings: Vec<BindingPlan>,
+/// All that the broker is to have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// As the file says.
+    pub exchanges: Vec<Exchange>,
+    /// In the order in which they are declared.
+    pub queues: Vec<QueuePlan>,
+    /// Of work queues only; everything else goes over the default exchange.
+    pub bindings: Vec<BindingPlan>,
 }
 
-#[derive(Debug)]
-pub(super) struct ExchangePlan {
-    pub(super) name: String,
-    pub(super) kind: lapin::ExchangeKind,
-    pub(super) durable: bool,
-    pub(super) auto_delete: bool,
-    pub(super) internal: bool,
+/// One durable queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueuePlan {
+    /// Its name.
+    pub name: String,
+    /// What it is declared with, by the broker's names (`x-queue-type` and so on).
+    pub arguments: BTreeMap<&'static str, Argument>,
 }
 
-#[derive(Debug)]
-pub(super) struct QueuePlan {
-    pub(super) name: String,
-    pub(super) arguments: FieldTable,
+/// One binding of a work queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BindingPlan {
+    /// To this queue.
+    pub queue: String,
+    /// From this exchange.
+    pub exchange: String,
+    /// By this key or pattern.
+    pub routing_key: String,
+    /// For headers exchanges.
+    pub arguments: BTreeMap<String, String>,
 }
 
-#[derive(Debug)]
-pub(super) struct BindingPlan {
-    pub(super) queue: String,
-    pub(super) exchange: String,
-    pub(super) routing_key: String,
-    pub(super) arguments: FieldTable,
+/// The value of an argument.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Argument {
+    /// Such as `quorum`.
+    Text(String),
+    /// Such as a TTL in milliseconds.
+    Number(i64),
+}
+
+impl QueuePlan {
+    /// Whether the broker moves its messages on, by expiry or by the delivery limit.
+    #[must_use]
+    pub fn dead_letters(&self) -> bool {
+        self.arguments.contains_key("x-dead-letter-routing-key")
+    }
 }
 
 impl Plan {
     /// Targets come before what dead-letters to them, so that nothing is ever without its target.
-    pub(super) fn of(topology: &Topology) -> Self {
+    #[must_use]
+    pub fn of(topology: &Topology) -> Self {
         let limit = topology.delivery_limit;
         let quarantine = topology.quarantine_queue();
         let checks = topology.checks_queue();
@@ -74,55 +94,29 @@ impl Plan {
                 queue: work.to_owned(),
                 exchange: binding.exchange.clone(),
                 routing_key: binding.routing_key.clone(),
-                arguments: texts(&binding.arguments),
+                arguments: binding.arguments.clone(),
             }));
         }
-        let exchanges = topology.exchanges.iter().map(|exchange| ExchangePlan {
-            name: exchange.name.clone(),
-            kind: kind(exchange.kind),
-            durable: exchange.durable,
-            auto_delete: exchange.auto_delete,
-            internal: exchange.internal,
-        });
-        Self { exchanges: exchanges.collect(), queues, bindings }
+        Self { exchanges: topology.exchanges.clone(), queues, bindings }
     }
 }
 
 fn queue(name: &str, delivery_limit: u32, dead_letters_to: Option<&str>, ttl_ms: Option<u64>) -> QueuePlan {
-    let mut arguments = FieldTable::default();
-    let mut set = |name: &str, value: AMQPValue| {
-        arguments.insert(name.into(), value);
-    };
-    set("x-queue-type", text("quorum"));
-    set("x-delivery-limit", AMQPValue::LongLongInt(i64::from(delivery_limit)));
+    let text = |text: &str| Argument::Text(text.to_owned());
+    let mut arguments =
+        BTreeMap::from([("x-queue-type", text("quorum")), ("x-delivery-limit", Argument::Number(i64::from(delivery_limit)))]);
     if let Some(target) = dead_letters_to {
-        set("x-dead-letter-exchange", text(""));
-        set("x-dead-letter-routing-key", text(target));
-        set("x-dead-letter-strategy", text("at-least-once"));
-        set("x-overflow", text("reject-publish"));
+        arguments.extend([
+            ("x-dead-letter-exchange", text("")),
+            ("x-dead-letter-routing-key", text(target)),
+            ("x-dead-letter-strategy", text("at-least-once")),
+            ("x-overflow", text("reject-publish")),
+        ]);
     }
     if let Some(ttl_ms) = ttl_ms {
-        set("x-message-ttl", AMQPValue::LongLongInt(i64::try_from(ttl_ms).unwrap_or(i64::MAX)));
+        arguments.insert("x-message-ttl", Argument::Number(i64::try_from(ttl_ms).unwrap_or(i64::MAX)));
     }
     QueuePlan { name: name.to_owned(), arguments }
-}
-
-fn text(text: &str) -> AMQPValue {
-    AMQPValue::LongString(LongString::from(text))
-}
-
-fn texts(arguments: &BTreeMap<String, String>) -> FieldTable {
-    let pairs = arguments.iter().map(|(name, value)| (ShortString::from(name.as_str()), text(value)));
-    FieldTable::from(pairs.collect::<BTreeMap<_, _>>())
-}
-
-const fn kind(kind: ExchangeKind) -> lapin::ExchangeKind {
-    match kind {
-        ExchangeKind::Direct => lapin::ExchangeKind::Direct,
-        ExchangeKind::Topic => lapin::ExchangeKind::Topic,
-        ExchangeKind::Fanout => lapin::ExchangeKind::Fanout,
-        ExchangeKind::Headers => lapin::ExchangeKind::Headers,
-    }
 }
 
 #[cfg(test)]
@@ -135,10 +129,9 @@ mod tests {
     }
 
     fn argument(queue: &QueuePlan, name: &str) -> Option<String> {
-        queue.arguments.inner().get(name).map(|value| match value {
-            AMQPValue::LongString(text) => text.to_string(),
-            AMQPValue::LongLongInt(number) => number.to_string(),
-            other => format!("{other:?}"),
+        queue.arguments.get(name).map(|value| match value {
+            Argument::Text(text) => text.clone(),
+            Argument::Number(number) => number.to_string(),
         })
     }
 

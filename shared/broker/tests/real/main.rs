@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests have no launch frame that could hand out tasks")]
 
+mod checkup;
 mod connecting;
 mod consuming;
 mod outage;

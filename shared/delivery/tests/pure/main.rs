@@ -1,6 +1,7 @@
 //! The protocol by tables and properties: every row of `state::next` and `decide`, and a small world that loses things.
 
 mod decide;
+mod horizon;
 mod ids;
 mod model;
 mod probes;

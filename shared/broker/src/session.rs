@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 use crate::config::Config;
 use crate::error::Error;
+use crate::handshake::Server;
 use crate::link::Connector;
 use crate::state::{DownReason, Purpose};
 
@@ -21,28 +22,36 @@ const REPLY_SUCCESS: u16 = 200;
 
 /// What came of a question.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     Done,
     /// It is not there, or what it refers to is not.
     Missing,
-    /// The broker's words.
+    /// The user may not; the broker's words.
+    Forbidden(String),
+    /// Refused for another reason; the broker's words.
     Refused(String),
 }
 
-pub(super) struct Session {
+pub(crate) struct Session {
     connection: Connection,
     channel: Option<Channel>,
+    server: Option<Server>,
 }
 
 impl Session {
-    pub(super) async fn open(config: &Config, name: &str) -> Result<Self, Error> {
+    pub(crate) async fn open(config: &Config, name: &str) -> Result<Self, Error> {
         let connector = Connector::new(Arc::new(config.clone()), name, Purpose::Publish)?;
         let connection = connector.connect().await.map_err(Error::Down)?;
-        Ok(Self { connection, channel: None })
+        Ok(Self { connection, channel: None, server: connector.server() })
+    }
+
+    /// What the broker said it is.
+    pub(crate) fn server(&self) -> Option<&Server> {
+        self.server.as_ref()
     }
 
     /// Asks one question.
-    pub(super) async fn ask<F>(&mut self, question: impl FnOnce(Channel) -> F + Send) -> Result<Answer, Error>
+    pub(crate) async fn ask<F>(&mut self, question: impl FnOnce(Channel) -> F + Send) -> Result<Answer, Error>
     where
         F: Future<Output = lapin::Result<()>> + Send,
     {
@@ -60,7 +69,7 @@ impl Session {
         }
     }
 
-    pub(super) async fn close(self) {
+    pub(crate) async fn close(self) {
         let _ = timeout(GOODBYE, self.connection.close(REPLY_SUCCESS, "OK".into())).await;
     }
 }
@@ -70,6 +79,7 @@ fn judge(error: lapin::Error) -> Result<Answer, Error> {
     match error.kind() {
         ErrorKind::ProtocolError(refusal) => match refusal.kind() {
             AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) => Ok(Answer::Missing),
+            AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => Ok(Answer::Forbidden(refusal.get_message().to_string())),
             AMQPErrorKind::Soft(_) => Ok(Answer::Refused(refusal.get_message().to_string())),
             AMQPErrorKind::Hard(_) => Err(Error::Refused(vec![refusal.get_message().to_string()])),
         },

@@ -1,8 +1,7 @@
 //! How late a message can be sent again by itself: the record of done messages must last longer.
 
-use countersign_delivery::Topology;
-use countersign_delivery::policy::Policy;
-use countersign_delivery::topology::Subscription;
+use crate::policy::Policy;
+use crate::topology::{Subscription, Topology};
 
 /// The longest time from a message's first publish to the arrival of its last resend, milliseconds, while every service runs.
 ///
@@ -36,32 +35,4 @@ pub fn resend_horizon_ms(
         policy.overdue_ms,
     ];
     sum(&attempt).saturating_mul(u64::from(policy.max_resends).saturating_add(1))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use countersign_testkit::build::{a_policy, a_topology};
-
-    #[test]
-    fn it_is_the_sum_of_every_wait_times_the_attempts() {
-        let topology = a_topology();
-        let policy = Policy {
-            max_resends: 3,
-            resend_lease_ms: 7,
-            probe_grace_ms: 20,
-            probe_replace_max_ms: 30,
-            overdue_ms: 5,
-            ..a_policy()
-        };
-        // check 2000, rechecks 1000 + 5000 + 5000, retries 100 + 1000, three calls, a lease, two probes, order, sweep.
-        let attempt = 2_000 + 11_000 + 1_100 + 3 * 10 + 3 + 2 * 50 + 7 + 5;
-        assert_eq!(resend_horizon_ms(&topology, &topology.subscriptions[0], &policy, 10, 3), 4 * attempt);
-    }
-
-    #[test]
-    fn the_defaults_leave_days_to_spare() {
-        let horizon = resend_horizon_ms(&Topology::default(), &a_topology().subscriptions[0], &Policy::default(), 30_000, 30_000);
-        assert!(horizon < 24 * 3_600_000, "{horizon}");
-    }
 }
