@@ -9,6 +9,7 @@ mod command;
 mod command_errors;
 mod command_file;
 mod command_resumed;
+mod doctor;
 mod downstream_killed;
 mod duplicate_delivery;
 mod embedded_handler;

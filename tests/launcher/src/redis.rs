@@ -78,6 +78,14 @@ impl Redis {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
+    /// Sends one command whose arguments need no quoting, such as `CONFIG SET maxmemory 1gb`, and returns the lines of its answer.
+    ///
+    /// # Errors
+    /// When it refuses or does not answer.
+    pub async fn command(&self, line: &str) -> anyhow::Result<Vec<String>> {
+        command(&self.url(), line).await
+    }
+
     /// SIGKILL.
     pub fn kill9(&self) {
         self.running.kill9();

@@ -353,15 +353,16 @@ progress_after_ms = {progress}
 [[downstream.subscription]]
 name = "{SUBSCRIPTION}"
 endpoint = {endpoint:?}
-"#
+
+{policy}"#,
+            policy = self.policy_section()
         )
     }
 
     fn callback_section(&self) -> String {
         let Wiring { callback_database: database, max_batch, check_delay_ms: delay, .. } = &self.wiring;
         let upstream = self.grpc_url(Which::Upstream);
-        let (deadline, lease, grace) = (delay * 3 / 2, delay * 2, delay * 3 / 2);
-        let (spacing, replace, unprobed, overdue) = (delay / 5, delay * 2, delay * 3, delay * 6);
+        let (deadline, policy) = (delay * 3 / 2, self.policy_section());
         format!(
             "[database]
 url = {database:?}
@@ -372,7 +373,17 @@ sweep_interval_ms = {delay}
 call_deadline_ms = {deadline}
 upstream_template = {upstream:?}
 
-[policy]
+{policy}"
+        )
+    }
+
+    /// The same for callback and downstream, which computes from it how long it must remember.
+    fn policy_section(&self) -> String {
+        let delay = self.wiring.check_delay_ms;
+        let (lease, grace) = (delay * 2, delay * 3 / 2);
+        let (spacing, replace, unprobed, overdue) = (delay / 5, delay * 2, delay * 3, delay * 6);
+        format!(
+            "[policy]
 resend_lease_ms = {lease}
 probe_grace_ms = {grace}
 probe_spacing_ms = {spacing}
