@@ -64,7 +64,7 @@ pub async fn run(target: &Target, args: &DoctorArgs) -> anyhow::Result<Done> {
     for (option, url) in args.urls() {
         anyhow::ensure!(is_address(url), "{option} is not an address such as http://127.0.0.1:7111");
     }
-    let findings = examine(target, args).await?;
+    let findings = Box::pin(examine(target, args)).await?;
     output::print(target.output, &finding::as_json(&findings), || finding::as_text(&findings));
     Ok(if finding::count(&findings, Severity::Error) == 0 { Done::All } else { Done::Partly })
 }
@@ -127,7 +127,8 @@ async fn examine(target: &Target, args: &DoctorArgs) -> anyhow::Result<Vec<Findi
     findings.extend(standing.map(|standing| versions::judge_redis(&standing.version)));
     findings.extend(versions::judge_services(&heard));
 
-    let (of_broker, managed) = examine_broker(args, &installed, &reached, wanted.as_ref(), &http, limit).await;
+    let broker = Box::pin(examine_broker(args, &installed, &reached, wanted.as_ref(), &http, limit));
+    let (of_broker, managed) = broker.await;
     findings.extend(of_broker);
     findings.extend(judge_retention(wanted.as_ref(), part(Which::Downstream), part(Which::Callback)));
     findings.extend(standing.map(redis::judge).unwrap_or_default());

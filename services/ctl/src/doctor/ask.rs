@@ -84,5 +84,5 @@ async fn read(mut response: reqwest::Response) -> Result<String, String> {
 /// With what caused it, without the address: that may hold a password.
 fn in_words(error: reqwest::Error) -> String {
     let error = anyhow::Error::from(error.without_url());
-    format!("{:#}", error)
+    format!("{error:#}")
 }

@@ -15,6 +15,10 @@ const PORT: u16 = 15_672;
 pub struct Managed {
     pub queues: Vec<Queue>,
     pub bindings: Vec<Binding>,
+    /// None when the user may not see them.
+    pub policies: Option<Vec<Policy>>,
+    /// None when the user may not see them.
+    pub operator_policies: Option<Vec<Policy>>,
     /// For its clock.
     pub answer: Answer,
 }
@@ -30,9 +34,16 @@ pub struct Queue {
     pub policy: Option<String>,
     #[serde(default)]
     pub operator_policy: Option<String>,
-    /// An object; some versions write an empty list for none.
+    /// An object, or an empty list for none. Comes with the queue's statistics, so it may be missing or of some seconds ago.
     #[serde(default)]
     pub effective_policy_definition: Value,
+}
+
+/// One policy.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Policy {
+    pub name: String,
+    pub definition: Map<String, Value>,
 }
 
 /// One binding.
@@ -47,20 +58,43 @@ pub struct Binding {
 }
 
 impl Queue {
-    /// What its policies set.
-    pub fn policy_definition(&self) -> Map<String, Value> {
-        self.effective_policy_definition.as_object().cloned().unwrap_or_default()
+    /// What its policies set; None when it has some and what they say cannot be seen.
+    pub fn policy_definition(&self, managed: &Managed) -> Option<Map<String, Value>> {
+        let by_name = |name: Option<&str>, listed: Option<&Vec<Policy>>| match name {
+            None => Some(Map::new()),
+            Some(name) => listed?.iter().find(|policy| policy.name == name).map(|policy| policy.definition.clone()),
+        };
+        let users = by_name(named(self.policy.as_ref()), managed.policies.as_ref());
+        let operators = by_name(named(self.operator_policy.as_ref()), managed.operator_policies.as_ref());
+        match (users, operators) {
+            (Some(users), Some(operators)) => Some(merged(users, operators)),
+            _ => self.effective_policy_definition.as_object().cloned(),
+        }
     }
 
     /// The names of its policies.
     pub fn policies(&self) -> String {
-        let named = [("policy", &self.policy), ("operator policy", &self.operator_policy)];
-        let named: Vec<String> = named
-            .iter()
-            .filter_map(|(kind, name)| name.as_deref().filter(|name| !name.is_empty()).map(|name| format!("{kind} {name}")))
-            .collect();
-        if named.is_empty() { "a policy".to_owned() } else { named.join(" and ") }
+        let kinds = [("policy", &self.policy), ("operator policy", &self.operator_policy)];
+        let names = kinds.iter().filter_map(|(kind, name)| named(name.as_ref()).map(|name| format!("{kind} {name}")));
+        names.collect::<Vec<_>>().join(" and ")
     }
+}
+
+/// Some versions write an empty name for none.
+fn named(name: Option<&String>) -> Option<&str> {
+    name.map(String::as_str).filter(|name| !name.is_empty())
+}
+
+/// As the broker merges them: of two numbers the lower one holds, else the operator's word.
+fn merged(mut users: Map<String, Value>, operators: Map<String, Value>) -> Map<String, Value> {
+    for (key, value) in operators {
+        let lower = match (users.get(&key).and_then(Value::as_i64), value.as_i64()) {
+            (Some(one), Some(other)) => Value::from(one.min(other)),
+            _ => value,
+        };
+        users.insert(key, lower);
+    }
+    users
 }
 
 /// Why it could not be asked, and how it can.
@@ -100,7 +134,16 @@ pub async fn ask(http: &Http, address: &Address) -> Result<Managed, Closed> {
     let columns = "columns=name,arguments,policy,operator_policy,effective_policy_definition";
     let queues = get(http, address, &format!("queues/{vhost}?{columns}")).await?;
     let bindings = get(http, address, &format!("bindings/{vhost}")).await?;
-    Ok(Managed { queues: parse(address, &queues)?, bindings: parse(address, &bindings)?, answer: bindings })
+    let policies = get(http, address, &format!("policies/{vhost}")).await;
+    let operator_policies = get(http, address, &format!("operator-policies/{vhost}")).await;
+    Ok(Managed {
+        queues: parse(address, &queues)?,
+        bindings: parse(address, &bindings)?,
+        // They take a tag of their own.
+        policies: policies.ok().and_then(|answer| parse(address, &answer).ok()),
+        operator_policies: operator_policies.ok().and_then(|answer| parse(address, &answer).ok()),
+        answer: bindings,
+    })
 }
 
 async fn get(http: &Http, address: &Address, path: &str) -> Result<Answer, Closed> {
@@ -116,7 +159,7 @@ async fn get(http: &Http, address: &Address, path: &str) -> Result<Answer, Close
         401 | 403 => Err(Closed {
             found: format!("{} refuses the user", address.shown()),
             remedy: format!(
-                "`rabbitmqctl set_user_tags {user} management`, or name another user: --management-url http://USER:PASSWORD@HOST:{PORT}"
+                "`rabbitmqctl set_user_tags {user} policymaker`, or name another user: --management-url http://USER:PASSWORD@HOST:{PORT}"
             ),
         }),
         status => Err(strange(address, &format!("status {status}"))),
@@ -143,6 +186,7 @@ fn encode(segment: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn the_address_is_derived_and_never_shows_a_password() {
@@ -156,12 +200,30 @@ mod tests {
     }
 
     #[test]
-    fn no_policy_is_written_in_two_ways() {
+    fn what_policies_set_is_known_by_their_names_or_by_the_statistics() {
         let read = |text: &str| serde_json::from_str::<Queue>(text).unwrap();
+        let policy =
+            |name: &str, definition: Value| Policy { name: name.into(), definition: definition.as_object().unwrap().clone() };
+        let answer = Answer { status: 200, body: String::new(), date: None, between_ms: (0, 0) };
+        let mut managed = Managed {
+            queues: Vec::new(),
+            bindings: Vec::new(),
+            policies: Some(vec![policy("p", json!({"max-length": 9, "overflow": "drop-head", "expires": 1}))]),
+            operator_policies: Some(vec![policy("o", json!({"max-length": 5, "overflow": "reject-publish"}))]),
+            answer,
+        };
         let none = read(r#"{"name": "a", "effective_policy_definition": [], "policy": ""}"#);
-        assert!(none.policy_definition().is_empty());
-        let some = read(r#"{"name": "a", "effective_policy_definition": {"overflow": "drop-head"}, "policy": "drop"}"#);
-        assert_eq!(some.policy_definition()["overflow"], "drop-head");
-        assert_eq!(some.policies(), "policy drop");
+        assert_eq!(none.policy_definition(&managed), Some(Map::new()));
+        let both = read(r#"{"name": "a", "policy": "p", "operator_policy": "o"}"#);
+        assert_eq!(
+            both.policy_definition(&managed).map(Value::from),
+            Some(json!({"max-length": 5, "overflow": "reject-publish", "expires": 1}))
+        );
+        assert_eq!(both.policies(), "policy p and operator policy o");
+        (managed.policies, managed.operator_policies) = (None, None);
+        assert_eq!(none.policy_definition(&managed), Some(Map::new()));
+        assert_eq!(both.policy_definition(&managed), None, "it is there, but cannot be seen");
+        let counted = read(r#"{"name": "a", "policy": "p", "effective_policy_definition": {"expires": 1}}"#);
+        assert_eq!(counted.policy_definition(&managed).map(Value::from), Some(json!({"expires": 1})));
     }
 }

@@ -56,7 +56,7 @@ pub async fn check(reached: &Reached, part: &Part, topology: &Topology, limit: D
         return vec![Finding::skipped(PERMISSIONS, reached.which.as_str(), found, "see under connections")];
     }
     let needs = needs(reached.which, part, topology);
-    match within(limit, rights(&reached.config, &needs)).await {
+    match within(limit, Box::pin(rights(&reached.config, &needs))).await {
         Ok(standings) => judge(reached.which, &reached.config, &needs, &standings),
         Err(words) => {
             let remedy = "try again, with a longer --timeout-ms if the broker is slow";

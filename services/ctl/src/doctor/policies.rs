@@ -4,11 +4,13 @@
 //! one holds; of `dead-letter-*` the argument wins. So at-least-once dead-lettering, which takes `overflow = reject-publish`, can be undone by
 //! a policy alone.
 
+use std::collections::BTreeSet;
+
 use countersign_broker::topology::{Argument, BindingPlan, Plan, QueuePlan};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::doctor::finding::Finding;
-use crate::doctor::management::{Binding, Managed, Queue};
+use crate::doctor::management::{Binding, Managed};
 
 const POLICY: &str = "topology.policy";
 const BINDING: &str = "topology.binding";
@@ -16,19 +18,7 @@ const ARGUMENT: &str = "topology.queue";
 
 /// Every queue's policies and every binding.
 pub fn judge(plan: &Plan, managed: &Managed, apply: &str) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    for wanted in &plan.queues {
-        if let Some(seen) = managed.queues.iter().find(|seen| seen.name == wanted.name) {
-            findings.extend(judge_policy(wanted, seen));
-        }
-    }
-    if findings.is_empty() {
-        findings.push(Finding::ok(
-            POLICY,
-            "policies",
-            format!("none changes any of the {} queues for the worse", plan.queues.len()),
-        ));
-    }
+    let mut findings = judge_policies(plan, managed);
     let missing: Vec<_> = plan.bindings.iter().filter(|wanted| !managed.bindings.iter().any(|seen| is(wanted, seen))).collect();
     findings.extend(missing.iter().map(|binding| {
         Finding::error(
@@ -43,6 +33,31 @@ pub fn judge(plan: &Plan, managed: &Managed, apply: &str) -> Vec<Finding> {
     }));
     if missing.is_empty() {
         findings.push(Finding::ok(BINDING, "bindings", format!("all {} are there", plan.bindings.len())));
+    }
+    findings
+}
+
+fn judge_policies(plan: &Plan, managed: &Managed) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut unseen = BTreeSet::new();
+    for wanted in &plan.queues {
+        let Some(seen) = managed.queues.iter().find(|seen| seen.name == wanted.name) else { continue };
+        match seen.policy_definition(managed) {
+            Some(definition) => findings.extend(judge_policy(wanted, &seen.policies(), &definition)),
+            None => drop(unseen.insert(seen.policies())),
+        }
+    }
+    findings.extend(unseen.into_iter().map(|policies| {
+        let found = format!("{policies} matches some of the queues, but this user may not see what it sets");
+        let remedy = "let the user see policies (`rabbitmqctl set_user_tags USER policymaker`), or look yourself: `rabbitmqctl list_policies`";
+        Finding::skipped(POLICY, "policies", found, remedy)
+    }));
+    if findings.is_empty() {
+        findings.push(Finding::ok(
+            POLICY,
+            "policies",
+            format!("none changes any of the {} queues for the worse", plan.queues.len()),
+        ));
     }
     findings
 }
@@ -81,19 +96,18 @@ fn shown(value: &Argument) -> String {
     }
 }
 
-fn judge_policy(queue: &QueuePlan, seen: &Queue) -> Vec<Finding> {
+/// `policies` names what `definition` comes from.
+fn judge_policy(queue: &QueuePlan, policies: &str, definition: &Map<String, Value>) -> Vec<Finding> {
     let subject = format!("queue {}", queue.name);
     let remedy = format!(
         "take this key out of {} of the virtual host, or narrow its pattern so that {} does not match (`rabbitmqctl list_policies`)",
-        seen.policies(),
-        queue.name
+        policies, queue.name
     );
-    let definition = seen.policy_definition();
     let overflow = definition.get("overflow").and_then(Value::as_str);
     let harms = definition.iter().filter_map(|(key, value)| Some((key, value, harm(queue, key, value, overflow)?)));
     harms
         .map(|(key, value, harm)| {
-            let found = format!("{} sets {key} = {value}: {}", seen.policies(), harm.costs);
+            let found = format!("{policies} sets {key} = {value}: {}", harm.costs);
             if harm.loses {
                 Finding::error(POLICY, &subject, found, &remedy)
             } else {
@@ -149,6 +163,7 @@ fn harm(queue: &QueuePlan, key: &str, value: &Value, overflow: Option<&str>) -> 
 mod tests {
     use super::*;
     use crate::doctor::finding::Severity;
+    use crate::doctor::management::Queue;
     use countersign_delivery::Topology;
     use serde_json::json;
 
@@ -161,9 +176,7 @@ mod tests {
     fn severity(queue: &str, definition: Value) -> Option<Severity> {
         let plan = plan();
         let wanted = plan.queues.iter().find(|wanted| wanted.name == queue).unwrap();
-        let seen =
-            Queue { name: queue.into(), policy: Some("p".into()), effective_policy_definition: definition, ..Queue::default() };
-        let findings = judge_policy(wanted, &seen);
+        let findings = judge_policy(wanted, "policy p", definition.as_object().unwrap());
         assert!(
             findings.iter().all(|finding| finding.remedy.contains("policy p") && finding.remedy.contains(queue)),
             "{findings:?}"
@@ -191,7 +204,7 @@ mod tests {
             ("work", json!({"delivery-limit": 5_000}), None),
             ("work.limit", json!({"delivery-limit": 3}), error),
             ("work", json!({"queue-leader-locator": "balanced", "dead-letter-strategy": "at-most-once"}), None),
-            ("work", json!([]), None),
+            ("work", json!({}), None),
         ];
         for (queue, definition, expected) in rows {
             assert_eq!(severity(queue, definition.clone()), expected, "{queue} {definition}");
@@ -200,7 +213,7 @@ mod tests {
 
     fn managed(queues: Vec<Queue>, bindings: Vec<Binding>) -> Managed {
         let answer = crate::doctor::ask::Answer { status: 200, body: String::new(), date: None, between_ms: (0, 0) };
-        Managed { queues, bindings, answer }
+        Managed { queues, bindings, policies: None, operator_policies: None, answer }
     }
 
     fn binding(routing_key: &str, arguments: Value) -> Binding {
@@ -211,6 +224,13 @@ mod tests {
             routing_key: routing_key.into(),
             arguments,
         }
+    }
+
+    #[test]
+    fn a_policy_that_cannot_be_seen_is_no_proof_of_health() {
+        let seen = Queue { name: "work".into(), policy: Some("secret".into()), ..Queue::default() };
+        let findings = judge_policies(&plan(), &managed(vec![seen], Vec::new()));
+        assert!(findings[0].severity == Severity::Skipped && findings[0].found.contains("policy secret"), "{findings:?}");
     }
 
     #[test]

@@ -145,11 +145,14 @@ pub struct Installed {
     pub http_url: String,
 }
 
+/// What the file of each service says; None when it cannot be used.
+pub type Parts = Vec<(Which, Option<Part>)>;
+
 /// Reads the three files of `folder`; what is missing there, or everything without a folder, is the built-in default.
 ///
 /// # Errors
 /// When the folder itself cannot be read.
-pub fn read(folder: Option<&Path>) -> anyhow::Result<(Vec<(Which, Option<Part>)>, Vec<Finding>)> {
+pub fn read(folder: Option<&Path>) -> anyhow::Result<(Parts, Vec<Finding>)> {
     if let Some(folder) = folder {
         anyhow::ensure!(
             folder.is_dir(),
