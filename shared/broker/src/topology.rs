@@ -154,7 +154,7 @@ impl fmt::Display for Difference {
         match &self.how {
             How::Missing => write!(f, "{what} does not exist: run `countersign topology apply`"),
             How::NotCompared(words) => write!(f, "{what} cannot be compared: {words}"),
-            How::Other(words) => write!(f, "{what} is not as it should be: {words}"),
+            How::Other(words) => f.write_str(&differs(what, words)),
         }
     }
 }
@@ -191,8 +191,13 @@ fn keep(refused: &mut Vec<String>, what: &str, answer: Answer) {
         Answer::Done => {}
         Answer::Missing => refused.push(format!("{what} refers to something that does not exist")),
         Answer::Forbidden(words) => refused.push(format!("{what} may not be declared by this user: {words}")),
-        Answer::Refused(words) => refused.push(format!("{what} is not as the topology file says, and nothing is changed by itself: delete it when it is empty, or correct the file; the broker says: {words}")),
+        Answer::Refused(words) => refused.push(differs(what, &words)),
     }
+}
+
+fn differs(what: &str, words: &str) -> String {
+    let mend = "nothing is changed by itself: delete it when it is empty, or correct the file";
+    format!("{what} is not as the topology file says, and {mend}; the broker says: {words}")
 }
 
 fn arguments(plan: &QueuePlan) -> FieldTable {
