@@ -40,7 +40,7 @@ use crate::send_file::signals::Signals;
 use crate::send_file::tally::Tally;
 use crate::target::Target;
 
-/// Batches under way at a time.
+/// Batches under way at a time. A second one is read and stored while the broker confirms the first; a third one only waits.
 const IN_FLIGHT: usize = 2;
 /// Batches read ahead.
 const READ_AHEAD: usize = 1;
