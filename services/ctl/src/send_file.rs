@@ -1,6 +1,6 @@
 //! `countersign send --file`: every record a message, in batches, repeatable without sending anything twice.
 //!
-//! A thread reads ([`records`]) and fills batches ([`batch`]); up to [`IN_FLIGHT`] of them are under way ([`deliver`]); answers are
+//! A thread reads ([`records`]) and fills batches ([`batch`]); up to [`IN_FLIGHT`] of them are under way ([`mod@deliver`]); answers are
 //! counted and written down in the order of the file ([`tally`]).
 //!
 //! **Invariant:** of two records with one key the first one in the file decides. No key is in two batches at a time, and within a
