@@ -70,3 +70,29 @@ async fn of_the_service(State(served): State<Served>, request: Request) -> Resul
     let early = starting && answer.status() == StatusCode::NOT_FOUND;
     Ok(if early { (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], "starting\n").into_response() } else { answer })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use axum::body::Body;
+
+    use super::*;
+    use crate::clock::{RandomIds, SystemClock};
+
+    #[tokio::test]
+    async fn a_route_that_has_not_joined_yet_is_to_be_tried_again_and_one_that_never_joins_is_not_there() {
+        let context = Context::detached("test", Arc::new(SystemClock), Arc::new(RandomIds));
+        let router = router(context.clone(), Metrics::detached());
+        let ask = async |path: &str| {
+            let request = Request::builder().uri(path).body(Body::empty()).unwrap();
+            let answer = router.clone().oneshot(request).await.unwrap();
+            (answer.status().as_u16(), answer.headers().contains_key(header::RETRY_AFTER))
+        };
+        assert_eq!(ask("/hello").await, (503, true));
+        context.http(Router::new().route("/hello", get(|| async { "hello\n" })));
+        assert_eq!((ask("/hello").await, ask("/other").await), ((200, false), (503, true)));
+        context.health.running();
+        assert_eq!((ask("/hello").await, ask("/other").await), ((200, false), (404, false)));
+    }
+}
