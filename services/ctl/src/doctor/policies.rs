@@ -32,7 +32,7 @@ pub fn judge(plan: &Plan, managed: &Managed, apply: &str) -> Vec<Finding> {
         )
     }));
     if missing.is_empty() {
-        findings.push(Finding::ok(BINDING, "bindings", format!("all {} are there", plan.bindings.len())));
+        findings.push(Finding::ok(BINDING, "bindings", format!("none of {} is missing", plan.bindings.len())));
     }
     findings
 }
@@ -173,7 +173,7 @@ mod tests {
         Plan::of(&Topology::from_toml(text).unwrap())
     }
 
-    fn severity(queue: &str, definition: Value) -> Option<Severity> {
+    fn severity(queue: &str, definition: &Value) -> Option<Severity> {
         let plan = plan();
         let wanted = plan.queues.iter().find(|wanted| wanted.name == queue).unwrap();
         let findings = judge_policy(wanted, "policy p", definition.as_object().unwrap());
@@ -207,7 +207,7 @@ mod tests {
             ("work", json!({}), None),
         ];
         for (queue, definition, expected) in rows {
-            assert_eq!(severity(queue, definition.clone()), expected, "{queue} {definition}");
+            assert_eq!(severity(queue, &definition), expected, "{queue} {definition}");
         }
     }
 

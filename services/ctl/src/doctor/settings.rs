@@ -213,6 +213,7 @@ pub fn reachable(listen: SocketAddr) -> SocketAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::doctor::finding::Severity;
 
     #[test]
     fn a_wildcard_address_is_reached_over_loopback() {
@@ -247,7 +248,6 @@ mod tests {
         assert_eq!(parts[1].1.as_ref().map(|part| part.downstream.lease_ms), Some(5));
         assert!(parts[2].1.is_none(), "not TOML");
         let severities: Vec<_> = findings.iter().map(|finding| finding.severity).collect();
-        use crate::doctor::finding::Severity;
         assert_eq!(severities, [Severity::Warning, Severity::Ok, Severity::Error]);
         assert!(findings.iter().all(|finding| finding.severity == Severity::Ok || !finding.remedy.is_empty()));
         assert!(read(Some(&folder)).is_err(), "no such folder");

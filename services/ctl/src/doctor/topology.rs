@@ -72,7 +72,7 @@ pub fn read(given: Option<&Path>, parts: &[(Which, Option<Part>)]) -> (Option<Wa
         && findings.is_empty()
     {
         let file = wanted.file.as_deref().unwrap_or("built-in default");
-        findings.push(Finding::ok(FILE, "topology", format!("{file}: {} subscriptions", wanted.topology.subscriptions.len())));
+        findings.push(Finding::ok(FILE, "topology", format!("{file}; subscriptions: {}", wanted.topology.subscriptions.len())));
     }
     (wanted.map(|(_, wanted)| wanted), findings)
 }
@@ -150,7 +150,11 @@ fn judge_differences(wanted: &Wanted, plan: &Plan, differences: &[Difference]) -
         ));
     }
     if findings.is_empty() {
-        let found = format!("{} exchanges and {} queues, dead-lettering at least once", plan.exchanges.len(), plan.queues.len());
+        let found = format!(
+            "as the topology says, dead-lettering at least once (exchanges: {}, queues: {})",
+            plan.exchanges.len(),
+            plan.queues.len()
+        );
         findings.push(Finding::ok(QUEUE, "exchanges and queues", found));
     }
     findings
