@@ -7,13 +7,15 @@ use countersign_wire::proto::ListDeliveriesRequest;
 use countersign_wire::proto::callback_service_client::CallbackServiceClient;
 use tonic::transport::Endpoint;
 
-/// How many deliveries stand in each state, and how many of the signed ones needed more than one attempt.
-#[derive(Debug, Default)]
+/// How many deliveries stand in each state, and how often they were sent again.
+#[derive(Debug, Clone, Default)]
 pub struct Signatures {
     /// By state.
     pub states: BTreeMap<String, u64>,
     /// Deliveries that were sent again.
     pub resent: u64,
+    /// Resends of all of them together.
+    pub resends: u64,
 }
 
 impl Signatures {
@@ -23,17 +25,23 @@ impl Signatures {
     }
 }
 
-/// Reads all deliveries, page by page.
-pub async fn read(system: &System) -> anyhow::Result<Signatures> {
+/// Reads the deliveries in these states, page by page; no state: all of them.
+///
+/// # Errors
+/// When callback does not answer.
+pub async fn read(system: &System, states: &[&str]) -> anyhow::Result<Signatures> {
     let channel = Endpoint::from_shared(system.grpc_url(Which::Callback))?.connect().await?;
     let mut callback = CallbackServiceClient::new(channel);
+    let states: Vec<String> = states.iter().map(ToString::to_string).collect();
     let mut signatures = Signatures::default();
     let mut page_token = String::new();
     loop {
-        let request = ListDeliveriesRequest { page_size: 1_000, page_token, ..Default::default() };
+        let request = ListDeliveriesRequest { page_size: 1_000, page_token, states: states.clone(), ..Default::default() };
         let page = callback.list_deliveries(request).await?.into_inner();
         for delivery in page.deliveries {
-            signatures.resent += u64::from(delivery.attempt.unwrap_or_default().number > 1);
+            let again = u64::from(delivery.attempt.unwrap_or_default().number.saturating_sub(1));
+            signatures.resent += u64::from(again > 0);
+            signatures.resends += again;
             *signatures.states.entry(delivery.state).or_default() += 1;
         }
         page_token = page.next_page_token;

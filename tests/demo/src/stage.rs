@@ -1,36 +1,17 @@
 //! The servers and services that the demo plays on.
 
-use std::path::Path;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use clap::Parser;
-use countersign_launcher::{Broker, Program, RabbitMq, Redis, Running, System, Which, Wiring, binary};
+use countersign_launcher::{Broker, RabbitMq, Redis, System, Which, Wiring};
 use tempfile::TempDir;
+
+use crate::options::Options;
 
 /// The vhost of the demo on a private broker.
 const VHOST: &str = "demo";
-
-/// Orders flow, the broker loses some of them, and every one is processed.
-#[derive(Debug, Parser)]
-#[command(name = "demo")]
-pub struct Options {
-    /// How many orders.
-    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(200..=100_000))]
-    pub orders: u32,
-    /// From the publish of a message to its check, milliseconds. Two minutes in production; shorter here, so that you can watch.
-    #[arg(long, default_value_t = 3_000, value_parser = clap::value_parser!(u64).range(500..=120_000))]
-    pub check_delay_ms: u64,
-    /// A broker of your own, with virtual host: amqp://user:password@host:port/vhost. The demo purges a queue in it.
-    #[arg(long)]
-    pub amqp_url: Option<String>,
-    /// A Redis of your own.
-    #[arg(long)]
-    pub redis_url: Option<String>,
-    /// Give up after so many seconds.
-    #[arg(long, default_value_t = 240)]
-    pub patience_s: u64,
-}
+/// The shop needs so long for one order, milliseconds.
+pub const HANDLING_MS: u64 = 20;
 
 /// What is running. Dropping it ends everything the demo started.
 pub struct Stage {
@@ -40,23 +21,20 @@ pub struct Stage {
     pub broker: Broker,
     /// The virtual host in it.
     pub vhost: String,
-    _rabbitmq: Option<RabbitMq>,
+    /// The broker as a process; none if it is the user's.
+    pub rabbitmq: Option<RabbitMq>,
     _redis: Option<Redis>,
     dir: TempDir,
 }
 
 impl Stage {
-    /// Starts servers (unless addresses are given) and wires the services to them.
+    /// Starts servers (unless addresses are given) and wires the services to them; starts none of the services.
+    ///
+    /// # Errors
+    /// When a server or binary is missing, or does not come up.
     pub async fn set(options: &Options) -> anyhow::Result<Self> {
         let dir = TempDir::with_prefix("countersign-demo-")?;
-        let rabbitmq = match options.amqp_url {
-            Some(_) => None,
-            None => Some(RabbitMq::start(&dir.path().join("rabbitmq")).await.context("starting a private RabbitMQ")?),
-        };
-        let redis = match options.redis_url {
-            Some(_) => None,
-            None => Some(Redis::start(&dir.path().join("redis")).await.context("starting a private Redis")?),
-        };
+        let (rabbitmq, redis) = tokio::try_join!(private_broker(options, dir.path()), private_redis(options, dir.path()))?;
         let (amqp, vhost) = match (&options.amqp_url, &rabbitmq) {
             (Some(url), _) => (url.clone(), vhost_of(url)),
             (None, Some(rabbitmq)) => {
@@ -76,35 +54,28 @@ impl Stage {
             callback_database: sqlite("msg.db"),
             max_batch: 256,
             check_delay_ms: options.check_delay_ms,
-            handler_mode: "count",
+            handler_mode: "idempotent",
             otlp: None,
         };
-        let mut system = System::prepare(wiring).await?;
-        for which in Which::ALL {
-            system.start(which, "").await?;
-        }
-        Ok(Self { system, broker, vhost, _rabbitmq: rabbitmq, _redis: redis, dir })
+        let system = System::prepare(wiring).await?;
+        Ok(Self { system, broker, vhost, rabbitmq, _redis: redis, dir })
     }
 
-    /// Writes so many orders to a file, one JSON object a line.
-    pub fn write_orders(&self, orders: u32) -> anyhow::Result<std::path::PathBuf> {
-        let file = self.dir.path().join("orders.jsonl");
-        let line = |order| format!("{{\"order_id\":\"A-{order}\",\"article\":{},\"pieces\":{}}}\n", order % 97, 1 + order % 5);
-        std::fs::write(&file, (1..=orders).map(line).collect::<String>())?;
-        Ok(file)
+    /// Where files of the demo go; gone with it.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
-    /// Starts `countersign send --file`, as a user would.
-    pub fn send(&self, file: &Path) -> anyhow::Result<Running> {
-        Program::new(binary("countersign")?)
-            .args(["--upstream", &self.system.grpc_url(Which::Upstream), "-o", "json"])
-            .args(["send", "--exchange", "orders", "--type", "order.created", "--id-field", "order_id", "--file"])
-            .arg(file)
-            .log_to(self.dir.path().join("send.log"))
-            .spawn()
+    /// Keeps the files of servers and services for a look, and says where they are.
+    pub fn keep(&mut self) -> PathBuf {
+        self.dir.disable_cleanup(true);
+        self.dir.path().to_owned()
     }
 
     /// Asks the services to stop and waits for them.
+    ///
+    /// # Errors
+    /// When one does not end in time, or not with success.
     pub async fn clear(mut self) -> anyhow::Result<()> {
         for which in [Which::Upstream, Which::Downstream, Which::Callback] {
             self.system.stop(which).await?;
@@ -113,9 +84,18 @@ impl Stage {
     }
 }
 
-/// How long the demo may take as a whole.
-pub const fn patience(options: &Options) -> Duration {
-    Duration::from_secs(options.patience_s)
+async fn private_broker(options: &Options, dir: &Path) -> anyhow::Result<Option<RabbitMq>> {
+    if options.amqp_url.is_some() {
+        return Ok(None);
+    }
+    RabbitMq::start(dir).await.context("starting a private RabbitMQ").map(Some)
+}
+
+async fn private_redis(options: &Options, dir: &Path) -> anyhow::Result<Option<Redis>> {
+    if options.redis_url.is_some() {
+        return Ok(None);
+    }
+    Redis::start(dir).await.context("starting a private Redis").map(Some)
 }
 
 fn vhost_of(url: &str) -> String {

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use lapin::options::{QueueDeclareOptions, QueuePurgeOptions};
+use lapin::options::{QueueBindOptions, QueueDeclareOptions, QueuePurgeOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, ConnectionProperties};
 use reqwest::Method;
@@ -99,6 +99,14 @@ impl Broker {
         self.put(&format!("policies/{}/{}", encode(vhost), encode(name)), &body).await
     }
 
+    /// Whether a virtual host can be used.
+    ///
+    /// # Errors
+    /// When the broker does not answer, or refuses user or virtual host.
+    pub async fn answers(&self, vhost: &str) -> anyhow::Result<()> {
+        self.on_channel(vhost, async |_| Ok(())).await
+    }
+
     /// Throws away the messages that are ready in a queue (not those at a consumer) and says how many they were.
     ///
     /// # Errors
@@ -124,6 +132,31 @@ impl Broker {
         })
         .await
         .with_context(|| format!("asking for the depth of {queue}"))
+    }
+
+    /// Takes a binding away: what is published there meanwhile reaches this queue no more.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn unbind(&self, vhost: &str, queue: &str, exchange: &str, routing_key: &str) -> anyhow::Result<()> {
+        self.on_channel(vhost, async |channel| {
+            channel.queue_unbind(queue.into(), exchange.into(), routing_key.into(), FieldTable::default()).await
+        })
+        .await
+        .with_context(|| format!("unbinding {queue} from {exchange}"))
+    }
+
+    /// Binds a queue; a binding that exists is left as it is.
+    ///
+    /// # Errors
+    /// When queue or exchange do not exist, or the broker does not answer.
+    pub async fn bind(&self, vhost: &str, queue: &str, exchange: &str, routing_key: &str) -> anyhow::Result<()> {
+        let options = QueueBindOptions::default();
+        self.on_channel(vhost, async |channel| {
+            channel.queue_bind(queue.into(), exchange.into(), routing_key.into(), options, FieldTable::default()).await
+        })
+        .await
+        .with_context(|| format!("binding {queue} to {exchange}"))
     }
 
     /// Closes the connections of all clients, as an operator would.

@@ -135,6 +135,17 @@ impl Redis {
     }
 }
 
+/// Whether a Redis can be used; `url` is `redis://[user:password@]host:port`. One behind TLS is not asked.
+///
+/// # Errors
+/// When it does not answer, or with an error.
+pub async fn redis_answers(url: &str) -> anyhow::Result<()> {
+    if !url.starts_with("redis://") {
+        return Ok(());
+    }
+    command(url, "PING").await.map(|_| ())
+}
+
 /// Sends one command without arguments that need quoting and returns the lines of a simple or flat answer.
 pub(crate) async fn command(url: &str, command: &str) -> anyhow::Result<Vec<String>> {
     let address = url.strip_prefix("redis://").unwrap_or(url).split('/').next().unwrap_or_default();

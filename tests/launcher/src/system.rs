@@ -5,16 +5,20 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use serde::Deserialize;
 
+use crate::look::{Effects, Look};
 use crate::{Program, Running, binary, free_port, wait_until};
 
 /// How long a service may take from its start until it is ready, on a busy machine.
 const READY: Duration = Duration::from_mins(1);
 /// How long a service may take to stop when asked.
 const STOP: Duration = Duration::from_secs(30);
-/// The one subscription of this system.
+/// The one subscription of this system, and its work queue.
 pub const SUBSCRIPTION: &str = "inventory.orders";
+/// The exchange that orders are sent to.
+pub const EXCHANGE: &str = "orders";
+/// What binds the one to the other.
+pub const BINDING: &str = "order.#";
 
 /// One of the services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,19 +78,6 @@ pub struct Extras {
     pub endpoint: Option<String>,
 }
 
-/// Effects and calls as the business service's own database has them.
-#[derive(Clone, Debug, Default, Deserialize)]
-pub struct Effects {
-    /// Effects in all.
-    pub total: u64,
-    /// Keys with at least one effect.
-    pub distinct: u64,
-    /// Calls in all, failed ones included.
-    pub calls: u64,
-    /// Effects of each key; the key is the message's id.
-    pub effects: BTreeMap<String, u64>,
-}
-
 /// The wired services. Dropping it kills what still runs.
 #[derive(Debug)]
 pub struct System {
@@ -95,8 +86,7 @@ pub struct System {
     ports: BTreeMap<(Which, &'static str), u16>,
     running: BTreeMap<Which, Running>,
     handler: Running,
-    handler_url: String,
-    http: reqwest::Client,
+    look: Look,
 }
 
 impl System {
@@ -128,8 +118,9 @@ impl System {
             ports.insert((which, "grpc"), free_port()?);
             ports.insert((which, "http"), free_port()?);
         }
-        let http = reqwest::Client::builder().timeout(Duration::from_secs(10)).no_proxy().build()?;
-        let system = Self { wiring, extras, ports, running: BTreeMap::new(), handler, handler_url, http };
+        let services = Which::ALL.map(|which| (which, format!("http://127.0.0.1:{}", ports[&(which, "http")])));
+        let look = Look::new(handler_url, services.into())?;
+        let system = Self { wiring, extras, ports, running: BTreeMap::new(), handler, look };
         std::fs::write(system.topology_file(), system.topology())?;
         for which in Which::ALL {
             std::fs::write(system.wiring.dir.join(format!("{}.toml", which.name())), system.configuration(which))?;
@@ -181,13 +172,9 @@ impl System {
     /// # Errors
     /// When it is not ready in time, or has ended; the end of its log is quoted.
     pub async fn ready(&self, which: Which) -> anyhow::Result<()> {
-        let url = format!("{}/health/ready", self.http_url(which));
         let process = self.process(which)?;
         let what = format!("{} to be ready", which.name());
-        let ready = wait_until(&what, READY, async || {
-            let answer = self.http.get(&url).send().await;
-            !process.is_alive() || answer.is_ok_and(|answer| answer.status().is_success())
-        });
+        let ready = wait_until(&what, READY, async || !process.is_alive() || self.look.is_ready(which).await);
         ready.await.with_context(|| process.log_tail())?;
         if process.is_alive() { Ok(()) } else { bail!("{} has ended{}", which.name(), process.log_tail()) }
     }
@@ -240,18 +227,21 @@ impl System {
     /// The HTTP address of a service.
     #[must_use]
     pub fn http_url(&self, which: Which) -> String {
-        format!("http://127.0.0.1:{}", self.ports[&(which, "http")])
+        self.look.service_url(which).to_owned()
     }
 
-    /// The sum over all labels of one metric of a service; 0 when it has none of that name.
+    /// What can be asked of the services and the business service, whoever starts and kills them meanwhile.
+    #[must_use]
+    pub fn look(&self) -> &Look {
+        &self.look
+    }
+
+    /// See [`Look::metric`]; over all labels.
     ///
     /// # Errors
-    /// When the service does not answer.
+    /// As there.
     pub async fn metric(&self, which: Which, name: &str) -> anyhow::Result<f64> {
-        let text = self.http.get(format!("{}/metrics", self.http_url(which))).send().await?.text().await?;
-        let named = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
-        let values = text.lines().filter(named).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
-        Ok(values.sum())
+        self.look.metric(which, name, "").await
     }
 
     /// What the business service's own database says.
@@ -262,7 +252,7 @@ impl System {
         if !self.handler.is_alive() {
             bail!("the order handler has ended{}", self.handler.log_tail());
         }
-        Ok(self.http.get(format!("{}/effects", self.handler_url)).send().await?.json().await?)
+        self.look.effects().await
     }
 
     /// Makes the business service fail or dawdle; see `order-handler`.
@@ -270,27 +260,42 @@ impl System {
     /// # Errors
     /// When it does not take the wish.
     pub async fn behave(&self, wish: &serde_json::Value) -> anyhow::Result<()> {
-        self.http.post(format!("{}/behave", self.handler_url)).json(wish).send().await?.error_for_status()?;
-        Ok(())
+        self.look.behave(wish).await
+    }
+
+    /// All that a service has logged, over all its lives.
+    ///
+    /// # Errors
+    /// When it was never started.
+    pub fn log_of(&self, which: Which) -> anyhow::Result<String> {
+        let log = self.wiring.dir.join(format!("{}.log", which.name()));
+        let bytes = std::fs::read(&log).with_context(|| format!("{} cannot be read", log.display()))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// The retry tiers of the one subscription, milliseconds; the queue of each is `<subscription>.retry.<delay>`.
+    #[must_use]
+    pub fn retry_delays_ms(&self) -> [u64; 2] {
+        [self.wiring.check_delay_ms / 4, self.wiring.check_delay_ms / 2]
     }
 
     fn topology(&self) -> String {
         let delay = self.wiring.check_delay_ms;
         let rechecks = [delay / 2, delay, delay * 2];
-        let retries = [delay / 4, delay / 2];
+        let retries = self.retry_delays_ms();
         let more = &self.extras.topology;
         format!(
             r#"version = 1
 checks = {{ check_delay_ms = {delay}, recheck_delays_ms = {rechecks:?} }}
 
 [[exchange]]
-name = "orders"
+name = "{EXCHANGE}"
 kind = "topic"
 
 [[subscription]]
 name = "{SUBSCRIPTION}"
 retry_delays_ms = {retries:?}
-bind = [{{ exchange = "orders", routing_key = "order.#" }}]
+bind = [{{ exchange = "{EXCHANGE}", routing_key = "{BINDING}" }}]
 
 {more}"#
         )
@@ -339,7 +344,7 @@ lease_ms = {lease}
     fn downstream_section(&self) -> String {
         let Wiring { redis, max_batch, check_delay_ms: delay, .. } = &self.wiring;
         let (lease, progress, answer) = (delay * 2, delay / 2, delay);
-        let endpoint = self.extras.endpoint.clone().unwrap_or_else(|| format!("{}/orders", self.handler_url));
+        let endpoint = self.extras.endpoint.clone().unwrap_or_else(|| format!("{}/orders", self.look.handler_url()));
         format!(
             r#"[redis]
 url = {redis:?}

@@ -1,5 +1,6 @@
 //! The business service that demo and flow tests trust to count: it is shown to count rightly.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_launcher::{Program, Running};
@@ -18,12 +19,7 @@ impl Handler {
     async fn start(dir: &TempDir, mode: &str) -> Self {
         // Another test of this file may have been first.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let running = Program::new(env!("CARGO_BIN_EXE_order-handler"))
-            .args(["--mode", mode, "--database"])
-            .arg(dir.path().join("orders.db"))
-            .log_to(dir.path().join("handler.log"))
-            .spawn()
-            .unwrap();
+        let running = spawn(dir, mode);
         let line = running.wait_for_log("listening on ", LIMIT).await.unwrap();
         let url = line.replace("listening on ", "http://");
         let client = reqwest::Client::builder().timeout(LIMIT).no_proxy().build().unwrap();
@@ -41,9 +37,22 @@ impl Handler {
         assert!(answer.status().is_success());
     }
 
+    async fn counts(&self) -> Value {
+        self.client.get(format!("{}/counts", self.url)).send().await.unwrap().json().await.unwrap()
+    }
+
     async fn effects(&self) -> Value {
         self.client.get(format!("{}/effects", self.url)).send().await.unwrap().json().await.unwrap()
     }
+}
+
+fn spawn(dir: &TempDir, mode: &str) -> Running {
+    Program::new(env!("CARGO_BIN_EXE_order-handler"))
+        .args(["--mode", mode, "--database"])
+        .arg(dir.path().join("orders.db"))
+        .log_to(dir.path().join("handler.log"))
+        .spawn()
+        .unwrap()
 }
 
 #[tokio::test]
@@ -66,6 +75,35 @@ async fn a_repeat_has_no_effect_when_idempotent_and_says_so() {
     assert_eq!(handler.order("a").await.headers()["countersign-outcome"], "duplicate");
     let effects = handler.effects().await;
     assert_eq!((&effects["effects"], &effects["calls_by_key"]), (&json!({"a": 1}), &json!({"a": 2})));
+    let counts = handler.counts().await;
+    assert_eq!(counts, json!({"effects": 1, "orders": 1, "calls": 2, "duplicates": 1, "in_flight": 0}));
+}
+
+#[tokio::test]
+async fn of_many_calls_at_a_time_one_has_the_effect_when_idempotent() {
+    let dir = TempDir::new().unwrap();
+    let handler = Arc::new(Handler::start(&dir, "idempotent").await);
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let handler = handler.clone();
+        calls.spawn(async move { handler.order("a").await.headers().contains_key("countersign-outcome") });
+    }
+    let repeats = calls.join_all().await.into_iter().filter(|repeat| *repeat).count();
+    assert_eq!(repeats, 19);
+    let counts = handler.counts().await;
+    assert_eq!((&counts["effects"], &counts["calls"], &counts["duplicates"]), (&json!(1), &json!(20), &json!(19)));
+}
+
+#[tokio::test]
+async fn a_file_with_repeated_effects_is_refused_when_idempotent() {
+    let dir = TempDir::new().unwrap();
+    let handler = Handler::start(&dir, "count").await;
+    handler.order("a").await;
+    handler.order("a").await;
+    handler.running.kill9();
+    let idempotent = spawn(&dir, "idempotent");
+    assert!(!idempotent.wait(LIMIT).await.unwrap().success());
+    assert!(idempotent.log_text().contains("use another file"), "{}", idempotent.log_text());
 }
 
 #[tokio::test]

@@ -5,10 +5,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use clap::ValueEnum;
-use sea_orm::{
-    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend, Statement, TransactionTrait,
-    Value,
-};
+use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, Statement, TransactionTrait, Value};
 use serde::Serialize;
 
 const SCHEMA: [&str; 3] = [
@@ -20,6 +17,9 @@ const SCHEMA: [&str; 3] = [
         number INTEGER PRIMARY KEY AUTOINCREMENT,
         idempotency_key TEXT NOT NULL, status INTEGER NOT NULL, at INTEGER NOT NULL)",
 ];
+/// The key is stored with the effect, in its transaction, and can be stored once: two calls at a time cannot both have the effect.
+const ONCE: &str = "CREATE UNIQUE INDEX IF NOT EXISTS effect_once ON effect (idempotency_key)";
+/// How a repeat stands among the calls.
 const DUPLICATE: u16 = 208;
 
 /// Whether the service itself tells repeats apart.
@@ -66,6 +66,21 @@ pub struct Summary {
     pub calls_by_key: BTreeMap<String, i64>,
 }
 
+/// What `GET /counts` answers.
+#[derive(Debug, Serialize)]
+pub struct Counts {
+    /// Effects in all.
+    pub effects: i64,
+    /// Different bodies that had an effect: orders as the business sees them, whatever id they travelled under.
+    pub orders: i64,
+    /// Calls in all, failed ones included.
+    pub calls: i64,
+    /// Calls that were answered as repeats.
+    pub duplicates: i64,
+    /// Calls that have no answer yet.
+    pub in_flight: u64,
+}
+
 /// The database of the service.
 #[derive(Debug)]
 pub struct Effects {
@@ -83,22 +98,30 @@ impl Effects {
         for statement in ["PRAGMA journal_mode = WAL", "PRAGMA synchronous = NORMAL"].iter().chain(&SCHEMA) {
             database.execute_unprepared(statement).await?;
         }
+        if mode == Mode::Idempotent {
+            database.execute_unprepared(ONCE).await.context("the database has orders with several effects: use another file")?;
+        }
         Ok(Self { database, mode })
     }
 
-    /// Lets an order have its effect, in one transaction with the note that it was called.
+    /// Lets an order have its effect, in one transaction with its key and the note that it was called.
     pub async fn apply(&self, order: Order, at_ms: i64) -> anyhow::Result<Done> {
         let transaction = self.database.begin().await?;
-        let seen = self.mode == Mode::Idempotent && has_effect(&transaction, &order.key).await?;
         let key = order.key.clone();
-        if !seen {
-            let values = [order.key.into(), order.ce_id.into(), order.body.into(), at_ms.into()];
-            let insert = "INSERT INTO effect (idempotency_key, ce_id, body, at) VALUES (?, ?, ?, ?)";
-            transaction.execute_raw(sql(insert, values)).await?;
-        }
-        note(&transaction, key, if seen { DUPLICATE } else { 200 }, at_ms).await?;
+        let values = [order.key.into(), order.ce_id.into(), order.body.into(), at_ms.into()];
+        let insert = match self.mode {
+            Mode::Count => "INSERT INTO effect (idempotency_key, ce_id, body, at) VALUES (?, ?, ?, ?)",
+            Mode::Idempotent => {
+                "INSERT INTO effect (idempotency_key, ce_id, body, at) VALUES (?, ?, ?, ?) ON CONFLICT (idempotency_key) DO NOTHING"
+            }
+        };
+        let done = match transaction.execute_raw(sql(insert, values)).await?.rows_affected() {
+            0 => Done::Duplicate,
+            _ => Done::Effected,
+        };
+        note(&transaction, key, if done == Done::Duplicate { DUPLICATE } else { 200 }, at_ms).await?;
         transaction.commit().await?;
-        Ok(if seen { Done::Duplicate } else { Done::Effected })
+        Ok(done)
     }
 
     /// Notes a call that had no effect because the service was told to fail.
@@ -119,15 +142,24 @@ impl Effects {
         })
     }
 
+    /// Counts what can be counted without a list of all keys.
+    pub async fn counts(&self, in_flight: u64) -> anyhow::Result<Counts> {
+        let query = "SELECT (SELECT COUNT(*) FROM effect) AS effects, (SELECT COUNT(DISTINCT body) FROM effect) AS orders,
+            (SELECT COUNT(*) FROM call) AS calls, (SELECT COUNT(*) FROM call WHERE status = ?) AS duplicates";
+        let row = self.database.query_one_raw(sql(query, [i64::from(DUPLICATE).into()])).await?.context("no counts")?;
+        Ok(Counts {
+            effects: row.try_get("", "effects")?,
+            orders: row.try_get("", "orders")?,
+            calls: row.try_get("", "calls")?,
+            duplicates: row.try_get("", "duplicates")?,
+            in_flight,
+        })
+    }
+
     async fn by_key(&self, query: &str) -> anyhow::Result<BTreeMap<String, i64>> {
         let rows = self.database.query_all_raw(sql(query, [])).await?;
         rows.iter().map(|row| Ok((row.try_get("", "idempotency_key")?, row.try_get("", "n")?))).collect()
     }
-}
-
-async fn has_effect(transaction: &DatabaseTransaction, key: &str) -> anyhow::Result<bool> {
-    let query = "SELECT number FROM effect WHERE idempotency_key = ? LIMIT 1";
-    Ok(transaction.query_one_raw(sql(query, [key.into()])).await?.is_some())
 }
 
 async fn note(on: &impl ConnectionTrait, key: String, status: u16, at_ms: i64) -> anyhow::Result<()> {

@@ -1,7 +1,7 @@
 //! The business's own service in demo and flow tests: takes orders over HTTP and counts what they effected.
 //!
 //! A separate process with its own database, so that what it says about effects owes nothing to our books. `POST /orders`
-//! takes a CloudEvents delivery in binary mode; `GET /effects` tells; `POST /behave` makes it fail or dawdle.
+//! takes a CloudEvents delivery in binary mode; `GET /effects` and `GET /counts` tell; `POST /behave` makes it fail or dawdle.
 
 #![allow(clippy::disallowed_methods, reason = "not part of the product: it stands for a user's own service")]
 
@@ -35,10 +35,12 @@ struct Arguments {
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let effects = effects::Effects::open(&arguments.database, arguments.mode).await?;
-    let state = Arc::new(orders::State { effects, behaviour: behave::Behaviour::default() });
+    let state =
+        Arc::new(orders::State { effects, behaviour: behave::Behaviour::default(), in_flight: orders::InFlight::default() });
     let router = Router::new()
         .route("/orders", post(orders::take))
         .route("/effects", get(orders::tell))
+        .route("/counts", get(orders::count))
         .route("/behave", post(orders::behave))
         .with_state(state);
     let listener = tokio::net::TcpListener::bind(arguments.listen).await?;

@@ -1,6 +1,7 @@
 //! The HTTP side.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use axum::Json;
@@ -10,7 +11,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use crate::behave::{Behaviour, Wish};
-use crate::effects::{Done, Effects, Order, Summary};
+use crate::effects::{Counts, Done, Effects, Order, Summary};
 
 /// Headers without which a delivery is not a `CloudEvent` in binary mode.
 const REQUIRED: [&str; 3] = ["ce-id", "ce-type", "ce-source"];
@@ -23,6 +24,28 @@ pub struct State {
     pub effects: Effects,
     /// The wish in force.
     pub behaviour: Behaviour,
+    /// Calls without an answer.
+    pub in_flight: InFlight,
+}
+
+/// Calls that are being answered.
+#[derive(Debug, Default)]
+pub struct InFlight(AtomicU64);
+
+/// One of them, until it is dropped: a caller that hangs up ends its call.
+struct Call<'a>(&'a AtomicU64);
+
+impl InFlight {
+    fn begin(&self) -> Call<'_> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Call(&self.0)
+    }
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// An error of the service itself: the caller should come again.
@@ -44,6 +67,7 @@ impl IntoResponse for Failure {
 
 /// `POST /orders`: one delivery.
 pub async fn take(Shared(state): Shared<Arc<State>>, headers: HeaderMap, body: Bytes) -> Result<Response, Failure> {
+    let _call = state.in_flight.begin();
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     if let Some(missing) = REQUIRED.iter().find(|name| text(name).is_none()) {
         return Ok((StatusCode::BAD_REQUEST, format!("header {missing} is missing\n")).into_response());
@@ -67,6 +91,11 @@ pub async fn take(Shared(state): Shared<Arc<State>>, headers: HeaderMap, body: B
 /// `GET /effects`: counts.
 pub async fn tell(Shared(state): Shared<Arc<State>>) -> Result<Json<Summary>, Failure> {
     Ok(Json(state.effects.summary().await?))
+}
+
+/// `GET /counts`: the same without a list of all keys.
+pub async fn count(Shared(state): Shared<Arc<State>>) -> Result<Json<Counts>, Failure> {
+    Ok(Json(state.effects.counts(state.in_flight.0.load(Ordering::Relaxed)).await?))
 }
 
 /// `POST /behave`: fail or dawdle from now on.
