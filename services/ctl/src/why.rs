@@ -1,6 +1,6 @@
 //! `countersign why`: what happened to a message, and what will happen next, in plain words.
 //!
-//! Gathers what upstream and callback know ([`Known`]), has one pure function tell the story ([`explain`]), prints it. A service that is
+//! Gathers what upstream and callback know ([`Known`]), has one pure function tell the story ([`explain`](fn@explain)), prints it. A service that is
 //! away leaves a gap in the story, not an error: the rest is told, and the exit code says that something is missing.
 
 mod explain;

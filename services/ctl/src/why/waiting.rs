@@ -18,13 +18,13 @@ pub(super) fn tell(known: &Known, subscription: &str, delivery: Option<&Delivery
     let look = next_look(known, delivery, figures);
     let about = span::at(look, now);
     if look == first_look(known, delivery, figures) {
+        let deed = deed(known, delivery, figures);
         let then = match known.outlook_of(subscription) {
-            Some(outlook) if !outlook.probes => "waits for its time-out, and only then",
-            _ => "finds out by probes whether it is lost or only slow, and only if it is lost",
+            Some(outlook) if !outlook.probes => format!("waits for its time-out before it {deed}"),
+            _ => format!("finds out by probes whether it is lost or only slow, and {deed} only if it is lost"),
         };
-        let what = format!(
-            "{so_far}; the check of this attempt is due about {about}. If there is no receipt by then, callback {then} has it sent again"
-        );
+        let what =
+            format!("{so_far}; the check of this attempt is due about {about}. If there is no receipt by then, callback {then}");
         return push(story, subscription, what, Some(look));
     }
     let then = then(known, delivery, figures);
@@ -141,6 +141,12 @@ fn probing(now: i64, subscription: &str, lane: ProbeLane, figures: &JudgingFigur
         span::words(figures.probe_grace_ms)
     );
     (what, None)
+}
+
+/// What callback does with what is lost, in three words.
+fn deed(known: &Known, delivery: Option<&Delivery>, figures: &JudgingFigures) -> &'static str {
+    let number = delivery.and_then(|delivery| delivery.attempt).map_or(1, |attempt| attempt.number);
+    if known.is_expired() || number > figures.max_resends { "leaves it for a human" } else { "has it sent again" }
 }
 
 /// What happens when it counts as lost.

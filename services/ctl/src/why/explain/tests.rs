@@ -124,7 +124,16 @@ fn every_state_has_its_words() {
     let spoken = Delivery { live_until_ms: SENT + 5 * MINUTE, ..try_of(2, "resending", &resends[..1]) };
     let last = |state| vec![try_of(4, state, &[(10 * MINUTE, 4, "resent", "")])];
     let rows: Vec<(Known, &[&str], Option<i64>)> = vec![
-        (at(100_000, vec![]), &["not signed yet", "check", "(in 20 s)", "by probes", "only if it is lost"], Some(120_000)),
+        (
+            at(100_000, vec![]),
+            &["not signed yet", "check", "(in 20 s)", "by probes", "has it sent again only if it is lost"],
+            Some(120_000),
+        ),
+        (
+            at(11 * MINUTE, last("resent")),
+            &["resend 3 of 3", "due about", "leaves it for a human only if it is lost"],
+            Some(12 * MINUTE),
+        ),
         (at(121_000, vec![]), &["sends a probe", "resend 1 of 3", "(in 14 s)", "at most 15 min apart"], Some(135_000)),
         (at(200_000, vec![live("processing", 230_000, 0)]), &["a live consumer holds it", "(in 30 s)"], Some(230_000)),
         (
