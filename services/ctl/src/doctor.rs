@@ -43,13 +43,13 @@ pub struct DoctorArgs {
     /// The topology file, instead of the one that the configuration names.
     #[arg(long, value_name = "FILE")]
     topology: Option<PathBuf>,
-    /// HTTP address of upstream, instead of its [http] listen.
+    /// HTTP address of upstream, instead of its `[http] listen`.
     #[arg(long, value_name = "URL")]
     upstream_http: Option<String>,
-    /// HTTP address of downstream, instead of its [http] listen.
+    /// HTTP address of downstream, instead of its `[http] listen`.
     #[arg(long, value_name = "URL")]
     downstream_http: Option<String>,
-    /// HTTP address of callback, instead of its [http] listen.
+    /// HTTP address of callback, instead of its `[http] listen`.
     #[arg(long, value_name = "URL")]
     callback_http: Option<String>,
     /// The broker's management interface; by default the broker's host with port 15672 and the same user.
