@@ -97,7 +97,7 @@ fn read_one(delivered: &Delivered) -> Result<ReceiptBatch, WireError> {
         match &mut receipt.outcome {
             Signed::Done => {}
             Signed::Failed { detail, .. } => tidy(detail),
-            Signed::Retrying { delay_ms: time } | Signed::Processing { lease_ms: time } => {
+            Signed::Retrying { delay_ms: time, .. } | Signed::Processing { lease_ms: time } => {
                 *time = (*time).min(Topology::MAX_DELAY_MS);
             }
         }

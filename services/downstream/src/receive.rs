@@ -36,6 +36,8 @@ pub use refuse::{Refused, refuse};
 
 /// Without a retry tier, a message that another owner has is claimed again after this, at most.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// Why a message is put back that has not failed.
+const HELD: &str = "another consumer holds it";
 
 /// What the step needs, for one subscription.
 pub struct Reception {
@@ -119,7 +121,7 @@ async fn run(reception: &Reception, arrived: &Arrived, company: Company) -> Outc
             Plan::PutBack { for_ms } => match judge::tier_for(for_ms, &reception.subscription) {
                 Some(delay_ms) => {
                     let retries = arrived.arrival.retries;
-                    return reception.put_into_tier(arrived, delay_ms, retries, Outcome::PutBack).await;
+                    return reception.put_into_tier(arrived, delay_ms, retries, Outcome::PutBack, HELD).await;
                 }
                 None => tokio::time::sleep(Duration::from_millis(for_ms.max(1)).min(LOOK_AGAIN)).await,
             },
@@ -208,17 +210,17 @@ impl Reception {
             }
             AfterRetry::Tier { delay_ms, retries } => {
                 tracing::warn!(message_id = %id, subscription = %self.subscription.name, delay_ms, detail = brief(detail), "retrying later");
-                let outcome = self.put_into_tier(arrived, delay_ms, retries, Outcome::Retrying).await;
+                let outcome = self.put_into_tier(arrived, delay_ms, retries, Outcome::Retrying, detail).await;
                 self.unless_given_up(claim, outcome).await
             }
         }
     }
 
     /// Copy confirmed, then its receipt.
-    async fn put_into_tier(&self, arrived: &Arrived, delay_ms: u64, retries: u32, outcome: Outcome) -> Outcome {
+    async fn put_into_tier(&self, arrived: &Arrived, delay_ms: u64, retries: u32, outcome: Outcome, detail: &str) -> Outcome {
         let queue = self.subscription.retry_queue(delay_ms);
         self.copies.put(arrival::retry_copy(&arrived.delivered, &arrived.arrival, queue, retries)).await;
-        self.sign(arrived, Signed::Retrying { delay_ms }, outcome).await
+        self.sign(arrived, Signed::Retrying { delay_ms, detail: brief(detail).to_owned() }, outcome).await
     }
 
     /// Dead-letter copy confirmed, then its receipt, then the claim given back.

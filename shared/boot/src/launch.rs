@@ -94,6 +94,9 @@ where
         Err(error) => return refuse(service, &Error::Runtime(error)),
     };
     let code = runtime.block_on(live(service, cli, settings, run));
+    // What is left now are tasks inside libraries; one of them panics when the runtime drops what it waits for, and a stop in good
+    // order would look like a crash.
+    std::panic::set_hook(Box::new(|_| {}));
     runtime.shutdown_timeout(RUNTIME_STOP);
     code
 }

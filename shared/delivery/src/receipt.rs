@@ -83,6 +83,8 @@ pub enum Outcome {
     Retrying {
         /// The retry tier's delay, milliseconds.
         delay_ms: u64,
+        /// Why, for a human; at most a few hundred bytes, never a payload. May be empty.
+        detail: String,
     },
     /// Held by a live consumer, which will say more before the lease ends.
     Processing {

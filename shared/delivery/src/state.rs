@@ -27,6 +27,8 @@ pub enum Signed {
         attempt: Attempt,
         /// The tier it waits in, milliseconds.
         delay_ms: u64,
+        /// Why, for a human; may be empty.
+        detail: String,
     },
     /// It will not be processed. Left by `Done`, or by a later attempt's word.
     Failed {
@@ -424,9 +426,10 @@ fn on_receipt(current: Option<&Delivery>, receipt: &Receipt, overdue_ms: u64, no
     let (signed, live_until) = match &receipt.outcome {
         Outcome::Done => (Signed::Done { attempt }, known_until),
         Outcome::Failed { reason, detail } => (Signed::Failed { attempt, reason: *reason, detail: detail.clone() }, known_until),
-        Outcome::Retrying { delay_ms } => {
-            (Signed::Retrying { attempt, delay_ms: *delay_ms }, known_until.max(Some(now.plus_millis(*delay_ms))))
-        }
+        Outcome::Retrying { delay_ms, detail } => (
+            Signed::Retrying { attempt, delay_ms: *delay_ms, detail: detail.clone() },
+            known_until.max(Some(now.plus_millis(*delay_ms))),
+        ),
         Outcome::Processing { lease_ms } => {
             let until = Some(now.plus_millis(*lease_ms));
             let still_put_back =

@@ -81,7 +81,7 @@ fn receipt_from_wire(
         ReceiptOutcome::Unspecified => return Err(WireError::OutOfRange("outcome of a receipt")),
         ReceiptOutcome::Done => Outcome::Done,
         ReceiptOutcome::Failed => failed(&receipt.reason, receipt.detail.clone())?,
-        ReceiptOutcome::Retrying => Outcome::Retrying { delay_ms: receipt.duration_ms },
+        ReceiptOutcome::Retrying => Outcome::Retrying { delay_ms: receipt.duration_ms, detail: receipt.detail.clone() },
         ReceiptOutcome::Processing => Outcome::Processing { lease_ms: receipt.duration_ms },
     };
     Ok(Receipt {
@@ -105,7 +105,7 @@ fn outcome_to_wire(outcome: &Outcome) -> (ReceiptOutcome, u64, &str, &str) {
     match outcome {
         Outcome::Done => (ReceiptOutcome::Done, 0, "", ""),
         Outcome::Failed { reason, detail } => (ReceiptOutcome::Failed, 0, reason.as_str(), detail),
-        Outcome::Retrying { delay_ms } => (ReceiptOutcome::Retrying, *delay_ms, "", ""),
+        Outcome::Retrying { delay_ms, detail } => (ReceiptOutcome::Retrying, *delay_ms, "", detail),
         Outcome::Processing { lease_ms } => (ReceiptOutcome::Processing, *lease_ms, "", ""),
     }
 }
@@ -156,7 +156,7 @@ fn decode_json(bytes: &[u8]) -> Result<ReceiptBatch, WireError> {
     let outcome = match json.outcome {
         JsonOutcome::Done => Outcome::Done,
         JsonOutcome::Failed => failed(json.reason.as_deref().unwrap_or("rejected"), json.detail)?,
-        JsonOutcome::Retrying => Outcome::Retrying { delay_ms: json.duration_ms },
+        JsonOutcome::Retrying => Outcome::Retrying { delay_ms: json.duration_ms, detail: json.detail },
         JsonOutcome::Processing => Outcome::Processing { lease_ms: json.duration_ms },
     };
     let receipt = Receipt {

@@ -86,7 +86,7 @@ fn a_receipt_batch_survives_the_wire() {
     let outcomes = [
         Outcome::Done,
         Outcome::Failed { reason: FailReason::Poison, detail: "crashed five times".into() },
-        Outcome::Retrying { delay_ms: 10_000 },
+        Outcome::Retrying { delay_ms: 10_000, detail: "busy".into() },
         Outcome::Processing { lease_ms: 30_000 },
     ];
     let receipts = outcomes.into_iter().map(|outcome| Receipt {

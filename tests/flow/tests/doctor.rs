@@ -193,7 +193,7 @@ async fn what_is_wrong_with_the_broker_is_named_with_its_remedy() -> anyhow::Res
         dir,
         &[],
         &[(broker, &wrong)],
-        error("connections.broker", "callback", "wrong name or password", "change_password guest"),
+        error("connections.broker", "callback", "user guest was refused", "change_password guest"),
     )
     .await?;
     let nowhere = format!("{}_not_there", flow.ground.amqp_url());

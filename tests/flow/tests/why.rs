@@ -109,7 +109,7 @@ async fn what_is_held_or_waits_in_a_retry_tier_is_said_so() -> anyhow::Result<()
     let ids = flow.send(0, 1).await?;
     says(&flow, &ids[0], "next", &["a live consumer holds it", "(in "]).await?;
     let story = says(&flow, &ids[0], "next", &["it waits in the retry tier of 8 s and comes again about"]).await?;
-    ensure!(part(&story, "happened").contains("put it back for another try"), "{story:#}");
+    ensure!(part(&story, "happened").contains("put it back for another try: HTTP 503"), "{story:#}");
     flow.all_signed(&ids).await?;
     flow.each_effected_once(&ids).await?;
     flow.finish().await

@@ -24,13 +24,14 @@ pub(super) fn delivery(key: &DeliveryKey, row: &Delivery, history: &[HistoryLine
     }
 }
 
-/// Why it was parked or failed; empty when it was not.
+/// Why it was parked, failed or put back; empty when it was not.
 fn reason(row: &Delivery) -> String {
     match (&row.signed, &row.command) {
         (Signed::Done { .. }, _) => String::new(),
         (Signed::Failed { reason, detail, .. }, _) if !detail.is_empty() => format!("{}: {detail}", reason.as_str()),
         (_, Command::Parked { reason, .. }) => reason.as_str().to_owned(),
         (Signed::Failed { reason, .. }, _) => reason.as_str().to_owned(),
+        (Signed::Retrying { detail, .. }, _) => detail.clone(),
         _ => String::new(),
     }
 }

@@ -134,7 +134,7 @@ async fn only_those_who_have_not_signed_are_looked_at_again_and_sent_again() {
 #[tokio::test]
 async fn after_a_retry_the_probe_takes_the_same_retry_tier() {
     let rig = Rig::new();
-    rig.sign(vec![a_receipt(Signed::Retrying { delay_ms: 100 })]).await;
+    rig.sign(vec![a_receipt(Signed::Retrying { delay_ms: 100, detail: "busy".into() })]).await;
     rig.clock.advance(100);
     rig.look(&a_check()).await;
     assert_eq!((rig.probes_in("inventory.retry.100"), rig.probes_in("inventory")), (1, 0));
@@ -143,7 +143,7 @@ async fn after_a_retry_the_probe_takes_the_same_retry_tier() {
 #[tokio::test]
 async fn a_retry_tier_that_is_gone_counts_as_the_straight_way() {
     let rig = Rig::new();
-    rig.sign(vec![a_receipt(Signed::Retrying { delay_ms: 777 })]).await;
+    rig.sign(vec![a_receipt(Signed::Retrying { delay_ms: 777, detail: "busy".into() })]).await;
     rig.clock.advance(777);
     rig.look(&a_check()).await;
     assert_eq!(rig.probes_in("inventory"), 1);

@@ -155,7 +155,10 @@ fn last_word(delivery: &Delivery) -> Option<String> {
         }
         "parked" if !delivery.reason.is_empty() => Some(format!("{who} is parked: {}", delivery.reason)),
         "processing" => Some(format!("{who} has said that it holds it ({attempt})")),
-        "retrying" => Some(format!("{who} failed at it and put it back for another try ({attempt})")),
+        "retrying" => {
+            let why = if delivery.reason.is_empty() { String::new() } else { format!(": {}", delivery.reason) };
+            Some(format!("{who} put it back for another try{why} ({attempt})"))
+        }
         _ => None,
     }
 }

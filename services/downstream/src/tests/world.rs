@@ -214,7 +214,7 @@ impl World {
         let words = self.receipts().into_iter().filter_map(|receipt| match receipt.outcome {
             Outcome::Done => Some("done".to_owned()),
             Outcome::Failed { reason, .. } => Some(reason.as_str().to_owned()),
-            Outcome::Retrying { delay_ms } => Some(format!("retrying {delay_ms}")),
+            Outcome::Retrying { delay_ms, .. } => Some(format!("retrying {delay_ms}")),
             Outcome::Processing { .. } => None,
         });
         words.collect()

@@ -49,7 +49,8 @@ fn resending(attempt: Attempt, lease_until: Timestamp) -> Command {
 #[test]
 fn what_was_said_decides_at_once() {
     let (past, future) = (Some(at(-1)), Some(at(1)));
-    let (processing, retrying) = (Signed::Processing { attempt: FIRST }, Signed::Retrying { attempt: FIRST, delay_ms: 9 });
+    let (processing, retrying) =
+        (Signed::Processing { attempt: FIRST }, Signed::Retrying { attempt: FIRST, delay_ms: 9, detail: "busy".into() });
     let done = Signed::Done { attempt: FIRST };
     let parked = Command::Parked { attempt: FIRST, reason: ParkReason::Gone };
     let rows: Vec<(&str, Signed, Command, Option<Timestamp>, Verdict)> = vec![
@@ -176,7 +177,7 @@ fn only_an_equal_fingerprint_verifies() {
 #[test]
 fn a_probe_follows_a_message_through_its_retry_tier() {
     let lane = |signed| lane_of(&subscription(), Some(&delivery(signed, Command::None, None))).retry_delay_ms;
-    assert_eq!(lane(Signed::Retrying { attempt: FIRST, delay_ms: 60_000 }), Some(60_000));
+    assert_eq!(lane(Signed::Retrying { attempt: FIRST, delay_ms: 60_000, detail: "busy".into() }), Some(60_000));
     assert_eq!(lane(Signed::Processing { attempt: FIRST }), None);
     assert_eq!(lane_of(&subscription(), None).retry_delay_ms, None);
 }

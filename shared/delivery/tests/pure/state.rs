@@ -14,7 +14,7 @@ fn signed_words() -> Vec<Signed> {
     let of = |attempt| {
         [
             Signed::Processing { attempt },
-            Signed::Retrying { attempt, delay_ms: 1_000 },
+            Signed::Retrying { attempt, delay_ms: 1_000, detail: "busy".into() },
             Signed::Failed { attempt, reason: FailReason::Rejected, detail: "why".into() },
             Signed::Done { attempt },
         ]
@@ -51,8 +51,8 @@ fn receipts() -> Vec<Receipt> {
         Outcome::Done,
         Outcome::Failed { reason: FailReason::Poison, detail: "it crashed".into() },
         Outcome::Failed { reason: FailReason::Conflict, detail: String::new() },
-        Outcome::Retrying { delay_ms: 20 },
-        Outcome::Retrying { delay_ms: 2_000 },
+        Outcome::Retrying { delay_ms: 20, detail: "busy".into() },
+        Outcome::Retrying { delay_ms: 2_000, detail: "busy".into() },
         Outcome::Processing { lease_ms: 20 },
         Outcome::Processing { lease_ms: 2_000 },
     ];
@@ -219,7 +219,7 @@ fn a_receipt_is_never_illegal_and_live_words_are_believed_for_their_time() {
         let Some((to, _)) = moved(answer) else { return };
         let until = match receipt.outcome {
             Outcome::Processing { lease_ms } => NOW.plus_millis(lease_ms),
-            Outcome::Retrying { delay_ms } => NOW.plus_millis(delay_ms),
+            Outcome::Retrying { delay_ms, .. } => NOW.plus_millis(delay_ms),
             _ => return,
         };
         assert!(to.live_until >= Some(until) && to.is_live(NOW), "{to:?}");
@@ -230,7 +230,8 @@ fn a_receipt_is_never_illegal_and_live_words_are_believed_for_their_time() {
 #[test]
 fn a_late_processing_does_not_take_a_message_out_of_its_retry_tier() {
     let first = attempt(0, 1);
-    let put_back = delivery(Signed::Retrying { attempt: first, delay_ms: 500 }, Command::None, Some(at(500)));
+    let put_back =
+        delivery(Signed::Retrying { attempt: first, delay_ms: 500, detail: "busy".into() }, Command::None, Some(at(500)));
     let late = receipt(first, Outcome::Processing { lease_ms: 400 });
     assert_eq!(next(Some(&put_back), &Event::Signed(&late), OVERDUE_MS, NOW), Ok(Transition::Unchanged));
     let newer = receipt(first, Outcome::Processing { lease_ms: 501 });

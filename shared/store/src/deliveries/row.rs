@@ -71,9 +71,13 @@ impl From<&Signed> for SignedPart {
         match signed_as {
             Signed::Nothing => Self { code: NOTHING, ..Self::default() },
             Signed::Processing { .. } => Self { code: PROCESSING, attempt, ..Self::default() },
-            Signed::Retrying { delay_ms, .. } => {
-                Self { code: RETRYING, attempt, delay_ms: Some(signed(*delay_ms)), ..Self::default() }
-            }
+            Signed::Retrying { delay_ms, detail, .. } => Self {
+                code: RETRYING,
+                attempt,
+                delay_ms: Some(signed(*delay_ms)),
+                detail: (!detail.is_empty()).then(|| printable(detail)),
+                ..Self::default()
+            },
             Signed::Failed { reason, detail, .. } => Self {
                 code: FAILED,
                 attempt,
@@ -185,7 +189,8 @@ fn signed_of(row: &QueryResult) -> Result<Signed, PortError> {
         PROCESSING => Signed::Processing { attempt: attempt()? },
         RETRYING => {
             let delay_ms = unsigned(take::<Option<i64>>(row, "signed_delay_ms")?.unwrap_or_default());
-            Signed::Retrying { attempt: attempt()?, delay_ms }
+            let detail = take::<Option<String>>(row, "signed_detail")?.unwrap_or_default();
+            Signed::Retrying { attempt: attempt()?, delay_ms, detail }
         }
         FAILED => {
             let word = take::<Option<String>>(row, "signed_reason")?.unwrap_or_default();

@@ -103,7 +103,7 @@ pub async fn every_state_is_read_back_as_it_was_answered(deliveries: &impl Deliv
     let mut outcomes = vec![
         None,
         Some(Outcome::Processing { lease_ms: LONG_MS }),
-        Some(Outcome::Retrying { delay_ms: 1_000 }),
+        Some(Outcome::Retrying { delay_ms: 1_000, detail: "busy".into() }),
         Some(Outcome::Done),
     ];
     outcomes
@@ -142,7 +142,7 @@ pub async fn every_state_is_read_back_as_it_was_answered(deliveries: &impl Deliv
 /// As the name says, within one batch.
 pub async fn events_of_one_delivery_apply_in_order(deliveries: &impl Deliveries, _: &impl Waiting) {
     let processing = a_receipt(Outcome::Processing { lease_ms: LONG_MS });
-    let retrying = a_receipt(Outcome::Retrying { delay_ms: LONG_MS });
+    let retrying = a_receipt(Outcome::Retrying { delay_ms: LONG_MS, detail: "busy".into() });
     let done = a_receipt(Outcome::Done);
     let answers = apply(deliveries, &[of(&processing), of(&retrying), of(&done), of(&processing)]).await;
     let signed: Vec<Signed> =
@@ -151,7 +151,12 @@ pub async fn events_of_one_delivery_apply_in_order(deliveries: &impl Deliveries,
     let done = Signed::Done { attempt };
     assert_eq!(
         signed,
-        [Signed::Processing { attempt }, Signed::Retrying { attempt, delay_ms: LONG_MS }, done.clone(), done.clone()]
+        [
+            Signed::Processing { attempt },
+            Signed::Retrying { attempt, delay_ms: LONG_MS, detail: "busy".into() },
+            done.clone(),
+            done.clone()
+        ]
     );
     let stored = row(deliveries, key(1, "inventory")).await.expect("there is a row");
     assert_eq!((stored.signed, stored.due_at), (done, None));
@@ -253,7 +258,7 @@ pub async fn noted_transitions_leave_a_line_each(deliveries: &impl Deliveries, _
 /// As the name says, up to a limit; what is settled is never overdue, and a sweep puts it off.
 pub async fn overdue_comes_oldest_first(deliveries: &impl Deliveries, time: &impl Waiting) {
     for n in [3, 1, 2] {
-        apply(deliveries, &[of(&receipt(n, "inventory", Outcome::Retrying { delay_ms: 1 }))]).await;
+        apply(deliveries, &[of(&receipt(n, "inventory", Outcome::Retrying { delay_ms: 1, detail: "busy".into() }))]).await;
         time.pass(20).await;
     }
     apply(
@@ -274,7 +279,7 @@ pub async fn overdue_comes_oldest_first(deliveries: &impl Deliveries, time: &imp
 /// As the name says.
 pub async fn a_list_filters_and_goes_on_after_a_key(deliveries: &impl Deliveries, _: &impl Waiting) {
     for n in (1..=6).rev() {
-        let outcome = if n % 2 == 0 { Outcome::Done } else { Outcome::Retrying { delay_ms: 1_000 } };
+        let outcome = if n % 2 == 0 { Outcome::Done } else { Outcome::Retrying { delay_ms: 1_000, detail: "busy".into() } };
         let (a, b) = (receipt(n, "audit", outcome.clone()), receipt(n, "inventory", outcome));
         apply(deliveries, &[of(&b), of(&a)]).await;
     }

@@ -55,7 +55,7 @@ impl Throw {
         let outcome = match dice.below(9) {
             0 => Outcome::Done,
             1 | 2 => Outcome::Failed { reason, detail: format!("detail {n}") },
-            3..=5 => Outcome::Retrying { delay_ms: far },
+            3..=5 => Outcome::Retrying { delay_ms: far, detail: "busy".into() },
             _ => Outcome::Processing { lease_ms: far },
         };
         let receipt = Receipt { attempt, ..a_receipt_of(&message, &subscription, outcome) };
