@@ -4,23 +4,22 @@
 //! only thing that is changed is where things listen: a test must not take the ports that a user's own system may use.
 
 use std::fmt::Write as _;
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use countersign_launcher::{Program, binary, free_port};
+use countersign_launcher::{AMQP, AMQP_ADMIN, Ground, Program, REDIS, binary, free_hundred, free_port};
 use tempfile::TempDir;
 use tokio::process::Command;
 
 /// These two are run by continuous integration, which this test is a part of.
 const RUN_BY_CI: [&str; 2] = ["deploy/local/demo", "tests/run"];
+/// The section whose commands need servers that are there; the others start theirs.
+const OWN_SERVERS: &str = "With servers of your own";
 /// The ports of the services begin with these digits in everything that is shipped.
 const SHIPPED_PORTS: &str = "127.0.0.1:71";
 /// Where the shipped downstream expects the handler.
 const SHIPPED_HANDLER: &str = "127.0.0.1:9000";
-/// First digits to try instead: above the ports that other tests take, below those of outgoing connections.
-const PORT_STARTS: std::ops::RangeInclusive<u16> = 320..=326;
 /// The last two digits of the ports that are taken.
 const PORT_ENDS: [u16; 5] = [1, 3, 11, 12, 13];
 /// All of it, servers included.
@@ -31,6 +30,7 @@ const STOP: Duration = Duration::from_mins(1);
 /// A fenced block.
 #[derive(Debug)]
 struct Block {
+    section: String,
     line: usize,
     language: String,
     text: String,
@@ -46,13 +46,17 @@ fn readme() -> anyhow::Result<String> {
 
 fn blocks(text: &str) -> Vec<Block> {
     let mut blocks: Vec<Block> = Vec::new();
-    let mut open = false;
+    let (mut open, mut section) = (false, "");
     for (number, line) in (1..).zip(text.lines()) {
+        if let Some(title) = line.strip_prefix("## ").filter(|_| !open) {
+            section = title;
+        }
         match line.strip_prefix("```") {
             Some(_) if open => open = false,
             Some(language) => {
                 open = true;
-                blocks.push(Block { line: number + 1, language: language.trim().to_owned(), text: String::new() });
+                let (section, language) = (section.to_owned(), language.trim().to_owned());
+                blocks.push(Block { section, line: number + 1, language, text: String::new() });
             }
             None if open => {
                 if let Some(block) = blocks.last_mut() {
@@ -75,11 +79,10 @@ struct Sandbox {
 
 impl Sandbox {
     fn new() -> anyhow::Result<Self> {
-        let free = |start: u16| PORT_ENDS.iter().all(|end| TcpListener::bind((Ipv4Addr::LOCALHOST, start * 100 + end)).is_ok());
-        let start = PORT_STARTS.into_iter().find(|start| free(*start)).context("no hundred of ports is free")?;
+        let hundred = free_hundred(&PORT_ENDS)?;
         let sandbox = Self {
             dir: TempDir::with_prefix("countersign-readme-")?,
-            ports: format!("127.0.0.1:{start}"),
+            ports: format!("127.0.0.1:{hundred}"),
             handler: format!("127.0.0.1:{}", free_port()?),
         };
         for name in ["deploy", "proto", "Cargo.toml"] {
@@ -130,20 +133,18 @@ impl Sandbox {
     /// All blocks as one script that says which line it is at and ends what it started.
     fn script(&self, blocks: &[Block]) -> String {
         let mut script = String::from(
-            "set -eu\nset -m\nbeside=''\n\
-             finish() { code=$?; trap '' TERM; for pid in $beside; do kill -TERM -- \"-$pid\" || :; done; wait; exit $code; }\n\
-             trap finish EXIT\ntrap 'exit 143' TERM\n",
+            "set -eu\nfinish() {\n  code=$?\n  trap '' TERM\n  jobs -p >jobs\n  while read -r job; do kill -TERM \"$job\" || :; done <jobs\n  \
+             wait\n  exit $code\n}\ntrap finish EXIT\ntrap 'exit 143' TERM\n",
         );
         for block in blocks {
             let (line, text) = (block.line, self.moved(&block.text));
             // Writing to a string cannot fail.
             let _ = writeln!(script, "echo '== README.md line {line}'");
             if block.language == "sh terminal" {
-                let _ = writeln!(script, "(\n{text}) >beside-{line}.log 2>&1 &\nbeside=\"$beside $!\"");
-                let _ = writeln!(
-                    script,
-                    "until grep -qi -e ready -e listening beside-{line}.log; do kill -0 $! || {{ cat beside-{line}.log; exit 1; }}; sleep 0.2; done"
-                );
+                let (command, log) = (text.trim_end(), format!("beside-{line}.log"));
+                let _ = writeln!(script, "{command} >{log} 2>&1 &");
+                let gone = format!("kill -0 $! || {{ cat {log}; exit 1; }}");
+                let _ = writeln!(script, "until grep -q -e ^Ready -e ^listening {log}; do {gone}; sleep 0.2; done");
             } else {
                 script.push_str(&text);
             }
@@ -156,6 +157,12 @@ impl Sandbox {
 fn commands(text: &str) -> anyhow::Result<Vec<Block>> {
     let mut commands: Vec<_> = blocks(text).into_iter().filter(|block| block.language.starts_with("sh")).collect();
     for block in &commands {
+        let lines = block.text.lines().count();
+        ensure!(
+            block.language == "sh" || lines == 1,
+            "line {}: a second terminal runs one command, not {lines} lines",
+            block.line
+        );
         ensure!(
             ["sh", "sh terminal"].contains(&block.language.as_str()),
             "line {}: no such block: {}",
@@ -169,29 +176,28 @@ fn commands(text: &str) -> anyhow::Result<Vec<Block>> {
     Ok(commands)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_command_works_as_it_stands() -> anyhow::Result<()> {
-    let sandbox = Sandbox::new()?;
-    let commands = commands(&readme()?)?;
-    ensure!(commands.len() >= 8, "only {} blocks of commands were found", commands.len());
-    let script = sandbox.dir.path().join("readme.sh");
-    std::fs::write(&script, sandbox.script(&commands))?;
+/// Runs these blocks in a sandbox, with more variables.
+async fn run(sandbox: &Sandbox, blocks: &[Block], variables: &[(&str, &str)]) -> anyhow::Result<()> {
+    let dir = sandbox.dir.path();
+    std::fs::write(dir.join("readme.sh"), sandbox.script(blocks))?;
     let target = binary("countersign")?.parent().and_then(Path::parent).context("no target directory")?.to_owned();
-    let path = std::env::join_paths(
-        [sandbox.dir.path().join("bin"), target.join("debug")].into_iter().chain(std::env::split_paths(&std::env::var("PATH")?)),
-    )?;
-    let running = Program::new("/bin/sh")
-        .arg(&script)
-        .current_dir(sandbox.dir.path())
+    let own = [dir.join("bin"), target.join("debug")].into_iter();
+    let path = std::env::join_paths(own.chain(std::env::split_paths(&std::env::var("PATH")?)))?;
+    let program = Program::new("/bin/sh")
+        .arg(dir.join("readme.sh"))
+        .current_dir(dir)
         .env("PATH", path)
-        .env("CARGO_TARGET_DIR", target)
+        .env("CARGO_TARGET_DIR", dir.join("target"))
+        .env("PORT", sandbox.handler.rsplit(':').next().unwrap_or_default())
         .env("COUNTERSIGN_UPSTREAM_URL", sandbox.moved("http://127.0.0.1:7101"))
         .env("COUNTERSIGN_CALLBACK_URL", sandbox.moved("http://127.0.0.1:7103"))
-        .env_remove("COUNTERSIGN_TEST_AMQP")
-        .env_remove("COUNTERSIGN_TEST_AMQP_ADMIN")
-        .env_remove("COUNTERSIGN_TEST_REDIS")
-        .log_to(sandbox.dir.path().join("readme.log"))
-        .spawn()?;
+        .env_remove(AMQP)
+        .env_remove(AMQP_ADMIN)
+        .env_remove(REDIS)
+        .log_to(dir.join("readme.log"));
+    std::fs::create_dir(dir.join("target"))?;
+    std::os::unix::fs::symlink(target.join("debug"), dir.join("target/debug"))?;
+    let running = variables.iter().fold(program, |program, (name, value)| program.env(name, value)).spawn()?;
     let ended = running.wait(PATIENCE).await;
     if ended.is_err() {
         running.terminate()?;
@@ -202,6 +208,34 @@ async fn every_command_works_as_it_stands() -> anyhow::Result<()> {
         Ok(status) => bail!("the README's commands ended with {status}:{}", sandbox.logs()?),
         Err(error) => bail!("{error}:{}", sandbox.logs()?),
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_command_works_as_it_stands() -> anyhow::Result<()> {
+    let sandbox = Sandbox::new()?;
+    let mut commands = commands(&readme()?)?;
+    commands.retain(|block| block.section != OWN_SERVERS);
+    ensure!(commands.len() >= 8, "only {} blocks of commands were found", commands.len());
+    run(&sandbox, &commands, &[]).await?;
+    let orders = std::fs::read_to_string(sandbox.dir.path().join("orders.jsonl"))?;
+    ensure!(orders.contains("A-17"), "the handler of the README has not got its order: {orders}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_works_with_servers_of_ones_own() -> anyhow::Result<()> {
+    let (ground, sandbox) = (Ground::new("readme").await?, Sandbox::new()?);
+    let mut commands = commands(&readme()?)?;
+    commands.retain(|block| block.section == OWN_SERVERS);
+    ensure!(commands.len() == 1, "{} blocks of commands are under {OWN_SERVERS:?}", commands.len());
+    let amqp = ground.amqp_url();
+    let variables = [
+        ("COUNTERSIGN_BROKER__URL", amqp.as_str()),
+        ("COUNTERSIGN_AMQP_URL", &amqp),
+        ("COUNTERSIGN_REDIS__URL", ground.redis_url()),
+        ("COUNTERSIGN_MANAGEMENT_URL", ground.broker().admin_url()),
+    ];
+    run(&sandbox, &commands, &variables).await
 }
 
 #[test]

@@ -34,7 +34,7 @@ pub use broker::{Broker, Permissions};
 pub use exports::{AMQP, AMQP_ADMIN, Exports, POSTGRES, REDIS};
 pub use ground::Ground;
 pub use look::{Counts, Effects, Look};
-pub use port::free_port;
+pub use port::{free_hundred, free_port};
 pub use postgres::{Postgres, PostgresOptions, create_database};
 pub use program::{Program, Running};
 pub use python::{python, python_in};

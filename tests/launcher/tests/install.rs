@@ -28,6 +28,7 @@ for package in "$@"; do
     postgresql) put "$COUNTERSIGN_ROOT/usr/lib/postgresql/15/bin/postgres" ;;
     python3-venv) put "$BIN/python3"; echo 'echo 3.11' >>"$BIN/python3" ;;
     nodejs) put "$BIN/node"; echo 'echo v18.19.0' >>"$BIN/node" ;;
+    curl) put "$BIN/curl" ;;
     rabbitmq-server)
         home=$COUNTERSIGN_ROOT/usr/lib/rabbitmq/lib/rabbitmq_server-$RABBITMQ_VERSION
         put "$home/sbin/rabbitmq-server"
@@ -186,7 +187,7 @@ fn a_failed_installation_is_tidied_up() {
 #[test]
 fn what_is_there_is_left_alone() {
     let machine = Machine::new();
-    let all = ["rabbitmq", "redis", "postgres", "python", "node"];
+    let all = ["rabbitmq", "redis", "postgres", "python", "node", "curl"];
     let output = machine.install(&all);
     assert!(output.status.success(), "{}", words(&output));
     let before = machine.notes();
@@ -207,7 +208,7 @@ fn an_old_broker_is_refused_with_the_reason() {
 #[test]
 fn python_and_node_have_no_service_to_hold_back() {
     let machine = Machine::new();
-    let output = machine.install(&["python", "node"]);
+    let output = machine.install(&["python", "node", "curl"]);
     assert!(output.status.success(), "{}", words(&output));
     assert!(words(&output).contains("apt-get install python3 python3-venv nodejs"), "{}", words(&output));
     assert_eq!(machine.notes(), ["apt-get update", "apt-get install"]);
@@ -267,8 +268,8 @@ fn without_root_and_sudo_the_exact_command_is_printed() {
 fn on_macos_one_line_for_brew_is_printed() {
     let machine = Machine::new().without("bin/uname");
     machine.stub("uname", "echo Darwin");
-    let output = machine.install(&["rabbitmq", "redis", "postgres", "python", "node"]);
-    assert!(words(&output).contains("brew install rabbitmq redis postgresql@17 python node\n"), "{}", words(&output));
+    let output = machine.install(&["rabbitmq", "redis", "postgres", "python", "node", "curl"]);
+    assert!(words(&output).contains("brew install rabbitmq redis postgresql@17 python node curl\n"), "{}", words(&output));
 }
 
 #[test]
