@@ -12,7 +12,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, ChildStdin};
 use tokio::time::timeout;
 
-use crate::command::{SETUP, command, error, expect};
+use crate::command::{SETUP, command, count, error, expect};
 use crate::command_file::{counts, ids, journal, send};
 
 /// Rows of the large file.
@@ -48,15 +48,53 @@ async fn in_the_middle(sender: &Running, ids_file: &str, at_least: usize) -> any
     Ok(())
 }
 
-/// Asserts that every id of the first run is found in the second, which has `orders` of them, all different.
-fn the_same_ids(first: &str, second: &str, orders: u64) -> anyhow::Result<Vec<String>> {
+/// Asserts that every id of the first run is found in the second, which has `orders` different ones and `repeats` of them once more.
+fn the_same_ids(first: &str, second: &str, orders: u64, repeats: u64) -> anyhow::Result<Vec<String>> {
     let (first, second) = (ids(first)?, ids(second)?);
     for (line, id) in &first {
         ensure!(second.get(line) == Some(id), "line {line} was {id} and is {:?}", second.get(line));
     }
     let all: std::collections::BTreeSet<_> = second.values().cloned().collect();
-    ensure!(second.len() as u64 == orders && all.len() as u64 == orders, "{} lines have {} ids", second.len(), all.len());
+    let (lines, different) = (second.len() as u64, all.len() as u64);
+    ensure!(lines == orders + repeats && different == orders, "{lines} lines have {different} ids");
     Ok(all.into_iter().collect())
+}
+
+/// A large file as life makes them, and what has to become of it.
+struct Mixed {
+    file: String,
+    /// Rows that are orders of their own.
+    orders: u64,
+    /// Rows that repeat an order.
+    repeats: u64,
+    /// On which lines the rows begin that have no id, or contradict the order before them.
+    rejected: Vec<u64>,
+}
+
+/// Every tenth row has a line break inside; of each thousand one repeats the row before it, one has no id, one contradicts the row before it.
+fn write_mixed(flow: &Flow, rows: u64) -> anyhow::Result<Mixed> {
+    let file = flow.ground.path("mixed.csv").display().to_string();
+    let (mut text, mut line) = (String::from("order_id,article,note\n"), 2);
+    let mut mixed = Mixed { file, orders: 0, repeats: 0, rejected: Vec::new() };
+    for row in 1..=rows {
+        let note = if row % 10 == 0 { "\"a note\nof two lines\"" } else { "\"a, b\"" };
+        let before = row - 1;
+        let record = match row % 1_000 {
+            502 => format!("J-{before},{},\"a, b\"\n", before % 97),
+            602 => format!(",{},{note}\n", row % 97),
+            702 => format!("J-{before},another,{note}\n"),
+            _ => format!("J-{row},{},{note}\n", row % 97),
+        };
+        match row % 1_000 {
+            502 => mixed.repeats += 1,
+            602 | 702 => mixed.rejected.push(line),
+            _ => mixed.orders += 1,
+        }
+        line += u64::try_from(record.matches('\n').count())?;
+        text.push_str(&record);
+    }
+    std::fs::write(&mixed.file, text)?;
+    Ok(mixed)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -64,20 +102,28 @@ async fn a_hundred_thousand_rows_are_sent_once_by_a_sender_that_is_killed() -> a
     // The sending side alone: a hundred thousand effects would take the test's time several times over.
     let mut flow = Flow::new("resumed_many", SETUP).await?;
     flow.start(&[Which::Upstream]).await?;
-    let file = write_orders(&flow, MANY)?;
-    let (first, second) = (format!("{file}.1"), format!("{file}.2"));
+    let Mixed { file, orders, repeats, rejected: wanted } = write_mixed(&flow, MANY)?;
+    let (first, second, refused) = (format!("{file}.1"), format!("{file}.2"), format!("{file}.rejected"));
     let sender = start(&flow, &file, &first)?;
     in_the_middle(&sender, &first, 30_000).await?;
     sender.kill9();
     let known = ids(&first)?.len() as u64;
-    ensure!(known < MANY, "it was killed when it had ended");
-    let resumed = start(&flow, &file, &second)?;
+    ensure!(known < orders, "it was killed when it had ended");
+    let resumed = Program::new(binary("countersign")?)
+        .args(["-o", "json", "--upstream", &flow.system.grpc_url(Which::Upstream)])
+        .args(send(&file))
+        .args(["--ids", &second, "--rejected", &refused])
+        .log_to(format!("{file}.log"))
+        .spawn()?;
     let status = resumed.wait(MANY_TAKE).await?;
     let told: Value = serde_json::from_str(&resumed.log_text()).with_context(|| resumed.log_text())?;
     let [accepted, duplicate, rejected] = counts(&told);
-    ensure!(status.success() && accepted + duplicate == MANY && rejected == 0, "{status}: {told}");
-    ensure!(duplicate >= known && accepted > 0, "{known} were answered before, {told}");
-    the_same_ids(&first, &second, MANY)?;
+    ensure!(status.code() == Some(1) && rejected == wanted.len() as u64, "{status}: {told}");
+    ensure!(accepted + duplicate == orders + repeats && duplicate >= known, "{known} were answered before, {told}");
+    ensure!(accepted > 0, "nothing was left to be sent: {told}");
+    let lines: Vec<u64> = journal(&refused)?.iter().map(|entry| count(entry, "line")).collect();
+    ensure!(lines == wanted, "rejected were lines {lines:?}, and not {wanted:?}");
+    the_same_ids(&first, &second, orders, repeats)?;
     flow.finish().await
 }
 
@@ -106,7 +152,7 @@ async fn a_sender_that_is_killed_causes_no_second_effect() -> anyhow::Result<()>
     let sent = expect(&flow, 0, &[&send(&file)[..], &["--ids", &second]].concat()).await?;
     let [accepted, duplicate, rejected] = counts(&sent);
     ensure!(accepted + duplicate == FEW && rejected == 0 && accepted > 0 && duplicate > 0, "{sent}");
-    let all = the_same_ids(&first, &second, FEW)?;
+    let all = the_same_ids(&first, &second, FEW, 0)?;
     flow.effects_reach(FEW).await?;
     flow.all_signed(&all).await?;
     flow.each_effected_once(&all).await?;
@@ -135,7 +181,7 @@ async fn a_sender_that_is_interrupted_says_how_far_it_came() -> anyhow::Result<(
     // A call that was under way may have been carried out although its answer came too late.
     let [accepted, duplicate, rejected] = counts(&sent);
     ensure!(accepted + duplicate == ORDERS && duplicate >= answered && rejected == 0, "{answered} were answered, then {sent}");
-    the_same_ids(&first, &second, ORDERS)?;
+    the_same_ids(&first, &second, ORDERS, 0)?;
     flow.finish().await
 }
 
@@ -172,7 +218,7 @@ async fn a_sender_waits_for_an_upstream_that_is_killed() -> anyhow::Result<()> {
     let [accepted, duplicate, rejected] = counts(&told);
     // What was committed by a call whose answer was lost is known when it is sent again.
     ensure!(output.status.success() && accepted + duplicate == FEW && rejected == 0, "{}: {told}", output.status);
-    let all = the_same_ids(&ids_file, &ids_file, FEW)?;
+    let all = the_same_ids(&ids_file, &ids_file, FEW, 0)?;
     flow.effects_reach(FEW).await?;
     flow.all_signed(&all).await?;
     flow.each_effected_once(&all).await?;
