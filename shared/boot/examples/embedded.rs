@@ -1,11 +1,17 @@
 //! A service in a binary of one's own: the frame is the same, the work is a closure's.
 //!
 //! It also stands in for the real services in this crate's tests: `work.hold_ms` is how long its one task takes to finish
-//! after soft stop, `work.fail` makes that task fail.
+//! after soft stop, `work.fail` makes that task fail, and `/long` answers its last word only when everything else has stopped.
 
 use std::time::Duration;
 
-use countersign_boot::{Context, Failpoint, Frame, Grpc, GrpcServices, Http, Log, Secret, Settings, Shutdown, Traces, failpoint};
+use axum::Router;
+use axum::body::Body;
+use axum::routing::get;
+use countersign_boot::{
+    Context, Failpoint, Frame, Grpc, GrpcServices, Http, Log, Secret, Settings, Shutdown, Stop, Traces, failpoint,
+};
+use futures::{FutureExt as _, StreamExt as _};
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -47,6 +53,20 @@ impl Settings for Config {
     }
 }
 
+/// How long `/long` goes on after hard stop.
+const LONG: Duration = Duration::from_millis(300);
+
+/// Says `begun`, and `finished` some time after hard stop.
+fn long_answer(stop: Stop) -> Body {
+    let begun = async { "begun " };
+    let finished = async move {
+        stop.hard().await;
+        tokio::time::sleep(LONG).await;
+        "finished"
+    };
+    Body::from_stream(begun.into_stream().chain(finished.into_stream()).map(Ok::<_, std::convert::Infallible>))
+}
+
 fn main() -> std::process::ExitCode {
     let greeting = "hello from the closure\n";
     countersign_boot::launch("embedded", async move |config: Config, context: Context| {
@@ -70,7 +90,9 @@ fn main() -> std::process::ExitCode {
             }
             Ok(())
         });
-        context.http(axum::Router::new().route("/hello", axum::routing::get(async move || greeting)));
+        let stop = context.stop.clone();
+        let routes = Router::new().route("/hello", get(async move || greeting));
+        context.http(routes.route("/long", get(async move || long_answer(stop))));
         context.serve_grpc(GrpcServices::new(&[])).await?;
         Ok(())
     })

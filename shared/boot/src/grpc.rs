@@ -1,5 +1,7 @@
 //! The gRPC server of a service, with health and reflection.
 
+mod incoming;
+
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,16 +14,13 @@ use tonic::codegen::http::Request;
 use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::context::Context;
 use crate::error::Error;
 use crate::health::Health;
-
-/// Time a client has to answer a keep-alive before its connection is closed.
-const KEEPALIVE_ANSWER: Duration = Duration::from_secs(10);
+use crate::listener::{BoundedListener, KEEPALIVE_ANSWER};
 
 /// The services of one gRPC server. Message sizes are set by each service on its own server type.
 #[derive(Debug, Clone)]
@@ -77,7 +76,7 @@ pub(crate) async fn serve(context: &Context, services: GrpcServices) -> Result<S
         .http2_keepalive_interval(Some(Duration::from_millis(config.keepalive_ms)))
         .http2_keepalive_timeout(Some(KEEPALIVE_ANSWER))
         .add_routes(routes);
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let incoming = incoming::incoming(BoundedListener::new(listener, "grpc.max_connections", config.max_connections));
     let (stop, outcome) = (context.frame.servers_stop.clone(), context.stop.clone());
     context.frame.servers.spawn(async move {
         let ended = server.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await;

@@ -1,4 +1,11 @@
 //! The HTTP server of every process: health, metrics, and what the service adds.
+//!
+//! It speaks HTTP/1.1, and HTTP/2 with prior knowledge; nothing is upgraded.
+//!
+//! **Invariant:** connections are bounded in number ([`listener`](crate::listener)), and one without an open request in time
+//! ([`connection`]).
+
+mod connection;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -13,9 +20,12 @@ use countersign_telemetry::Metrics;
 use tokio::net::TcpListener;
 use tower::ServiceExt as _;
 
+use crate::config::Http;
 use crate::context::Context;
 use crate::error::Error;
 use crate::health::Phase;
+use crate::http::connection::Connections;
+use crate::listener::BoundedListener;
 
 /// The media type of Prometheus' text format.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -27,17 +37,17 @@ struct Served {
 }
 
 /// Opens the server. It answers at once, while the service still sets up; the service's own routes join later.
-pub(crate) async fn serve(context: &Context, listen: SocketAddr, metrics: Metrics) -> Result<SocketAddr, Error> {
-    let wrong = |source| Error::Listen { key: "http.listen", address: listen, source };
-    let listener = TcpListener::bind(listen).await.map_err(wrong)?;
+pub(crate) async fn serve(context: &Context, config: &Http, metrics: Metrics) -> Result<SocketAddr, Error> {
+    let wrong = |source| Error::Listen { key: "http.listen", address: config.listen, source };
+    let listener = TcpListener::bind(config.listen).await.map_err(wrong)?;
     let address = listener.local_addr().map_err(wrong)?;
     let _ = context.frame.http_address.set(address);
-    let stop = context.frame.servers_stop.clone();
-    let server = axum::serve(listener, router(context.clone(), metrics)).with_graceful_shutdown(stop.cancelled_owned());
-    let outcome = context.stop.clone();
+    let (servers, stop) = (context.frame.servers.clone(), context.frame.servers_stop.clone());
+    let mut listener = BoundedListener::new(listener, "http.max_connections", config.max_connections);
+    let connections = Connections::new(router(context.clone(), metrics), config, listener.crowded(), stop.clone());
     context.frame.servers.spawn(async move {
-        if let Err(error) = server.await {
-            outcome.fail(format!("the HTTP server ended: {error}"));
+        while let Some((stream, place)) = stop.run_until_cancelled(listener.next()).await {
+            servers.spawn(connections.clone().serve(stream, place));
         }
     });
     Ok(address)

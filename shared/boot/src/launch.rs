@@ -11,7 +11,7 @@ use countersign_telemetry::{Metrics, names};
 use tokio::runtime::Runtime;
 
 use crate::clock::{RandomIds, SystemClock};
-use crate::config::{self, Settings};
+use crate::config::{self, Http, Settings};
 use crate::context::Context;
 use crate::error::Error;
 use crate::shutdown::{Signals, stop_in_order};
@@ -137,14 +137,14 @@ where
     F: Future<Output = anyhow::Result<()>> + Send + 'static,
 {
     let frame = settings.frame();
-    let (limits, listen) = (frame.shutdown.clone(), frame.http.listen);
+    let (limits, http) = (frame.shutdown.clone(), frame.http.clone());
     let clock = Arc::new(SystemClock);
     let context = Context::new(service, clock, Arc::new(RandomIds), frame.grpc.clone(), cli.addresses);
     let guard = match countersign_telemetry::install(service, frame.log, frame.traces) {
         Ok(guard) => guard,
         Err(error) => return refuse(service, &error.into()),
     };
-    match open(&context, listen).await {
+    match open(&context, &http).await {
         Ok(()) => set_up(&context, run(settings, context.clone())),
         Err(error) => context.stop.fail(error.to_string()),
     }
@@ -164,12 +164,12 @@ where
 }
 
 /// Signals, metrics and the HTTP server: what stands before the service does anything.
-async fn open(context: &Context, listen: std::net::SocketAddr) -> Result<(), Error> {
+async fn open(context: &Context, http: &Http) -> Result<(), Error> {
     let signals = Signals::install()?;
     let metrics = Metrics::install()?;
     let (service, version) = (context.service(), env!("CARGO_PKG_VERSION"));
     metrics::gauge!(names::BUILD_INFO, "service" => service, "version" => version).set(1.0);
-    http::serve(context, listen, metrics.clone()).await?;
+    http::serve(context, http, metrics.clone()).await?;
 
     keep_watch(signals, context.clone());
     let stop = context.frame.servers_stop.clone();

@@ -62,6 +62,7 @@ pub mod grpc;
 pub mod health;
 mod http;
 mod launch;
+mod listener;
 pub mod shutdown;
 pub mod stop;
 pub mod tasks;

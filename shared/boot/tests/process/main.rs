@@ -1,6 +1,8 @@
 //! Whole processes: the example is started, asked, signalled and watched to its end.
 #![allow(clippy::disallowed_methods, reason = "tests look at the process from outside")]
 
+mod bounds;
+
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -21,7 +23,10 @@ fn example() -> PathBuf {
 }
 
 fn command(variables: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(example());
+    prepared(Command::new(example()), variables)
+}
+
+fn prepared(mut command: Command, variables: &[(&str, &str)]) -> Command {
     command.env_clear().envs(variables.iter().copied()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -41,9 +46,13 @@ impl Drop for Service {
 
 impl Service {
     fn start(variables: &[(&str, &str)]) -> Self {
+        Self::spawn(command(variables))
+    }
+
+    fn spawn(mut command: Command) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("addresses.json");
-        let child = command(variables).arg("--addresses").arg(file).spawn().unwrap();
+        let child = command.arg("--addresses").arg(file).spawn().unwrap();
         Self { child, folder }
     }
 
