@@ -18,6 +18,9 @@ use crate::error::Error;
 use crate::session::{Answer, Session};
 pub use plan::{Argument, BindingPlan, Plan, QueuePlan};
 
+/// The argument of an exchange that names its alternate exchange. The broker compares it when an exchange is declared again.
+pub const ALTERNATE: &str = "alternate-exchange";
+
 /// How many of each were declared, or found to be there already.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
@@ -167,8 +170,9 @@ async fn declare_exchange(session: &mut Session, plan: &Exchange, passive: bool)
         internal: plan.internal,
         nowait: false,
     };
+    let arguments = table(plan.alternate.iter().map(|alternate| (ALTERNATE, text(alternate))));
     let (name, kind) = (plan.name.as_str(), kind(plan.kind));
-    session.ask(|channel| async move { channel.exchange_declare(name.into(), kind, options, FieldTable::default()).await }).await
+    session.ask(|channel| async move { channel.exchange_declare(name.into(), kind, options, arguments).await }).await
 }
 
 async fn declare_queue(session: &mut Session, plan: &QueuePlan, passive: bool) -> Result<Answer, Error> {

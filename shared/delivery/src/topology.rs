@@ -1,5 +1,7 @@
 //! The topology: exchanges, subscriptions with their bindings and retry tiers, check tiers. One file owns it.
 
+mod problems;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
@@ -55,6 +57,9 @@ pub struct Exchange {
     /// Not to be published to by clients.
     #[serde(default)]
     pub internal: bool,
+    /// Its alternate exchange: where a message goes that none of its bindings lets through.
+    #[serde(default)]
+    pub alternate: Option<String>,
 }
 
 /// A consumer group: one work queue, with its dead-letter queue and retry tiers.
@@ -110,6 +115,7 @@ impl Default for Topology {
             durable: true,
             auto_delete: false,
             internal: false,
+            alternate: None,
         };
         Self {
             version: 1,
@@ -147,81 +153,6 @@ impl Topology {
         if problems.is_empty() { Ok(topology) } else { Err(TopologyError::Unsound(problems)) }
     }
 
-    /// What contradicts itself, each with its remedy; empty when sound.
-    #[must_use]
-    pub fn problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
-        if self.version != 1 {
-            problems.push(format!("version is {}: this build reads version 1", self.version));
-        }
-        if SubscriptionName::new(&self.prefix).is_err() {
-            problems.push(format!("prefix {:?} is not valid: use letters, digits, `.`, `-`, `_`", self.prefix));
-        }
-        self.exchange_problems(&mut problems);
-        self.subscription_problems(&mut problems);
-        if self.checks.recheck_delays_ms.is_empty() {
-            problems.push("checks.recheck_delays_ms is empty: name at least one delay".into());
-        }
-        for delay in self.check_tiers().into_iter().chain(self.subscriptions.iter().flat_map(|s| s.retry_delays_ms.clone())) {
-            if !(1..=Self::MAX_DELAY_MS).contains(&delay) {
-                problems.push(format!("a delay of {delay} ms is not possible: use 1 to {}", Self::MAX_DELAY_MS));
-            }
-        }
-        problems
-    }
-
-    fn exchange_problems(&self, problems: &mut Vec<String>) {
-        let mut seen = BTreeSet::new();
-        for exchange in &self.exchanges {
-            if exchange.name.is_empty() || exchange.name.starts_with("amq.") || exchange.name.len() > 255 {
-                problems
-                    .push(format!("exchange name {:?} is not valid: 1 to 255 bytes, not beginning with `amq.`", exchange.name));
-            }
-            if !seen.insert(&exchange.name) {
-                problems.push(format!("exchange {} is declared twice: remove one", exchange.name));
-            }
-        }
-    }
-
-    fn subscription_problems(&self, problems: &mut Vec<String>) {
-        let mut seen = BTreeSet::new();
-        for subscription in &self.subscriptions {
-            let name = subscription.name.as_str();
-            if !seen.insert(name) {
-                problems.push(format!("subscription {name} is declared twice: remove one"));
-            }
-            if name == self.prefix || name.starts_with(&format!("{}.", self.prefix)) {
-                problems.push(format!(
-                    "subscription {name} begins with the prefix {}, which is for the system's own queues: rename it",
-                    self.prefix
-                ));
-            }
-            let own = [subscription.dead_queue(), subscription.limit_queue()];
-            let own = own.into_iter().chain(subscription.retry_delays_ms.iter().map(|delay| subscription.retry_queue(*delay)));
-            for queue in own.filter(|queue| self.subscriptions.iter().any(|other| other.name.as_str() == queue)) {
-                problems
-                    .push(format!("subscription {queue} has the name of a queue that belongs to subscription {name}: rename it"));
-            }
-            let mut delays = BTreeSet::new();
-            for delay in subscription.retry_delays_ms.iter().filter(|delay| !delays.insert(**delay)) {
-                problems.push(format!(
-                    "subscription {name} has {delay} in retry_delays_ms twice, which would be one queue: remove one"
-                ));
-            }
-            if subscription.bindings.is_empty() {
-                problems.push(format!("subscription {name} has no [[subscription.bind]]: nothing would reach it"));
-            }
-            for binding in &subscription.bindings {
-                if self.exchange(&binding.exchange).is_none() {
-                    problems.push(format!(
-                        "subscription {name} binds to the unknown exchange {:?}: declare it under [[exchange]]",
-                        binding.exchange
-                    ));
-                }
-            }
-        }
-    }
-
     /// An exchange by its name.
     #[must_use]
     pub fn exchange(&self, name: &str) -> Option<&Exchange> {
@@ -235,17 +166,36 @@ impl Topology {
     }
 
     /// Who would get a message of this exchange, key and headers; sorted. Computed once, when the message is accepted.
+    ///
+    /// What no binding lets through goes on to the alternate exchange, and so on. As on the broker, no exchange is gone through twice: a
+    /// circle ends where it would close, and then nobody gets the message.
     #[must_use]
     pub fn required(&self, exchange: &str, routing_key: &str, headers: &BTreeMap<String, String>) -> Vec<SubscriptionName> {
-        let Some(exchange) = self.exchange(exchange) else { return Vec::new() };
+        let mut through = self.alternates(exchange).map(|exchange| self.let_through(exchange, routing_key, headers));
+        through.find(|names| !names.is_empty()).unwrap_or_default().into_iter().collect()
+    }
+
+    /// The exchange, its alternate exchange, that one's, and so on; each once. Empty when it is unknown.
+    pub fn alternates(&self, exchange: &str) -> impl Iterator<Item = &Exchange> {
+        let mut seen = BTreeSet::new();
+        let next = |exchange: &&Exchange| exchange.alternate.as_deref().and_then(|name| self.exchange(name));
+        std::iter::successors(self.exchange(exchange), next).take_while(move |exchange| seen.insert(exchange.name.as_str()))
+    }
+
+    /// Who gets it by the exchange's own bindings.
+    fn let_through(
+        &self,
+        exchange: &Exchange,
+        routing_key: &str,
+        headers: &BTreeMap<String, String>,
+    ) -> BTreeSet<SubscriptionName> {
         let gets = |subscription: &&Subscription| {
             subscription.bindings.iter().any(|binding| {
                 binding.exchange == exchange.name
                     && exchange.kind.matches(&binding.routing_key, &binding.arguments, routing_key, headers)
             })
         };
-        let names: BTreeSet<_> = self.subscriptions.iter().filter(gets).map(|subscription| subscription.name.clone()).collect();
-        names.into_iter().collect()
+        self.subscriptions.iter().filter(gets).map(|subscription| subscription.name.clone()).collect()
     }
 
     /// Whether the broker's own routing would reach exactly the message's required set.

@@ -163,7 +163,7 @@ pub fn a_subscription(name: &str, pattern: &str) -> Subscription {
 /// A durable exchange.
 #[must_use]
 pub fn an_exchange(name: &str, kind: ExchangeKind) -> Exchange {
-    Exchange { name: name.into(), kind, durable: true, auto_delete: false, internal: false }
+    Exchange { name: name.into(), kind, durable: true, auto_delete: false, internal: false, alternate: None }
 }
 
 /// The default figures.

@@ -3,7 +3,7 @@
 /// Version of headers and batches.
 pub const VERSION: u32 = 1;
 /// Leads the name of every header of ours.
-pub const PREFIX: &str = "countersign-";
+pub const PREFIX: &str = countersign_delivery::routing::OWN_HEADER_PREFIX;
 /// [`VERSION`]; present on everything we publish.
 pub const WIRE: &str = "countersign-wire";
 /// Fingerprint, hexadecimal.
@@ -31,9 +31,9 @@ pub const PROBE: &str = "countersign-probe";
 /// The retry tier a probe goes through, milliseconds; 0: none.
 pub const PROBE_RETRY: &str = "countersign-probe-retry";
 /// W3C trace context.
-pub const TRACEPARENT: &str = "traceparent";
+pub const TRACEPARENT: &str = countersign_delivery::routing::TRACE_HEADERS[0];
 /// W3C trace context, vendor entries.
-pub const TRACESTATE: &str = "tracestate";
+pub const TRACESTATE: &str = countersign_delivery::routing::TRACE_HEADERS[1];
 /// Content type of protobuf batches.
 pub const PROTOBUF: &str = "application/x-protobuf";
 /// Content type of a single receipt in JSON, for consumers that sign by themselves.

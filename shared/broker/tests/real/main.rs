@@ -8,5 +8,6 @@ mod consuming;
 mod outage;
 mod publishing;
 mod rig;
+mod routing;
 mod topology;
 mod traps;

@@ -146,3 +146,57 @@ async fn a_user_without_permission_to_configure_can_verify_and_work() {
     assert_eq!(rig.broker.publish(vec![to("inventory", 1)]).await, [Published::Confirmed]);
     rig.end().await;
 }
+
+const FALLING_BACK: &str = "
+[[exchange]]
+name = 'orders'
+kind = 'topic'
+alternate = 'rest'
+
+[[exchange]]
+name = 'rest'
+kind = 'fanout'
+internal = true
+
+[[subscription]]
+name = 'inventory'
+retry_delays_ms = []
+bind = [{ exchange = 'orders', routing_key = 'order.#' }]
+
+[[subscription]]
+name = 'leftovers'
+retry_delays_ms = []
+bind = [{ exchange = 'rest' }]
+";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_alternate_exchange_is_declared_compared_and_gets_the_rest() {
+    let ground = ground("alternate").await;
+    let config = config(&ground.amqp_url());
+    let wanted = Topology::from_toml(FALLING_BACK).unwrap();
+    topology::apply(&config, &wanted).await.unwrap();
+    topology::apply(&config, &wanted).await.expect("twice is once");
+    assert_eq!(topology::verify_arguments(&config, &wanted).await.unwrap(), Vec::<String>::new());
+
+    let rig = Rig::up(config.url.expose()).await;
+    for (key, queue) in [("order.created", "inventory"), ("stock.moved", "leftovers")] {
+        let mut publication = to(key, key);
+        publication.exchange = "orders".into();
+        assert_eq!(rig.broker.publish(vec![publication]).await, [Published::Confirmed]);
+        let mut consumer = rig.broker.consume(queue, 5).await.unwrap();
+        let got = timeout(SOON, consumer.next(1)).await.unwrap();
+        assert_eq!((got[0].exchange.as_str(), got[0].routing_key.as_str()), ("orders", key), "as it was published");
+        consumer.settler().settle(&[got[0].handle], Settlement::Ack).await;
+    }
+    rig.end().await;
+
+    for text in
+        [FALLING_BACK.replace("alternate = 'rest'", ""), FALLING_BACK.replace("alternate = 'rest'", "alternate = 'orders'")]
+    {
+        let other = Topology::from_toml(&text).unwrap();
+        let differences = topology::verify_arguments(&config, &other).await.unwrap();
+        let [difference] = &differences[..] else { panic!("{differences:?}") };
+        assert!(difference.contains("exchange orders") && difference.contains("alternate-exchange"), "{difference}");
+        assert!(matches!(topology::apply(&config, &other).await, Err(Error::Refused(words)) if words.len() == 1));
+    }
+}

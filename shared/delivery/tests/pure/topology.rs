@@ -22,6 +22,10 @@ kind = "topic"
 name = "news"
 kind = "fanout"
 
+[[exchange]]
+name = "by"
+kind = "headers"
+
 [[subscription]]
 name = "inventory"
 [[subscription.bind]]
@@ -66,6 +70,34 @@ fn every_contradiction_is_named() {
         ("name = \"audit\"", "name = \"inventory.limit\"", "belongs to subscription inventory"),
         ("name = \"audit\"", "name = \"inventory.retry.1000\"", "belongs to subscription inventory"),
         ("exchange = \"news\"", "exchange = \"olds\"", "unknown exchange \"olds\""),
+        ("name = \"news\"", "name = \"ne\\nws\"", "has a line break"),
+        (
+            "kind = \"fanout\"",
+            "kind = \"fanout\"\nalternate = \"olds\"",
+            "exchange news has the unknown alternate \"olds\": declare it",
+        ),
+        ("kind = \"fanout\"", "kind = \"fanout\"\nalternate = \"\"", "exchange news has the unknown alternate \"\""),
+        (
+            "kind = \"topic\"",
+            "kind = \"topic\"\ndurable = false\n[[exchange]]\nname = \"x\"\nkind = \"direct\"\nalternate = \"orders\"",
+            "make orders durable",
+        ),
+        (
+            "kind = \"topic\"",
+            "kind = \"topic\"\nauto_delete = true\n[[exchange]]\nname = \"x\"\nkind = \"direct\"\nalternate = \"orders\"",
+            "take auto_delete out of orders",
+        ),
+        (
+            "exchange = \"news\"",
+            "exchange = \"by\"\narguments = { x-match = \"some\" }",
+            "binds to by with x-match \"some\": use all, any, all-with-x",
+        ),
+        (
+            "exchange = \"news\"",
+            "exchange = \"by\"\narguments = { countersign-attempt = \"1\" }",
+            "by the header countersign-attempt, which is",
+        ),
+        ("exchange = \"news\"", "exchange = \"by\"\narguments = { traceparent = \"1\" }", "by the header traceparent, which is"),
     ];
     for (from, to, expected) in rows {
         assert!(SOUND.contains(from), "{from}");
@@ -75,6 +107,17 @@ fn every_contradiction_is_named() {
             }
             other => panic!("{to}: {other:?}"),
         }
+    }
+    for (binding, expected) in [
+        (
+            "exchange = \"orders\"\nrouting_key = \"KEY\"".replace("KEY", &"k".repeat(256)),
+            "routing_key of 256 bytes: use at most 255",
+        ),
+        ("exchange = \"orders\"\narguments = { KEY = \"v\" }".replace("KEY", &"k".repeat(256)), "whose name has 256 bytes"),
+        ("exchange = \"by\"\narguments = { k = \"VALUE\" }".replace("VALUE", &"v".repeat(70_000)), "arguments of 70001 bytes"),
+    ] {
+        let refused = Topology::from_toml(&SOUND.replace("exchange = \"news\"", &binding)).unwrap_err().to_string();
+        assert!(refused.contains(expected), "{refused}");
     }
     let mut unbound = sound();
     unbound.subscriptions[0].bindings.clear();
@@ -105,6 +148,63 @@ fn who_is_required_follows_the_brokers_own_routing() {
     for (exchange, key, expected) in rows {
         assert_eq!(names(&topology, exchange, key), expected, "{exchange} {key}");
     }
+}
+
+#[test]
+fn what_no_binding_lets_through_goes_on_to_the_alternate_exchange() {
+    let text = r#"
+[[exchange]]
+name = "first"
+kind = "direct"
+alternate = "second"
+
+[[exchange]]
+name = "second"
+kind = "topic"
+internal = true
+alternate = "third"
+
+[[exchange]]
+name = "third"
+kind = "headers"
+alternate = "first"
+
+[[exchange]]
+name = "itself"
+kind = "direct"
+alternate = "itself"
+
+[[subscription]]
+name = "one"
+bind = [{ exchange = "first", routing_key = "a" }, { exchange = "itself", routing_key = "a" }]
+
+[[subscription]]
+name = "two"
+bind = [{ exchange = "second", routing_key = "*" }]
+
+[[subscription]]
+name = "three"
+bind = [{ exchange = "third", arguments = { region = "eu" } }]
+"#;
+    let topology = Topology::from_toml(text).unwrap();
+    let eu = BTreeMap::from([("region".to_owned(), "eu".to_owned())]);
+    let rows: [(&str, &str, &[&str]); 7] = [
+        ("first", "a", &["one"]),
+        ("first", "b", &["two"]),
+        ("first", "b.c", &["three"]),
+        ("second", "", &["three"]),
+        ("third", "a", &["three"]),
+        ("itself", "a", &["one"]),
+        ("itself", "b", &[]),
+    ];
+    for (exchange, key, expected) in rows {
+        let required: Vec<_> = topology.required(exchange, key, &eu).iter().map(ToString::to_string).collect();
+        assert_eq!(required, expected, "{exchange} {key}");
+    }
+    assert_eq!(names(&topology, "third", "a"), ["one"], "round the circle");
+    assert_eq!(names(&topology, "first", "b.c"), [""; 0], "the circle closes");
+    let chain: Vec<_> = topology.alternates("second").map(|exchange| exchange.name.as_str()).collect();
+    assert_eq!(chain, ["second", "third", "first"]);
 }
 
 #[test]
