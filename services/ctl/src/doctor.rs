@@ -10,6 +10,7 @@
 mod ask;
 mod clocks;
 mod connections;
+mod exchanges;
 mod finding;
 mod management;
 mod permissions;

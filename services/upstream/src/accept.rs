@@ -210,4 +210,37 @@ mod tests {
         let expected = Refusal::NoSubscription { exchange: "elsewhere".into(), routing_key: "order.created".into() };
         assert_eq!(refusal, expected);
     }
+
+    #[test]
+    fn what_falls_to_an_alternate_exchange_is_accepted_only_if_that_one_has_somebody() {
+        let text = "
+            [[exchange]]
+            name = 'countersign.messages'
+            kind = 'topic'
+            alternate = 'rest'
+            [[exchange]]
+            name = 'rest'
+            kind = 'direct'
+            internal = true
+            alternate = 'countersign.messages'
+            [[subscription]]
+            name = 'inventory'
+            bind = [{ exchange = 'countersign.messages', routing_key = 'order.*' }]
+            [[subscription]]
+            name = 'leftovers'
+            bind = [{ exchange = 'rest', routing_key = 'stock.moved' }]";
+        let topology = Topology::from_toml(text).unwrap();
+        let rules = Rules { topology: &topology, default_exchange: "countersign.messages", max_body_bytes: 8 };
+        let with_key = |key: &str| accept(NewMessage { routing_key: key.into(), ..an_order() }, rules, message_id(1), NOW);
+        for (key, expected) in [("order.created", "inventory"), ("stock.moved", "leftovers")] {
+            let message = with_key(key).unwrap();
+            let required: Vec<_> = message.required.iter().map(countersign_delivery::SubscriptionName::as_str).collect();
+            assert_eq!((message.exchange.as_str(), required), ("countersign.messages", vec![expected]), "{key}");
+        }
+        let nobody = Refusal::NoSubscription { exchange: "countersign.messages".into(), routing_key: "stock.lost".into() };
+        assert_eq!(with_key("stock.lost").unwrap_err(), nobody);
+        let direct = NewMessage { exchange: "rest".into(), routing_key: "stock.moved".into(), ..an_order() };
+        let refused = accept(direct, rules, message_id(1), NOW).unwrap_err().to_string();
+        assert!(refused.contains("internal"), "{refused}");
+    }
 }

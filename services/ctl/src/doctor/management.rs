@@ -13,6 +13,7 @@ const PORT: u16 = 15_672;
 /// What the management interface says of one virtual host.
 #[derive(Clone, Debug)]
 pub struct Managed {
+    pub exchanges: Vec<Exchange>,
     pub queues: Vec<Queue>,
     pub bindings: Vec<Binding>,
     /// None when the user may not see them.
@@ -21,6 +22,22 @@ pub struct Managed {
     pub operator_policies: Option<Vec<Policy>>,
     /// For its clock.
     pub answer: Answer,
+}
+
+/// One exchange.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Exchange {
+    pub name: String,
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub durable: bool,
+    pub auto_delete: bool,
+    pub internal: bool,
+    #[serde(default)]
+    pub arguments: Value,
+    /// The name of the policy, if one matches.
+    #[serde(default)]
+    pub policy: Option<String>,
 }
 
 /// One queue.
@@ -128,15 +145,17 @@ impl Address {
     }
 }
 
-/// Asks for the queues and bindings of the virtual host.
+/// Asks for the exchanges, queues and bindings of the virtual host.
 pub async fn ask(http: &Http, address: &Address) -> Result<Managed, Closed> {
     let vhost = encode(&address.login.vhost);
     let columns = "columns=name,arguments,policy,operator_policy,effective_policy_definition";
+    let exchanges = get(http, address, &format!("exchanges/{vhost}")).await?;
     let queues = get(http, address, &format!("queues/{vhost}?{columns}")).await?;
     let bindings = get(http, address, &format!("bindings/{vhost}")).await?;
     let policies = get(http, address, &format!("policies/{vhost}")).await;
     let operator_policies = get(http, address, &format!("operator-policies/{vhost}")).await;
     Ok(Managed {
+        exchanges: parse(address, &exchanges)?,
         queues: parse(address, &queues)?,
         bindings: parse(address, &bindings)?,
         // They take a tag of their own.
@@ -206,6 +225,7 @@ mod tests {
             |name: &str, definition: Value| Policy { name: name.into(), definition: definition.as_object().unwrap().clone() };
         let answer = Answer { status: 200, body: String::new(), date: None, between_ms: (0, 0) };
         let mut managed = Managed {
+            exchanges: Vec::new(),
             queues: Vec::new(),
             bindings: Vec::new(),
             policies: Some(vec![policy("p", json!({"max-length": 9, "overflow": "drop-head", "expires": 1}))]),

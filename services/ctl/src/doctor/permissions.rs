@@ -16,7 +16,7 @@ const PERMISSIONS: &str = "permissions.broker";
 
 /// What a service does with the broker: publish, consume, and declare if it is told to.
 ///
-/// Upstream publishes to the exchanges that subscriptions are bound to; it, downstream (receipts, retries, dead letters) and callback
+/// Upstream publishes to the exchanges that subscriptions are bound to, themselves or by an alternate exchange; it, downstream (receipts, retries, dead letters) and callback
 /// (checks, probes, quarantine) publish to queues over the default exchange.
 fn needs(which: Which, part: &Part, topology: &Topology) -> Vec<Right> {
     let mut needs = vec![Right::Write(String::new())];
@@ -29,7 +29,8 @@ fn needs(which: Which, part: &Part, topology: &Topology) -> Vec<Right> {
                     .flat_map(|subscription| &subscription.bindings)
                     .any(|binding| binding.exchange == name)
             };
-            let exchanges = topology.exchanges.iter().filter(|exchange| !exchange.internal && bound(&exchange.name));
+            let reaches = |name: &str| topology.alternates(name).any(|exchange| bound(&exchange.name));
+            let exchanges = topology.exchanges.iter().filter(|exchange| !exchange.internal && reaches(&exchange.name));
             needs.extend(exchanges.map(|exchange| Right::Write(exchange.name.clone())));
         }
         Which::Downstream => {
@@ -157,6 +158,10 @@ mod tests {
         for (which, part, expected) in rows {
             assert_eq!(needs(which, &part, &topology()), expected, "{which}");
         }
+        let text = "[[exchange]]\nname = 'orders'\nkind = 'topic'\nalternate = 'rest'\n[[exchange]]\nname = 'rest'\nkind = 'fanout'\ninternal = true\n\
+            [[subscription]]\nname = 'a'\nbind = [{ exchange = 'rest' }]";
+        let by_alternate = needs(Which::Upstream, &part(false, &[]), &Topology::from_toml(text).unwrap());
+        assert_eq!(by_alternate, [write(""), write("orders")], "by its alternate exchange");
         let declares = needs(Which::Callback, &part(true, &[]), &topology());
         assert!(declares.contains(&Right::Configure("a".into())), "{declares:?}");
     }

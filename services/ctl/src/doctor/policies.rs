@@ -62,7 +62,8 @@ fn judge_policies(plan: &Plan, managed: &Managed) -> Vec<Finding> {
     findings
 }
 
-fn is(wanted: &BindingPlan, seen: &Binding) -> bool {
+/// Whether the binding that is there is the one of the file.
+pub fn is(wanted: &BindingPlan, seen: &Binding) -> bool {
     let arguments = wanted.arguments.iter().all(|(name, value)| seen.arguments.get(name).and_then(Value::as_str) == Some(value));
     let places = seen.destination_type == "queue" && seen.destination == wanted.queue && seen.source == wanted.exchange;
     places && seen.routing_key == wanted.routing_key && arguments
@@ -213,7 +214,7 @@ mod tests {
 
     fn managed(queues: Vec<Queue>, bindings: Vec<Binding>) -> Managed {
         let answer = crate::doctor::ask::Answer { status: 200, body: String::new(), date: None, between_ms: (0, 0) };
-        Managed { queues, bindings, policies: None, operator_policies: None, answer }
+        Managed { exchanges: Vec::new(), queues, bindings, policies: None, operator_policies: None, answer }
     }
 
     fn binding(routing_key: &str, arguments: Value) -> Binding {

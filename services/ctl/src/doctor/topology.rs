@@ -10,6 +10,7 @@ use countersign_broker::topology::{Difference, How, Plan, compare};
 use countersign_delivery::Topology;
 
 use crate::doctor::ask::{Http, within};
+use crate::doctor::exchanges;
 use crate::doctor::finding::Finding;
 use crate::doctor::management::{self, Address, Managed};
 use crate::doctor::policies;
@@ -108,9 +109,11 @@ pub async fn check(
     match managed {
         Some(Ok(managed)) => {
             if not_compared {
+                findings.extend(exchanges::judge_arguments(&plan, &managed, &mend(wanted)));
                 findings.extend(policies::judge_arguments(&plan, &managed, &mend(wanted)));
             }
             findings.extend(policies::judge(&plan, &managed, &wanted.apply()));
+            findings.extend(exchanges::judge_alternates(&plan, &managed));
             findings.extend(judge_holdings_or(held, &wanted.topology));
             (findings, Some(managed))
         }
