@@ -6,7 +6,8 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use countersign_flow::{Flow, PATIENCE, Setup};
 use countersign_launcher::{Permissions, Redis, SUBSCRIPTION, Which, binary, wait_until};
-use lapin::options::QueueDeleteOptions;
+use lapin::options::{QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions};
+use lapin::types::FieldTable;
 use lapin::{Connection, ConnectionProperties};
 use serde_json::{Value, json};
 use tokio::process::Command;
@@ -96,12 +97,18 @@ async fn comes_to(flow: &Flow, row: Row) -> anyhow::Result<()> {
 }
 
 async fn apply_topology(flow: &Flow) -> anyhow::Result<()> {
-    let file = flow.system.topology_file();
-    let mut command = Command::new(binary("countersign")?);
-    command.args(["topology", "apply", "--file"]).arg(file).env("COUNTERSIGN_AMQP_URL", flow.ground.amqp_url());
-    let output = timeout(PATIENCE, command.kill_on_drop(true).output()).await??;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said = topology(flow, "apply", &flow.system.topology_file()).await?;
+    ensure!(said.code == Some(0), "{}", said.text);
     Ok(())
+}
+
+/// `countersign topology VERB`.
+async fn topology(flow: &Flow, verb: &str, file: &Path) -> anyhow::Result<Said> {
+    let mut command = Command::new(binary("countersign")?);
+    command.args(["topology", verb, "--file"]).arg(file).env("COUNTERSIGN_AMQP_URL", flow.ground.amqp_url());
+    let output = timeout(PATIENCE, command.kill_on_drop(true).output()).await??;
+    let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    Ok(Said { code: output.status.code(), text })
 }
 
 /// A folder with the three files, each as `change` makes it; None leaves one out.
@@ -280,4 +287,46 @@ async fn a_redis_that_forgets_is_named_with_its_remedy() -> anyhow::Result<()> {
     redis.kill9();
     expect(&flow, dir, &[], &own, error("connections.redis", "redis", "does not answer", "start Redis")).await?;
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_alternate_exchange_is_applied_compared_and_what_passes_it_by_is_named() -> anyhow::Result<()> {
+    let flow = Flow::new("doctor_alternate", SETUP).await?;
+    let (dir, file, plain) = (flow.ground.dir(), flow.ground.path("rest.toml"), flow.ground.path("plain.toml"));
+    let text = std::fs::read_to_string(flow.system.topology_file())?;
+    let (orders, rest) = ("name = \"orders\"", "[[exchange]]\nname = \"rest\"\nkind = \"fanout\"\n");
+    ensure!(text.contains(orders), "{text}");
+    std::fs::write(&file, text.replace(orders, "name = \"orders\"\nalternate = \"rest\""))?;
+    let unknown = topology(&flow, "apply", &file).await?;
+    ensure!(unknown.code == Some(2) && unknown.text.contains("unknown alternate \"rest\": declare it"), "{}", unknown.text);
+    std::fs::write(&file, text.replace(orders, "name = \"orders\"\nalternate = \"rest\"") + rest)?;
+    std::fs::write(&plain, text + rest)?;
+
+    let applied = topology(&flow, "apply", &file).await?;
+    ensure!(applied.code == Some(0) && applied.text.contains("2 exchanges"), "{}", applied.text);
+    let same = topology(&flow, "verify", &file).await?;
+    ensure!(same.code == Some(0) && same.text.contains("as the file says"), "{}", same.text);
+    let other = topology(&flow, "verify", &plain).await?;
+    ensure!(other.code == Some(1) && other.text.contains("alternate-exchange"), "{:?} {}", other.code, other.text);
+
+    let named = ["--topology", &file.display().to_string()];
+    let healthy = Row { severity: "ok", ..warning("topology.alternate", "", "nothing keeps messages from any of 1", "") };
+    expect(&flow, dir, &named, &[], healthy).await?;
+    let plain = ["--topology", &plain.display().to_string()];
+    let differs = error("topology.queue", "exchange orders", "inequivalent arg 'alternate-exchange'", "correct the file");
+    expect(&flow, dir, &plain, &[], differs).await?;
+    let reader = format!("{}_reader", flow.ground.name());
+    let may = Permissions { configure: "^$", write: ".*", read: ".*", tags: "management" };
+    flow.ground.broker().create_user(&reader, "hush", flow.ground.vhost(), may).await?;
+    let url = flow.ground.amqp_url().replace("guest:guest", &format!("{reader}:hush"));
+    let seen =
+        error("topology.queue", "exchange orders", "its alternate-exchange is \"rest\" instead of none", "correct the file");
+    expect(&flow, dir, &plain, &[("COUNTERSIGN_BROKER__URL", &url)], seen).await?;
+
+    let connection = Connection::connect(&flow.ground.amqp_url(), ConnectionProperties::default()).await?;
+    let channel = connection.create_channel().await?;
+    channel.queue_declare("beside".into(), QueueDeclareOptions::default(), FieldTable::default()).await?;
+    channel.queue_bind("beside".into(), "orders".into(), "#".into(), QueueBindOptions::default(), FieldTable::default()).await?;
+    expect(&flow, dir, &named, &[], warning("topology.alternate", "exchange orders", "queue beside by \"#\"", "take it away"))
+        .await
 }
