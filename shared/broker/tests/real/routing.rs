@@ -270,3 +270,35 @@ fn who_is_required_is_who_gets_it() {
     runtime.block_on(rig.end());
     drop(ground);
 }
+
+/// Why a topology file is refused for them: the broker would not take these either, or would make something else of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_topology_is_refused_for_the_broker_does_not_take_as_it_is() {
+    let ground = ground("refused").await;
+    let (connection, mut channel) = raw(&ground.amqp_url()).await;
+    let (passive, plain) =
+        (ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() }, ExchangeDeclareOptions::default());
+    for options in [plain, passive] {
+        let name = if options.passive { "ab" } else { "a\r\nb" };
+        channel.exchange_declare(name.into(), lapin::ExchangeKind::Headers, options, FieldTable::default()).await.unwrap();
+    }
+
+    channel.queue_declare("q".into(), QueueDeclareOptions::default(), FieldTable::default()).await.unwrap();
+    let some = table([("x-match", "some")].into_iter());
+    let refused = channel.queue_bind("q".into(), "ab".into(), "".into(), QueueBindOptions::default(), some).await;
+    assert!(refused.unwrap_err().to_string().contains("x-match"));
+
+    channel = connection.create_channel().await.unwrap();
+    let refused = channel.queue_declare("amq.audit".into(), QueueDeclareOptions::default(), FieldTable::default()).await;
+    assert!(refused.unwrap_err().to_string().contains("amq."));
+
+    // An alternate exchange that is gone is passed over without a word.
+    channel = connection.create_channel().await.unwrap();
+    let gone = table([(ALTERNATE, "gone")].into_iter());
+    channel.exchange_declare("falls".into(), lapin::ExchangeKind::Fanout, plain, gone).await.unwrap();
+    let rig = Rig::up(&ground.amqp_url()).await;
+    let mut publication = to("key", 1);
+    publication.exchange = "falls".into();
+    assert!(matches!(&rig.broker.publish(vec![publication]).await[..], [Published::Returned { .. }]));
+    rig.end().await;
+}

@@ -6,6 +6,8 @@ use crate::id::SubscriptionName;
 use crate::routing::{ExchangeKind, HeaderMatch, is_own_header};
 use crate::topology::{Binding, Exchange, Topology};
 
+/// Leads the names that a broker lets nobody declare.
+const BROKERS_OWN: &str = "amq.";
 /// Longest name, key and name of an argument, bytes: AMQP's short strings.
 const MAX_NAME_BYTES: usize = 255;
 /// Most bytes of all arguments of a binding: they travel in one frame, and the smallest usual frame has 128 KiB.
@@ -21,6 +23,10 @@ impl Topology {
         }
         if SubscriptionName::new(&self.prefix).is_err() {
             problems.push(format!("prefix {:?} is not valid: use letters, digits, `.`, `-`, `_`", self.prefix));
+        }
+        let queues = self.subscriptions.iter().map(|subscription| subscription.name.to_string()).chain([self.receipts_queue()]);
+        for queue in queues.filter(|queue| queue.starts_with(BROKERS_OWN)) {
+            problems.push(format!("queue {queue} begins with `{BROKERS_OWN}`, which the broker keeps for itself: rename the subscription or the prefix"));
         }
         self.exchange_problems(&mut problems);
         self.subscription_problems(&mut problems);
@@ -39,9 +45,10 @@ impl Topology {
         let mut seen = BTreeSet::new();
         for exchange in &self.exchanges {
             let name = &exchange.name;
-            if name.is_empty() || name.starts_with("amq.") || name.len() > MAX_NAME_BYTES {
-                problems
-                    .push(format!("exchange name {name:?} is not valid: 1 to {MAX_NAME_BYTES} bytes, not beginning with `amq.`"));
+            if name.is_empty() || name.starts_with(BROKERS_OWN) || name.len() > MAX_NAME_BYTES {
+                problems.push(format!(
+                    "exchange name {name:?} is not valid: 1 to {MAX_NAME_BYTES} bytes, not beginning with `{BROKERS_OWN}`"
+                ));
             }
             if name.contains(['\r', '\n']) {
                 problems.push(format!("exchange name {name:?} has a line break, which the broker takes out: leave it out"));

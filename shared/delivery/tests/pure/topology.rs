@@ -64,6 +64,8 @@ fn every_contradiction_is_named() {
         ("name = \"news\"", "name = \"amq.news\"", "not beginning with `amq.`"),
         ("name = \"news\"", "name = \"\"", "exchange name \"\""),
         ("name = \"audit\"", "name = \"inventory\"", "subscription inventory is declared twice"),
+        ("name = \"audit\"", "name = \"amq.audit\"", "queue amq.audit begins with `amq.`"),
+        ("prefix = \"cs\"", "prefix = \"amq\"", "queue amq.receipts begins with `amq.`"),
         ("name = \"audit\"", "name = \"cs\"", "begins with the prefix"),
         ("name = \"audit\"", "name = \"cs.receipts\"", "begins with the prefix"),
         ("name = \"audit\"", "name = \"inventory.dead\"", "belongs to subscription inventory"),
