@@ -9,7 +9,7 @@ use bytes::Bytes;
 use countersign_boot::Context;
 use countersign_delivery::check::Check;
 use countersign_delivery::ports::broker::{HeaderValue, Publication, Published, Publisher};
-use countersign_delivery::ports::messages::{Entombed, Heartbeat, IncarnationState, Insertion, Messages, Numbered};
+use countersign_delivery::ports::messages::{Entombed, Expiry, Heartbeat, IncarnationState, Insertion, Messages, Numbered};
 use countersign_delivery::ports::{Ids, PortError};
 use countersign_delivery::{IdempotencyKey, IncarnationId, MessageId, Position, Seq, StoredMessage, Topology, UpstreamName};
 use countersign_testkit::broker::MemoryBroker;
@@ -265,6 +265,9 @@ impl Messages for Mortal {
     }
     async fn by_key(&self, key: &IdempotencyKey) -> Result<Option<StoredMessage>, PortError> {
         self.inner.by_key(key).await
+    }
+    async fn delete_expired(&self, upstream: &UpstreamName, expiry: Expiry, limit: u32) -> Result<u64, PortError> {
+        self.inner.delete_expired(upstream, expiry, limit).await
     }
     async fn is_settled(&self, position: Position) -> Result<bool, PortError> {
         self.inner.is_settled(position).await

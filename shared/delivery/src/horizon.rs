@@ -36,3 +36,39 @@ pub fn resend_horizon_ms(
     ];
     sum(&attempt).saturating_mul(u64::from(policy.max_resends).saturating_add(1))
 }
+
+/// The longest such time over all subscriptions of the topology, milliseconds: what upstream must keep its messages for.
+///
+/// `timeout_ms` is the longest time of one call of any handler, `lease_ms` the longest lease of any consumer. Where no probes are signed
+/// the time-out for unprobed messages stands beside the probes of each attempt.
+#[must_use]
+pub fn longest_resend_horizon_ms(topology: &Topology, policy: &Policy, timeout_ms: u64, lease_ms: u64) -> u64 {
+    let attempts = u64::from(policy.max_resends).saturating_add(1);
+    let of = |subscription: &Subscription| {
+        let horizon = resend_horizon_ms(topology, subscription, policy, timeout_ms, lease_ms);
+        let unprobed = if subscription.probes { 0 } else { policy.unprobed_timeout_ms.saturating_mul(attempts) };
+        horizon.saturating_add(unprobed)
+    };
+    topology.subscriptions.iter().map(of).max().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_horizon_is_that_of_the_most_patient_subscription() {
+        let bind = "bind = [{ exchange = 'countersign.messages' }]";
+        let of = |subscriptions: &str| Topology::from_toml(subscriptions).map_err(|error| error.to_string());
+        let policy = Policy { max_resends: 1, unprobed_timeout_ms: 7, ..Policy::default() };
+        let longest = |topology: &Topology| longest_resend_horizon_ms(topology, &policy, 10, 20);
+        let quick = of(&format!("[[subscription]]\nname = 'quick'\nretry_delays_ms = [1000]\n{bind}"));
+        let both = of(&format!(
+            "[[subscription]]\nname = 'quick'\nretry_delays_ms = [1000]\n{bind}\n[[subscription]]\nname = 'slow'\nretry_delays_ms = [5000]\n{bind}"
+        ));
+        let foreign = of(&format!("[[subscription]]\nname = 'foreign'\nprobes = false\nretry_delays_ms = [1000]\n{bind}"));
+        let [quick, both, foreign] = [quick, both, foreign].map(|topology| longest(&topology.expect("a sound topology")));
+        assert_eq!(both, quick + 2 * 4_000, "the slow one's tier, in both attempts");
+        assert_eq!(foreign, quick + 2 * 7, "and its time-out");
+    }
+}

@@ -26,6 +26,12 @@ impl Timestamp {
         Self(self.0.saturating_add_unsigned(millis))
     }
 
+    /// This time moved back by `millis` milliseconds, saturating.
+    #[must_use]
+    pub const fn minus_millis(self, millis: u64) -> Self {
+        Self(self.0.saturating_sub_unsigned(millis))
+    }
+
     /// Milliseconds from `earlier` to this time; 0 when `earlier` is later.
     #[must_use]
     pub const fn millis_since(self, earlier: Self) -> u64 {

@@ -2,13 +2,14 @@
 
 mod fence;
 mod insert;
+mod retention;
 mod row;
 
 use async_trait::async_trait;
 use countersign_delivery::id::{IdempotencyKey, IncarnationId, MessageId, Seq, UpstreamName};
 use countersign_delivery::message::{Position, StoredMessage};
 use countersign_delivery::ports::PortError;
-use countersign_delivery::ports::messages::{Entombed, Heartbeat, Insertion, Messages, Numbered};
+use countersign_delivery::ports::messages::{Entombed, Expiry, Heartbeat, Insertion, Messages, Numbered};
 use sea_orm::Value;
 
 use crate::database::Database;
@@ -90,11 +91,15 @@ impl Messages for SqlMessages {
         Ok(self.select("WHERE m.idempotency_key = $1", vec![key.as_str().into()]).await?.pop())
     }
 
+    async fn delete_expired(&self, upstream: &UpstreamName, expiry: Expiry, limit: u32) -> Result<u64, PortError> {
+        retention::delete_expired(self.sql(), upstream, expiry, limit).await
+    }
+
     async fn is_settled(&self, position: Position) -> Result<bool, PortError> {
         let sql = "SELECT 1 FROM countersign_incarnation AS i \
                    JOIN countersign_heartbeat AS h ON h.incarnation = i.id \
-                   WHERE i.id = $1 AND (i.state = 'closed' OR h.watermark > $2)";
+                   WHERE i.id = $1 AND i.state <> 'closed' AND h.watermark <= $2";
         let values = vec![position.incarnation.0.into(), signed(position.seq.0).into()];
-        Ok(!self.sql().read("reading a watermark", sql, values).await?.is_empty())
+        Ok(self.sql().read("reading a watermark", sql, values).await?.is_empty())
     }
 }

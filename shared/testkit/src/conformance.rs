@@ -10,6 +10,7 @@ pub mod broker;
 pub mod claims;
 pub mod deliveries;
 pub mod messages;
+pub mod retention;
 pub mod walk;
 
 use std::time::Duration;

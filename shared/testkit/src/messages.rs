@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use countersign_delivery::ports::PortError;
-use countersign_delivery::ports::messages::{Entombed, Heartbeat, IncarnationState, Inserted, Insertion, Messages, Numbered};
+use countersign_delivery::ports::messages::{
+    Entombed, Expiry, Heartbeat, IncarnationState, Inserted, Insertion, Messages, Numbered,
+};
 use countersign_delivery::{IdempotencyKey, IncarnationId, MessageId, Position, Seq, StoredMessage, UpstreamName};
 
 use crate::switch::{self, Switch};
@@ -88,6 +90,20 @@ impl Data {
         Ok(Inserted::Stored)
     }
 
+    /// Deletes what is old among the `limit` lowest rows; returns how many those were.
+    fn delete_page(&mut self, of: &Heartbeat, expiry: Expiry, limit: usize) -> usize {
+        let closed = of.state == IncarnationState::Closed;
+        let end = if closed { Seq(u64::MAX) } else { of.watermark };
+        let place = |seq| Position { incarnation: of.incarnation, seq };
+        let page = self.rows.range(place(Seq(0))..place(end)).filter(|(_, row)| closed || row.is_some()).take(limit);
+        let is_old = |row: &Option<StoredMessage>| row.as_ref().is_none_or(|row| row.message.sent_at < expiry.before());
+        let old: Vec<Position> = page.filter(|(_, row)| is_old(row)).map(|(position, _)| *position).collect();
+        for position in &old {
+            self.rows.remove(position);
+        }
+        old.len()
+    }
+
     fn set_state(&mut self, incarnation: IncarnationId, state: IncarnationState) {
         if let Some((_, heartbeat)) = self.incarnations.get_mut(&incarnation) {
             heartbeat.state = heartbeat.state.max(state);
@@ -129,6 +145,9 @@ impl Messages for MemoryMessages {
 
     async fn entomb(&self, position: Position) -> Result<Entombed, PortError> {
         let mut data = self.open_data()?;
+        if !data.incarnations.contains_key(&position.incarnation) {
+            return Ok(Entombed::RolledBack);
+        }
         Ok(match data.rows.entry(position).or_insert(None) {
             Some(stored) => Entombed::Committed(Box::new(stored.clone())),
             None => Entombed::RolledBack,
@@ -189,9 +208,23 @@ impl Messages for MemoryMessages {
 
     async fn is_settled(&self, position: Position) -> Result<bool, PortError> {
         let data = self.open_data()?;
-        Ok(data
-            .incarnations
-            .get(&position.incarnation)
-            .is_some_and(|(_, heartbeat)| heartbeat.state == IncarnationState::Closed || position.seq < heartbeat.watermark))
+        let unclosed = data.incarnations.get(&position.incarnation).filter(|(_, row)| row.state != IncarnationState::Closed);
+        Ok(unclosed.is_none_or(|(_, heartbeat)| position.seq < heartbeat.watermark))
+    }
+
+    async fn delete_expired(&self, upstream: &UpstreamName, expiry: Expiry, limit: u32) -> Result<u64, PortError> {
+        let mut data = self.open_data()?;
+        let own = data.incarnations.values().filter(|(of, _)| of == upstream);
+        let own: Vec<Heartbeat> = own.map(|(_, heartbeat)| heartbeat.clone()).collect();
+        let mut left = usize::try_from(limit).unwrap_or(usize::MAX);
+        for heartbeat in own {
+            left -= data.delete_page(&heartbeat, expiry, left);
+            let Heartbeat { incarnation, state, .. } = heartbeat;
+            let empty = !data.rows.keys().any(|position| position.incarnation == incarnation);
+            if empty && state == IncarnationState::Closed {
+                data.incarnations.remove(&incarnation);
+            }
+        }
+        Ok(u64::from(limit) - u64::try_from(left).unwrap_or(0))
     }
 }

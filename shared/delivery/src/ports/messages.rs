@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use super::PortError;
 use crate::id::{IdempotencyKey, IncarnationId, MessageId, Seq, UpstreamName};
 use crate::message::{Message, Position, StoredMessage};
+use crate::time::Timestamp;
 
 /// A message with the seq that was assigned to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +79,23 @@ pub enum Entombed {
     RolledBack,
 }
 
+/// Which messages are old enough to be deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expiry {
+    /// The time by the clock of the process that deletes.
+    pub now: Timestamp,
+    /// How old a message must be, milliseconds since its stored `sent_at`.
+    pub retention_ms: u64,
+}
+
+impl Expiry {
+    /// Messages accepted before this time are old enough.
+    #[must_use]
+    pub const fn before(self) -> Timestamp {
+        self.now.minus_millis(self.retention_ms)
+    }
+}
+
 /// Upstream's tables.
 #[async_trait]
 pub trait Messages: Send + Sync {
@@ -94,7 +112,8 @@ pub trait Messages: Send + Sync {
     /// written; a batch that is refused as a whole may be tried row by row.
     async fn insert(&self, incarnation: IncarnationId, batch: &[Numbered]) -> Result<Insertion, PortError>;
 
-    /// Resolves an unknown commit by inserting a tombstone at the same place, which waits for the open transaction.
+    /// Resolves an unknown commit by inserting a tombstone at the same place, which waits for the open transaction. In an incarnation
+    /// that is gone no tombstone is needed: nothing can be inserted under it.
     ///
     /// # Errors
     /// [`PortError`]; repeat until it answers.
@@ -148,7 +167,25 @@ pub trait Messages: Send + Sync {
     /// [`PortError`].
     async fn by_key(&self, key: &IdempotencyKey) -> Result<Option<StoredMessage>, PortError>;
 
-    /// Whether a stored message is known to be settled: below its incarnation's watermark, or in a closed one.
+    /// Deletes up to `limit` expired rows of this upstream, lowest seqs first, and its closed incarnations that are empty by then.
+    /// Returns how many rows it deleted; 0: nothing more for now.
+    ///
+    /// A message goes when it is older than the retention **and** settled for good: below its incarnation's *stored* watermark, or in a
+    /// closed incarnation. An adopter scans from the stored watermark, so what it may still need stays, whatever its age. A tombstone
+    /// goes only with a closed incarnation: until then it keeps a late insert out, afterwards the fence does. An incarnation's heartbeat
+    /// goes with it. A deleted message frees its idempotency key, and its id is unknown.
+    ///
+    /// Age is the one place where clocks meet. A sender's clock that is slow, or a deleter's that is ahead, makes settled messages go that
+    /// much too early (a server with a clock of its own bounds the latter); a sender's that is ahead makes its messages, and those behind
+    /// them in the same incarnation, stay that much longer. No clock makes an unsettled message go. An order to resend what went too early
+    /// is answered as unknown, which parks the delivery for a human.
+    ///
+    /// # Errors
+    /// [`PortError`]: try again later.
+    async fn delete_expired(&self, upstream: &UpstreamName, expiry: Expiry, limit: u32) -> Result<u64, PortError>;
+
+    /// Whether a stored message is known to be settled: below its incarnation's watermark, or in a closed one, or in one that is gone
+    /// (only closed ones go).
     ///
     /// # Errors
     /// [`PortError`].

@@ -122,7 +122,8 @@ pub(super) async fn entomb(sql: &Sql, position: Position) -> Result<Entombed, Po
     let tombstone = format!(
         "INSERT INTO countersign_message \
          (incarnation, seq, sent_at, fingerprint, required, exchange, routing_key, type, content_type, body) \
-         VALUES ($1, $2, 0, {0}, '', '', '', '', '', {0}) ON CONFLICT (incarnation, seq) DO NOTHING",
+         SELECT $1, $2, 0, {0}, '', '', '', '', '', {0} FROM countersign_incarnation AS i WHERE i.id = $1 \
+         ON CONFLICT (incarnation, seq) DO NOTHING",
         sql.either("''::bytea", "x''")
     );
     let written = sql.write(WHAT, &tombstone, place()).await?.rows_affected();
@@ -132,6 +133,10 @@ pub(super) async fn entomb(sql: &Sql, position: Position) -> Result<Entombed, Po
     let query = format!("SELECT {COLUMNS} FROM countersign_message AS m WHERE m.incarnation = $1 AND m.seq = $2");
     let rows = sql.read(WHAT, &query, place()).await?;
     let Some(row) = rows.first() else {
+        let known = "SELECT 1 FROM countersign_incarnation AS i WHERE i.id = $1";
+        if sql.read(WHAT, known, vec![position.incarnation.0.into()]).await?.is_empty() {
+            return Ok(Entombed::RolledBack);
+        }
         return Err(PortError::Unavailable(WHAT, "the row has just been deleted".into()));
     };
     if take::<Option<uuid::Uuid>>(row, "id")?.is_none() {

@@ -3,7 +3,7 @@
 use countersign_launcher::Ground;
 use countersign_store::{Database, SqlMessages};
 use countersign_testkit::messages::MemoryMessages;
-use countersign_testkit::messages_suite;
+use countersign_testkit::{messages_suite, retention_suite};
 use tempfile::TempDir;
 
 async fn open(url: &str) -> SqlMessages {
@@ -20,6 +20,7 @@ mod memory {
     }
 
     messages_suite!(set_up);
+    retention_suite!(set_up);
 }
 
 mod sqlite {
@@ -31,6 +32,7 @@ mod sqlite {
     }
 
     messages_suite!(set_up);
+    retention_suite!(set_up);
 }
 
 mod postgres {
@@ -42,4 +44,5 @@ mod postgres {
     }
 
     messages_suite!(set_up);
+    retention_suite!(set_up);
 }
