@@ -3,7 +3,10 @@
 use countersign_boot::topology::TopologySource;
 use countersign_boot::{Frame, Grpc, Http, Log, Settings, Shutdown, Traces};
 use countersign_delivery::UpstreamName;
+use countersign_delivery::policy::Policy;
 use serde::{Deserialize, Serialize};
+
+use crate::retention;
 
 /// The whole configuration file. Without one: everything on the loopback address, and a `SQLite` file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -25,6 +28,8 @@ pub struct Config {
     pub database: countersign_store::Config,
     /// Section `[broker]`.
     pub broker: countersign_broker::Config,
+    /// Section `[policy]`: callback's figures, from which the longest time of a resend is computed; give the same ones as there.
+    pub policy: Policy,
     /// Section `[upstream]`.
     pub upstream: UpstreamSection,
 }
@@ -40,6 +45,7 @@ impl Default for Config {
             topology: TopologySource::default(),
             database: "sqlite://upstream.db".into(),
             broker: countersign_broker::Config::default(),
+            policy: Policy::default(),
             upstream: UpstreamSection::default(),
         }
     }
@@ -53,7 +59,11 @@ impl Settings for Config {
     fn validate(&self) -> Vec<String> {
         let mut problems = self.database.problems();
         problems.extend(self.broker.problems());
-        problems.extend(self.topology.load().err().map(|error| error.to_string()));
+        problems.extend(self.policy.problems());
+        match self.topology.load() {
+            Ok(topology) => problems.extend(retention::problem(&self.upstream, &topology, &self.policy)),
+            Err(error) => problems.push(error.to_string()),
+        }
         problems.extend(self.upstream.problems());
         problems
     }
@@ -93,6 +103,14 @@ pub struct UpstreamSection {
     pub max_outstanding: u64,
     /// Incarnations of one process that may be alive at a time; default 16.
     pub max_incarnations: usize,
+    /// How long a settled message is kept, milliseconds since it was accepted; default 7 days, 0 keeps everything. Must be longer than the
+    /// longest time after which a message can be sent again, and should be no shorter than `dedup_retention_ms` of callback. A repeat
+    /// under the idempotency key of a deleted message is a new message.
+    pub retention_ms: u64,
+    /// The longest time of one call of a handler, milliseconds: the longest `timeout_ms` of downstream; default 30000.
+    pub handler_timeout_ms: u64,
+    /// How long a downstream's claim is believed, milliseconds: its `lease_ms`; default 30000.
+    pub handler_lease_ms: u64,
     /// Time between two heartbeats, milliseconds; default 1000.
     pub heartbeat_ms: u64,
     /// How long another's heartbeat must stand still before it counts as dead, milliseconds; default 10000.
@@ -131,6 +149,9 @@ impl Default for UpstreamSection {
             max_in_flight_bytes: 64 * MIB,
             max_outstanding: 200_000,
             max_incarnations: 16,
+            retention_ms: 7 * 24 * 3_600_000,
+            handler_timeout_ms: 30_000,
+            handler_lease_ms: 30_000,
             heartbeat_ms: 1_000,
             lease_ms: 10_000,
             republish_min_ms: 250,
@@ -175,6 +196,8 @@ impl UpstreamSection {
         within("max_queued_bytes", self.max_queued_bytes, 16 * MIB, 4096 * MIB);
         within("max_in_flight_bytes", self.max_in_flight_bytes, 16 * MIB, 4096 * MIB);
         within("max_incarnations", self.max_incarnations, 2, 1_000);
+        within("handler_timeout_ms", millis(self.handler_timeout_ms), 1, usize::MAX);
+        within("handler_lease_ms", millis(self.handler_lease_ms), 1, usize::MAX);
         within("heartbeat_ms", millis(self.heartbeat_ms), 10, 60_000);
         within("republish_min_ms", millis(self.republish_min_ms), 1, HOUR_MS);
         within("republish_max_ms", millis(self.republish_max_ms), millis(self.republish_min_ms), HOUR_MS);
@@ -225,6 +248,23 @@ mod tests {
         for key in figures.into_iter().chain(["http_max_requests", "http_max_held_bytes", "http_read_timeout_ms"]) {
             assert!(problems.contains(key), "{key} is missing in {problems}");
         }
+    }
+
+    #[test]
+    fn a_retention_that_is_shorter_than_a_resend_may_take_is_refused() {
+        let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/local/topology.toml");
+        let topology = TopologySource { file: Some(shipped.into()), ..TopologySource::default() };
+        let of = |retention_ms, policy| {
+            let upstream = UpstreamSection { retention_ms, ..UpstreamSection::default() };
+            Config { upstream, policy, topology: topology.clone(), ..Config::default() }.validate().join("\n")
+        };
+        let said = of(60_000, Policy::default());
+        assert!(said.contains("upstream.retention_ms is 60000") && said.contains("set it to 0"), "{said}");
+        assert_eq!(of(0, Policy::default()), "", "everything is kept");
+        let week = UpstreamSection::default().retention_ms;
+        assert_eq!(of(week, Policy::default()), "");
+        let said = of(week, Policy { max_resends: 1_000, ..Policy::default() });
+        assert!(said.contains("upstream.retention_ms is 604800000"), "{said}");
     }
 
     #[test]

@@ -9,6 +9,9 @@ pub enum Error {
     /// There is no usable topology.
     #[error(transparent)]
     Topology(#[from] TopologySourceError),
+    /// Topology, policy and section contradict each other. The text names the remedy.
+    #[error("{0}")]
+    Unsound(String),
     /// The database cannot be opened or prepared.
     #[error("the database of upstream cannot be used: correct [database], or mend what it says")]
     Store(#[from] countersign_store::Error),
@@ -27,7 +30,7 @@ impl Error {
         match self {
             Self::Store(error) => error.is_transient(),
             Self::Broker(error) => error.is_transient(),
-            Self::Topology(_) | Self::Grpc(_) => false,
+            Self::Topology(_) | Self::Unsound(_) | Self::Grpc(_) => false,
         }
     }
 }

@@ -74,7 +74,9 @@ impl UpstreamService for Api {
         };
         match self.upstream.find(&by).await.map_err(|error| of_port(&error))? {
             Some(found) => Ok(Response::new(get_response(found, with_body))),
-            None => Err(Status::not_found("no such message in the database of this upstream")),
+            None => Err(Status::not_found(
+                "no such message in the database of this upstream, or no longer: see upstream.retention_ms",
+            )),
         }
     }
 

@@ -4,7 +4,7 @@
 //! publishes it ([`publish`]) and awaits the confirm; [`schedule_check`] publishes its delayed check, in batches ([`check_queue`]). Both
 //! confirmed: settled ([`ledger`]). What is not confirmed is published again from the table ([`catch_up`]). Once a second the watermark is
 //! written ([`keeper`], [`incarnations`]), so that the successor of a dead process knows where to begin ([`adopt`]).
-//! [`resend`](mod@resend) is callback's order.
+//! [`resend`](mod@resend) is callback's order. What is settled and old is deleted ([`retention`]).
 //!
 //! The stock binary is [`run`]; a team that embeds it in its own process takes [`Service::start`] and sends through [`Upstream`].
 //!
@@ -28,6 +28,7 @@ mod lookup;
 mod publish;
 mod refusal;
 mod resend;
+mod retention;
 mod room;
 mod schedule_check;
 mod send;

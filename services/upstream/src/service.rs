@@ -16,7 +16,7 @@ use crate::desk::Ports;
 use crate::error::Error;
 use crate::keeper::Vitals;
 use crate::upstream::Upstream;
-use crate::{grpc, http, topology};
+use crate::{grpc, http, retention, topology};
 
 /// Between two tries to open a database that is away.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -40,11 +40,14 @@ impl Service {
     /// [`Service::run`]'s API too: see [`Service::serve`].
     ///
     /// # Errors
-    /// [`Error`]: the topology file, the database or the broker's configuration cannot be used. A database that is away is waited for, and
+    /// [`Error`]: the retention is too short, or the topology file, the database or the broker's configuration cannot be used. A database that is away is waited for, and
     /// readiness says so; a broker that is away is not even waited for.
     pub async fn start(self, context: &Context) -> Result<Upstream, Error> {
-        let Config { topology: source, database, broker: broker_config, upstream: section, .. } = self.config;
+        let Config { topology: source, database, broker: broker_config, policy, upstream: section, .. } = self.config;
         let topology = source.load()?;
+        if let Some(problem) = retention::problem(&section, &topology, &policy) {
+            return Err(Error::Unsound(problem));
+        }
         let shown = context.health.dependency("database");
         let database = open(&database, &shown).await?;
 

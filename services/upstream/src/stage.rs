@@ -32,7 +32,7 @@ pub(crate) struct Stage {
     pub messages: MemoryMessages,
     pub broker: MemoryBroker,
     pub topology: Topology,
-    clock: ManualClock,
+    pub clock: ManualClock,
     ids: Arc<dyn Ids>,
     checks_to_refuse: Arc<AtomicUsize>,
 }

@@ -16,7 +16,7 @@ use crate::lookup::{By, Found};
 use crate::refusal::Refusal;
 use crate::resend::{Order, Outcome as Resent};
 use crate::send::{Outcome, stopping};
-use crate::{adopt, catch_up, check_queue, commit, keeper, lookup, resend, send};
+use crate::{adopt, catch_up, check_queue, commit, keeper, lookup, resend, retention, send};
 
 /// Sends messages. Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -46,6 +46,7 @@ impl Upstream {
         tasks.critical("check batches", ended(check_queue::run(desk.clone(), receiver)));
         tasks.critical("catching up", ended(catch_up::run(desk.clone())));
         tasks.critical("adoption", ended(adopt::run(desk.clone())));
+        tasks.critical("retention", ended(retention::run(desk.clone())));
         tasks.critical("heartbeat", ended(keeper::run(desk.clone(), vitals)));
         Self(desk)
     }

@@ -154,6 +154,8 @@ metrics_list! {
         "Messages that are stored and not yet settled: message and check confirmed.";
     Gauge WATERMARK_LAG_SECONDS = "countersign_watermark_lag_seconds" []
         "Age in seconds of the oldest message that is not settled.";
+    Counter RETENTION_DELETED_TOTAL = "countersign_retention_deleted_total" []
+        "Rows of settled messages that upstream deleted after their retention.";
     Gauge CONNECTION_BLOCKED = "countersign_connection_blocked" ["connection"]
         "1 while the broker blocks this connection.";
     Counter CONSUME_TOTAL = "countersign_consume_total" ["subscription", "outcome"]

@@ -328,6 +328,7 @@ bind = [{{ exchange = "{EXCHANGE}", routing_key = "{BINDING}" }}]
     fn upstream_section(&self) -> String {
         let Wiring { upstream_database: database, max_batch, check_delay_ms: delay, .. } = &self.wiring;
         let (heartbeat, lease) = (delay / 5, delay * 2);
+        let policy = self.policy_section();
         format!(
             r#"[database]
 url = {database:?}
@@ -337,7 +338,10 @@ name = "shop"
 max_batch = {max_batch}
 heartbeat_ms = {heartbeat}
 lease_ms = {lease}
-"#
+handler_timeout_ms = 30000
+handler_lease_ms = {lease}
+
+{policy}"#
         )
     }
 
@@ -382,7 +386,7 @@ upstream_template = {upstream:?}
         )
     }
 
-    /// The same for callback and downstream, which computes from it how long it must remember.
+    /// The same for callback, and for the others, which compute from it how long they must remember.
     fn policy_section(&self) -> String {
         let delay = self.wiring.check_delay_ms;
         let (lease, grace) = (delay * 2, delay * 3 / 2);

@@ -13,6 +13,8 @@ use crate::desk::Desk;
 use crate::incarnations::note;
 use crate::ledger::Ledger;
 use crate::publish;
+use crate::refusal::Refusal;
+use crate::retention::may_be_deleted;
 
 /// How long to wait before the database is asked again.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -29,10 +31,20 @@ pub(super) fn resolve_each(desk: &Arc<Desk>, ledger: &Arc<Ledger>, batch: Vec<Nu
                     slip.answer(Stored::Committed);
                     publish::again(&desk, &ledger, vec![(stored.position.seq, stored.message)]);
                 }
+                // It may have been committed, adopted, published and deleted while this process was asleep: then a second one is no repeat.
+                Entombed::RolledBack if outlived(&desk, &row) => {
+                    drop(ledger.roll_back(row.seq));
+                    let words = "whether it was stored is not known any more: its retention has passed";
+                    slip.answer(Stored::Refused(Refusal::Unavailable(words.into())));
+                }
                 Entombed::RolledBack => retry(&desk, &ledger, std::iter::once((row, slip))),
             }
         }
     });
+}
+
+fn outlived(desk: &Desk, row: &Numbered) -> bool {
+    may_be_deleted(desk.config.retention_ms, desk.clock.now(), row.message.sent_at)
 }
 
 /// Asks until there is an answer; none when the process ends first.

@@ -101,7 +101,10 @@ pub(super) fn resend_result(outcome: Resent) -> proto::ResendResult {
     let (state, detail) = match outcome {
         Resent::Resent => (proto::ResendState::Resent, String::new()),
         Resent::NotConfirmed(detail) => (proto::ResendState::NotConfirmed, detail),
-        Resent::UnknownId => (proto::ResendState::UnknownId, "no such message in the database of this upstream".into()),
+        Resent::UnknownId => (
+            proto::ResendState::UnknownId,
+            "no such message in the database of this upstream, or no longer: see upstream.retention_ms".into(),
+        ),
         Resent::Changed => (proto::ResendState::Changed, "stored under another fingerprint".into()),
     };
     proto::ResendResult { state: state.into(), detail }
