@@ -1,7 +1,7 @@
 //! `countersign doctor`: what is wrong with an installation, each finding with its remedy.
 //!
 //! In the order of the story: [`settings`] reads what the services are configured to do; [`connections`] asks whether everything is there,
-//! and what the others judge by; [`versions`], [`topology`] with [`management`] and [`policies`], [`permissions`], [`retention`], [`redis`] and
+//! and what the others judge by; [`versions`], [`topology`] with [`management`] and [`policies`], [`permissions`], [`retention`] with [`stored`], [`redis`] and
 //! [`clocks`] judge one subject each; [`finding`] is how all of them tell.
 //!
 //! **Invariant:** nothing is changed, published or consumed, and no secret is printed. Every question has a time-out, and one that fails
@@ -18,6 +18,7 @@ mod policies;
 mod redis;
 mod retention;
 mod settings;
+mod stored;
 mod topology;
 mod versions;
 
@@ -132,6 +133,8 @@ async fn examine(target: &Target, args: &DoctorArgs) -> anyhow::Result<Vec<Findi
     let (of_broker, managed) = broker.await;
     findings.extend(of_broker);
     findings.extend(judge_retention(wanted.as_ref(), part(Which::Downstream), part(Which::Callback)));
+    let parts = Which::ALL.map(part);
+    findings.extend(stored::judge(wanted.as_ref().map(|wanted| &wanted.topology), parts));
     findings.extend(standing.map(redis::judge).unwrap_or_default());
     findings.extend(judge_clocks(&heard, asked.as_ref(), managed.as_ref()));
     Ok(findings)

@@ -147,6 +147,8 @@ async fn a_healthy_system_has_no_error_and_each_disturbance_is_found() -> anyhow
         "retention.horizon",
         "retention.policy",
         "retention.figure",
+        "retention.stored",
+        "retention.stored_policy",
         "redis.eviction",
         "clocks.skew",
     ] {

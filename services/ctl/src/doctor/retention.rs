@@ -79,7 +79,7 @@ fn judge_policies(figures: &Figures<'_>) -> Finding {
 }
 
 /// `key (one ≠ other)` for each key that differs.
-fn differing(one: &Policy, other: &Policy) -> Vec<String> {
+pub fn differing(one: &Policy, other: &Policy) -> Vec<String> {
     let table = |policy: &Policy| match serde_json::to_value(policy) {
         Ok(Value::Object(table)) => table,
         _ => serde_json::Map::new(),

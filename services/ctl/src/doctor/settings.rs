@@ -60,6 +60,7 @@ pub struct Part {
     pub http: Listen,
     pub grpc: Listen,
     pub database: Database,
+    pub upstream: Upstream,
     pub downstream: Downstream,
     pub callback: Callback,
 }
@@ -76,6 +77,17 @@ pub struct Listen {
 #[serde(default)]
 pub struct Database {
     pub url: Option<Secret>,
+}
+
+/// Of `[upstream]`; the defaults are the service's own.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+#[allow(clippy::struct_field_names, reason = "the keys of the file")]
+pub struct Upstream {
+    /// 0: everything is kept.
+    pub retention_ms: u64,
+    pub handler_timeout_ms: u64,
+    pub handler_lease_ms: u64,
 }
 
 /// Of `[downstream]`; the defaults are the service's own.
@@ -107,6 +119,12 @@ pub struct Callback {
 /// Seven days.
 const RETENTION_MS: u64 = 7 * 24 * 3_600_000;
 
+impl Default for Upstream {
+    fn default() -> Self {
+        Self { retention_ms: RETENTION_MS, handler_timeout_ms: 30_000, handler_lease_ms: 30_000 }
+    }
+}
+
 impl Default for Downstream {
     fn default() -> Self {
         Self { dedup_retention_ms: RETENTION_MS, lease_ms: 30_000, timeout_ms: 30_000, subscriptions: Vec::new() }
@@ -120,6 +138,11 @@ impl Default for Callback {
 }
 
 impl Downstream {
+    /// The longest time of one call of any handler, milliseconds.
+    pub fn longest_timeout_ms(&self) -> u64 {
+        self.subscriptions.iter().filter_map(|own| own.timeout_ms).fold(self.timeout_ms, u64::max)
+    }
+
     /// The longest time of one call of a subscription's handler, milliseconds.
     pub fn timeout_ms(&self, subscription: &str) -> u64 {
         let own = self.subscriptions.iter().find(|own| own.name == subscription);
@@ -234,6 +257,7 @@ mod tests {
         let own = Subscription { name: "slow".into(), timeout_ms: Some(90_000) };
         let downstream = Downstream { subscriptions: vec![own], ..Downstream::default() };
         assert_eq!((downstream.timeout_ms("slow"), downstream.timeout_ms("other")), (90_000, 30_000));
+        assert_eq!((downstream.longest_timeout_ms(), Downstream::default().longest_timeout_ms()), (90_000, 30_000));
     }
 
     #[test]

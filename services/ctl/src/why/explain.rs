@@ -60,7 +60,9 @@ const WRONG_UPSTREAM: &str =
     "check the id, and that --upstream names the upstream that accepted the message: each knows only its own";
 
 fn unknown_to_both(story: &mut Story) {
-    let what = "neither upstream nor callback knows this id: nothing was accepted under it here, and nothing will happen".into();
+    let what = "neither upstream nor callback knows this id: nothing was accepted under it here, or it was settled and deleted after its \
+                retention; nothing will happen"
+        .into();
     story.next.push(Next { subscription: None, what, when_ms: None });
     story.advice.push(WRONG_UPSTREAM.into());
 }
@@ -72,10 +74,10 @@ fn unknown_to_upstream(deliveries: &[Delivery], story: &mut Story) {
         0,
         Happened {
             at_ms: None,
-            what: format!("the upstream asked here does not know it; callback knows it as a message of upstream {name}"),
+            what: format!("the upstream asked here does not know it, or has deleted it after its retention; callback knows it as a message of upstream {name}"),
         },
     );
-    story.advice.push(format!("ask upstream {name} itself, with --upstream; if it has lost the row, it cannot send it again"));
+    story.advice.push(format!("ask upstream {name} itself, with --upstream; if its row is gone, it cannot send it again"));
 }
 
 fn happened(known: &Known) -> Vec<Happened> {

@@ -284,12 +284,12 @@ fn what_is_too_old_is_not_promised_a_resend() {
 fn unknown_ids() {
     let nobody = Known { message: Answer::Unknown, ..at(0, vec![]) };
     let story = explain(&nobody);
-    says(&next_of(&story, None).0, &["neither upstream nor callback"]);
+    says(&next_of(&story, None).0, &["neither upstream nor callback", "deleted after its retention"]);
     says(&story.advice.join("\n"), &["--upstream"]);
     assert!(story.happened.is_empty() && story.away.is_empty());
     let elsewhere = Known { message: Answer::Unknown, ..at(MINUTE, vec![delivery("stock", "done")]) };
     let story = explain(&elsewhere);
-    says(&history_of(&story).join("\n"), &["a message of upstream shop", "stock has signed"]);
+    says(&history_of(&story).join("\n"), &["deleted it after its retention", "a message of upstream shop", "stock has signed"]);
     says(&next_of(&story, Some("stock")).0, &["nothing more"]);
 }
 
