@@ -22,6 +22,7 @@ mod lost_receipt;
 mod nothing_lost;
 mod operator_resend;
 mod readme;
+mod retention;
 mod shipped_files;
 mod traces;
 mod upstream_killed;

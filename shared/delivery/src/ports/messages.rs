@@ -171,7 +171,7 @@ pub trait Messages: Send + Sync {
     /// Returns how many rows it deleted; 0: nothing more for now.
     ///
     /// A message goes when it is older than the retention **and** settled for good: below its incarnation's *stored* watermark, or in a
-    /// closed incarnation. An adopter scans from the stored watermark, so what it may still need stays, whatever its age. A tombstone
+    /// closed incarnation. An adopter scans from the stored watermark, so what it may still need stays, whatever its age; so does what stands behind an unsettled message in the same incarnation. A tombstone
     /// goes only with a closed incarnation: until then it keeps a late insert out, afterwards the fence does. An incarnation's heartbeat
     /// goes with it. A deleted message frees its idempotency key, and its id is unknown.
     ///
