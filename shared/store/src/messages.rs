@@ -92,7 +92,9 @@ impl Messages for SqlMessages {
     }
 
     async fn delete_expired(&self, upstream: &UpstreamName, expiry: Expiry, limit: u32) -> Result<u64, PortError> {
-        retention::delete_expired(self.sql(), upstream, expiry, limit).await
+        // The database's clock must agree that a message is old.
+        let now = self.database.inner.clock.now(self.sql()).await?.min(expiry.now);
+        retention::delete_expired(self.sql(), upstream, Expiry { now, ..expiry }, limit).await
     }
 
     async fn is_settled(&self, position: Position) -> Result<bool, PortError> {

@@ -176,7 +176,7 @@ pub trait Messages: Send + Sync {
     /// goes with it. A deleted message frees its idempotency key, and its id is unknown.
     ///
     /// Age is the one place where clocks meet. A sender's clock that is slow, or a deleter's that is ahead, makes settled messages go that
-    /// much too early (a server with a clock of its own bounds the latter); a sender's that is ahead makes its messages, and those behind
+    /// much too early (a database with a clock of its own bounds the latter); a sender's that is ahead makes its messages, and those behind
     /// them in the same incarnation, stay that much longer. No clock makes an unsettled message go. An order to resend what went too early
     /// is answered as unknown, which parks the delivery for a human.
     ///

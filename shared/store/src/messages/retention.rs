@@ -8,7 +8,6 @@
 use countersign_delivery::id::{IncarnationId, UpstreamName};
 use countersign_delivery::ports::PortError;
 use countersign_delivery::ports::messages::Expiry;
-use sea_orm::DbBackend;
 
 use crate::sql::{Sql, signed, take};
 
@@ -52,21 +51,14 @@ async fn incarnations(sql: &Sql, upstream: &UpstreamName) -> Result<Vec<Incarnat
 
 /// Deletes what is old among the `limit` lowest rows. A range of the primary key, in its order: replicas that delete the same rows wait
 /// for each other in one direction only, and the later one finds them gone.
-///
-/// The server's clock, where there is one, must agree that a message is old.
 async fn delete_page(sql: &Sql, of: &Incarnation, expiry: Expiry, limit: u64) -> Result<u64, PortError> {
     let tombstones = if of.closed { "" } else { "AND m.id IS NOT NULL" };
-    let mut values = vec![of.id.0.into(), of.watermark.into(), expiry.before().as_millis().into(), signed(limit).into()];
-    let before = if sql.backend == DbBackend::Postgres {
-        values.push(signed(expiry.retention_ms).into());
-        "LEAST($3, (EXTRACT(EPOCH FROM statement_timestamp()) * 1000)::bigint - $5)"
-    } else {
-        "$3"
-    };
+    let before = expiry.before().as_millis();
+    let values = vec![of.id.0.into(), of.watermark.into(), before.into(), signed(limit).into()];
     let statement = format!(
-        "DELETE FROM countersign_message AS m WHERE m.incarnation = $1 AND m.sent_at < {before} {tombstones} AND m.seq <= \
+        "DELETE FROM countersign_message AS m WHERE m.incarnation = $1 AND m.sent_at < $3 {tombstones} AND m.seq <= \
          (SELECT MAX(p.seq) FROM (SELECT m.seq, m.sent_at FROM countersign_message AS m \
-          WHERE m.incarnation = $1 AND m.seq < $2 {tombstones} ORDER BY m.seq LIMIT $4) AS p WHERE p.sent_at < {before})"
+          WHERE m.incarnation = $1 AND m.seq < $2 {tombstones} ORDER BY m.seq LIMIT $4) AS p WHERE p.sent_at < $3)"
     );
     Ok(sql.write(DELETING, &statement, values).await?.rows_affected())
 }

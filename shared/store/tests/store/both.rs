@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use countersign_delivery::message::Attempt;
 use countersign_delivery::ports::deliveries::{Change, Deliveries, DeliveryKey};
-use countersign_delivery::ports::messages::{Inserted, Insertion, Messages};
+use countersign_delivery::ports::messages::{Expiry, Inserted, Insertion, Messages, Numbered};
 use countersign_delivery::state::{Command, Event, Illegal};
 use countersign_delivery::{Delivery, Message, Outcome, Receipt};
 use countersign_store::SqlDeliveries;
-use countersign_testkit::build::{a_message_with, a_receipt_of, facts_of, incarnation, message_id, subscription};
+use countersign_testkit::build::{a_message_with, a_receipt_of, facts_of, incarnation, message_id, subscription, upstream};
 use futures::future::join_all;
 use tokio::sync::Barrier;
 
@@ -42,6 +42,7 @@ on_both!(
     a_batch_larger_than_one_statement_is_stored_whole,
     a_detail_that_no_text_column_takes_is_stored_all_the_same,
     the_databases_clock_moves_with_it,
+    a_deleter_whose_clock_is_wrong_deletes_nothing_early,
 );
 
 async fn migrating_again_and_from_many_replicas_at_once_changes_nothing(ground: Ground) {
@@ -171,4 +172,22 @@ fn key_of(receipt: &Receipt) -> DeliveryKey {
 
 fn signed(receipts: &[Receipt]) -> Vec<Change<'_>> {
     receipts.iter().map(|receipt| Change { key: key_of(receipt), event: Event::Signed(receipt) }).collect()
+}
+
+async fn a_deleter_whose_clock_is_wrong_deletes_nothing_early(ground: Ground) {
+    const DAY_MS: u64 = 24 * 3_600_000;
+    let messages = ground.opened().await;
+    let now = ground.database.deliveries(OVERDUE_MS).now().await.unwrap();
+    let sent = |n: u64, days: u64| {
+        let Numbered { seq, message } = numbered(n);
+        Numbered { seq, message: Message { sent_at: now.minus_millis(days * DAY_MS), ..message } }
+    };
+    messages.insert(incarnation(1), &[sent(1, 3), sent(2, 1)]).await.unwrap();
+    messages.close(incarnation(1)).await.unwrap();
+    let delete =
+        async |now, retention_ms| messages.delete_expired(&upstream("shop"), Expiry { now, retention_ms }, 100).await.unwrap();
+    assert_eq!(delete(now.plus_millis(365 * DAY_MS), 2 * DAY_MS).await, 1, "only what is old by the database's clock");
+    assert_eq!(delete(now.minus_millis(DAY_MS), DAY_MS).await, 0, "only what is old by its own");
+    let left = messages.get(&[message_id(1), message_id(2)]).await.unwrap();
+    assert_eq!(left.iter().map(|row| row.message.id).collect::<Vec<_>>(), [message_id(2)]);
 }
