@@ -49,8 +49,8 @@ async fn incarnations(sql: &Sql, upstream: &UpstreamName) -> Result<Vec<Incarnat
     rows.iter().map(read).collect()
 }
 
-/// Deletes what is old among the `limit` lowest rows. A range of the primary key, in its order: replicas that delete the same rows wait
-/// for each other in one direction only, and the later one finds them gone.
+/// Deletes what is old among the `limit` lowest rows: one range of the primary key. Replicas that delete the same rows meet them in the same
+/// order, and the later one finds them gone.
 async fn delete_page(sql: &Sql, of: &Incarnation, expiry: Expiry, limit: u64) -> Result<u64, PortError> {
     let tombstones = if of.closed { "" } else { "AND m.id IS NOT NULL" };
     let before = expiry.before().as_millis();
