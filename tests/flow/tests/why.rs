@@ -82,7 +82,11 @@ async fn what_is_parked_can_be_resent_as_it_advises() -> anyhow::Result<()> {
     let (_, command) = advice.split_once("countersign ").with_context(|| advice.clone())?;
     flow.system.behave(&json!({})).await?;
     let output = countersign(&flow, &command.split(' ').collect::<Vec<_>>()).await?;
-    ensure!(output.status.success(), "the advised {command:?} ended with {}", output.status);
+    let answer: Value =
+        serde_json::from_slice(&output.stdout).with_context(|| format!("{command:?} ended with {}", output.status))?;
+    // On a busy machine upstream may not have answered in time: then callback goes on by itself.
+    let result = answer["results"][0]["result"].as_str().unwrap_or_default();
+    ensure!(["resent", "ordered"].contains(&result), "the advised {command:?} ended with {}: {answer}", output.status);
     flow.all_signed(&ids).await?;
     let told = [
         "left it for a human",
