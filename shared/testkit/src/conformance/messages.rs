@@ -51,18 +51,18 @@ fn keyed(n: u64, key: &str, body: &str) -> Numbered {
     Numbered { seq: Seq(n), message: Message { idempotency_key, ..a_message_with(n, body) } }
 }
 
-async fn open(messages: &impl Messages, n: u64) {
+pub(super) async fn open(messages: &impl Messages, n: u64) {
     messages.open(&upstream("shop"), incarnation(n)).await.expect("an incarnation opens");
 }
 
-async fn insert(messages: &impl Messages, of: u64, batch: &[Numbered]) -> Vec<Inserted> {
+pub(super) async fn insert(messages: &impl Messages, of: u64, batch: &[Numbered]) -> Vec<Inserted> {
     match messages.insert(incarnation(of), batch).await.expect("the store is up") {
         Insertion::Committed(rows) => rows,
         Insertion::Fenced => panic!("incarnation {of} is open"),
     }
 }
 
-async fn seen(messages: &impl Messages, of: u64) -> Option<Heartbeat> {
+pub(super) async fn seen(messages: &impl Messages, of: u64) -> Option<Heartbeat> {
     let all = messages.heartbeats(&upstream("shop")).await.expect("the store is up");
     all.into_iter().find(|heartbeat| heartbeat.incarnation == incarnation(of))
 }

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use countersign_delivery::ports::messages::{Entombed, Expiry, Heartbeat, Inserted, Insertion, Messages, Numbered};
+use countersign_delivery::ports::messages::{Entombed, Expiry, Inserted, Insertion, Messages, Numbered};
 use countersign_delivery::{IdempotencyKey, Message, Position, Seq, Timestamp};
 
 use crate::build::{a_message_with, incarnation, message_id, position, upstream};
+use crate::conformance::messages::{insert, open, seen};
 use crate::conformance::walk::Dice;
 use crate::messages::MemoryMessages;
 
@@ -60,17 +61,6 @@ fn keyed(seq: u64, key: &str) -> Numbered {
     Numbered { seq, message: Message { idempotency_key, ..message } }
 }
 
-async fn open(messages: &impl Messages, n: u64) {
-    messages.open(&upstream("shop"), incarnation(n)).await.expect("an incarnation opens");
-}
-
-async fn insert(messages: &impl Messages, of: u64, batch: &[Numbered]) -> Vec<Inserted> {
-    match messages.insert(incarnation(of), batch).await.expect("the store is up") {
-        Insertion::Committed(rows) => rows,
-        Insertion::Fenced => panic!("incarnation {of} is open"),
-    }
-}
-
 async fn watermark(messages: &impl Messages, of: u64, seq: u64) {
     assert!(messages.beat(incarnation(of), seq, Seq(seq)).await.expect("the store is up"));
 }
@@ -82,11 +72,6 @@ async fn delete(messages: &impl Messages, limit: u32) -> u64 {
 async fn seqs(messages: &impl Messages, of: u64) -> Vec<u64> {
     let rows = messages.scan(incarnation(of), Seq::FIRST, 1_000).await.expect("the store is up");
     rows.iter().map(|row| row.position.seq.0).collect()
-}
-
-async fn seen(messages: &impl Messages, of: u64) -> Option<Heartbeat> {
-    let all = messages.heartbeats(&upstream("shop")).await.expect("the store is up");
-    all.into_iter().find(|heartbeat| heartbeat.incarnation == incarnation(of))
 }
 
 /// As the name says: neither a young one below the watermark nor an old one at it or above.
