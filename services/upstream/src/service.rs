@@ -40,8 +40,8 @@ impl Service {
     /// [`Service::run`]'s API too: see [`Service::serve`].
     ///
     /// # Errors
-    /// [`Error`]: the retention is too short, or the topology file, the database or the broker's configuration cannot be used. A database that is away is waited for, and
-    /// readiness says so; a broker that is away is not even waited for.
+    /// [`Error`]: the retention is too short, or the topology file, the database or the broker's configuration cannot be used. A database
+    /// that is away is waited for, and readiness says so; a broker that is away is not even waited for.
     pub async fn start(self, context: &Context) -> Result<Upstream, Error> {
         let Config { topology: source, database, broker: broker_config, policy, upstream: section, .. } = self.config;
         let topology = source.load()?;

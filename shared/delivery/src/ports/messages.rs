@@ -171,9 +171,10 @@ pub trait Messages: Send + Sync {
     /// Returns how many rows it deleted; 0: nothing more for now.
     ///
     /// A message goes when it is older than the retention **and** settled for good: below its incarnation's *stored* watermark, or in a
-    /// closed incarnation. An adopter scans from the stored watermark, so what it may still need stays, whatever its age; so does what stands behind an unsettled message in the same incarnation. A tombstone
-    /// goes only with a closed incarnation: until then it keeps a late insert out, afterwards the fence does. An incarnation's heartbeat
-    /// goes with it. A deleted message frees its idempotency key, and its id is unknown.
+    /// closed incarnation. An adopter scans from the stored watermark, so what it may still need stays, whatever its age; so does what
+    /// stands behind an unsettled message in the same incarnation. A tombstone goes only with a closed incarnation: until then it keeps a
+    /// late insert out, afterwards the fence does. An incarnation's heartbeat goes with it. A deleted message frees its idempotency key,
+    /// and its id is unknown. Settled is not signed for: whether it was processed only callback knows.
     ///
     /// Age is the one place where clocks meet. A sender's clock that is slow, or a deleter's that is ahead, makes settled messages go that
     /// much too early (a database with a clock of its own bounds the latter); a sender's that is ahead makes its messages, and those behind
