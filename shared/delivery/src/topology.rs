@@ -1,6 +1,7 @@
 //! The topology: exchanges, subscriptions with their bindings and retry tiers, check tiers. One file owns it.
 
 mod problems;
+mod route;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::id::SubscriptionName;
 use crate::message::Message;
 use crate::routing::ExchangeKind;
+
+pub use route::{Mode, OnFull, Route};
 
 /// What `topology.toml` says, with documented defaults. Unknown keys are refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +31,9 @@ pub struct Topology {
     /// The consumer groups.
     #[serde(rename = "subscription")]
     pub subscriptions: Vec<Subscription>,
+    /// How messages are delivered, by exchange and routing key; the first that matches decides.
+    #[serde(rename = "route")]
+    pub routes: Vec<Route>,
 }
 
 /// The delays of checks; each is one queue with one fixed TTL.
@@ -77,6 +83,9 @@ pub struct Subscription {
     /// Whether its consumer signs probes. False for a consumer that is not the stock one; then a time-out decides.
     #[serde(default = "yes")]
     pub probes: bool,
+    /// Most messages in its work queue; the broker refuses what comes above it. None: no bound but the broker's own.
+    #[serde(default)]
+    pub max_length: Option<u32>,
 }
 
 /// One binding of a work queue.
@@ -124,6 +133,7 @@ impl Default for Topology {
             delivery_limit: 1_000,
             exchanges: vec![messages],
             subscriptions: Vec::new(),
+            routes: Vec::new(),
         }
     }
 }

@@ -157,7 +157,13 @@ pub fn a_topology() -> Topology {
 #[must_use]
 pub fn a_subscription(name: &str, pattern: &str) -> Subscription {
     let binding = Binding { exchange: EXCHANGE.into(), routing_key: pattern.into(), arguments: BTreeMap::new() };
-    Subscription { name: subscription(name), bindings: vec![binding], retry_delays_ms: vec![100, 1_000], probes: true }
+    Subscription {
+        name: subscription(name),
+        bindings: vec![binding],
+        retry_delays_ms: vec![100, 1_000],
+        probes: true,
+        max_length: None,
+    }
 }
 
 /// A durable exchange.

@@ -86,7 +86,11 @@ impl Plan {
             if gives_up_to != dead {
                 queues.push(queue(&gives_up_to, NO_DELIVERY_LIMIT, None, None));
             }
-            queues.push(queue(work, limit, Some(&gives_up_to), None));
+            let mut work_queue = queue(work, limit, Some(&gives_up_to), None);
+            // Beside `reject-publish`, which every work queue has: what comes above it is nacked.
+            let bound = subscription.max_length.map(|length| ("x-max-length", Argument::Number(i64::from(length))));
+            work_queue.arguments.extend(bound);
+            queues.push(work_queue);
             for delay in &subscription.retry_delays_ms {
                 queues.push(queue(&subscription.retry_queue(*delay), limit, Some(work), Some(*delay)));
             }
@@ -144,6 +148,16 @@ mod tests {
             let terminal = argument(&queue, "x-dead-letter-routing-key").is_none();
             assert_eq!(strategy.as_deref(), (!terminal).then_some("at-least-once"), "{}", queue.name);
             assert_eq!(argument(&queue, "x-overflow").as_deref(), (!terminal).then_some("reject-publish"), "{}", queue.name);
+        }
+    }
+
+    #[test]
+    fn only_the_work_queue_has_the_bound_of_its_subscription() {
+        let mut topology = topology();
+        topology.subscriptions[0].max_length = Some(50);
+        for queue in Plan::of(&topology).queues {
+            let expected = (queue.name == "inventory.orders").then(|| "50".to_owned());
+            assert_eq!(argument(&queue, "x-max-length"), expected, "{}", queue.name);
         }
     }
 

@@ -121,6 +121,7 @@ impl Case {
                 .collect(),
             retry_delays_ms: Vec::new(),
             probes: true,
+            max_length: None,
         });
         Topology { exchanges: exchanges.collect(), subscriptions: subscriptions.collect(), ..Topology::default() }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::id::SubscriptionName;
 use crate::routing::{ExchangeKind, HeaderMatch, is_own_header};
-use crate::topology::{Binding, Exchange, Topology};
+use crate::topology::{Binding, Exchange, Mode, Topology};
 
 /// Leads the names that a broker lets nobody declare.
 const BROKERS_OWN: &str = "amq.";
@@ -30,6 +30,7 @@ impl Topology {
         }
         self.exchange_problems(&mut problems);
         self.subscription_problems(&mut problems);
+        self.route_problems(&mut problems);
         if self.checks.recheck_delays_ms.is_empty() {
             problems.push("checks.recheck_delays_ms is empty: name at least one delay".into());
         }
@@ -103,11 +104,42 @@ impl Topology {
                     "subscription {name} has {delay} in retry_delays_ms twice, which would be one queue: remove one"
                 ));
             }
+            if subscription.max_length == Some(0) {
+                problems.push(format!("subscription {name} has max_length 0, which would refuse everything: use 1 or more"));
+            }
             if subscription.bindings.is_empty() {
                 problems.push(format!("subscription {name} has no [[subscription.bind]]: nothing would reach it"));
             }
             for binding in &subscription.bindings {
                 self.binding_problems(name, binding, problems);
+            }
+        }
+    }
+
+    fn route_problems(&self, problems: &mut Vec<String>) {
+        let mut seen = BTreeSet::new();
+        for route in &self.routes {
+            let (from, key) = (&route.exchange, &route.routing_key);
+            let mut problem = |what: String| problems.push(format!("the route of {from} by {key:?} {what}"));
+            match self.exchange(from) {
+                None => problem("is of an unknown exchange: declare it under [[exchange]]".into()),
+                Some(exchange) if exchange.internal => {
+                    problem("is of an internal exchange, which nobody publishes to: name the one that feeds it".into());
+                }
+                Some(_) => {}
+            }
+            if key.len() > MAX_NAME_BYTES {
+                problem(format!("has a routing_key of {} bytes: use at most {MAX_NAME_BYTES}", key.len()));
+            }
+            if !seen.insert((from, key)) {
+                problem("is there twice, and the first one decides: remove one".into());
+            }
+            match route.mode {
+                Mode::Verified if route.check => problem("is verified, and so has a check in any case: leave `check` out".into()),
+                Mode::Confirmed if route.check => {
+                    problem("is of mode confirmed, which stores nothing to send again: leave `check` out, or use outbox".into());
+                }
+                Mode::Verified | Mode::Outbox | Mode::Confirmed => {}
             }
         }
     }

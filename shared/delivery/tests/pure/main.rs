@@ -5,6 +5,7 @@ mod horizon;
 mod ids;
 mod model;
 mod probes;
+mod routes;
 mod state;
 mod support;
 mod topology;
