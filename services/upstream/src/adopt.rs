@@ -1,7 +1,7 @@
 //! Takes over what a stopped process left behind: its unsettled messages are published, then its incarnation is closed.
 //!
-//! Five steps, in this order: claim the heartbeat row; publish from its stored watermark on; fence, which waits for open
-//! transactions; scan again from the *stored* watermark, publish, await the confirms; close. The scan after the fence is a new
+//! Five steps, in this order: claim the heartbeat row, from when on no insert begins under it; publish from its stored watermark on;
+//! fence, which waits for the transactions that are open; scan again from the *stored* watermark, publish, await the confirms; close. The scan after the fence is a new
 //! transaction, so it sees what was committed between the first scan and the fence. A message that this adopter has taken on in the
 //! first scan is not published twice by the second one: it is in the ledger until the broker has confirmed message and check.
 //!
@@ -15,6 +15,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use countersign_boot::{Failpoint, failpoint};
 use countersign_delivery::ports::PortError;
 use countersign_delivery::ports::messages::Heartbeat;
 use countersign_delivery::{IncarnationId, Seq};
@@ -102,10 +103,15 @@ pub(crate) async fn adopt(desk: &Arc<Desk>, seen: &Heartbeat, adopter: Incarnati
             return Ok(Outcome::Lost);
         }
         tracing::warn!(incarnation = %seen.incarnation, from = seen.watermark.0, "adopting what a stopped process left behind");
+        failpoint(Failpoint::AdoptAfterClaim);
         let before = sweep(desk, &ledger, seen.watermark).await?;
+        failpoint(Failpoint::AdoptAfterFirstSweep);
         fence(desk, seen.incarnation).await?;
+        failpoint(Failpoint::AdoptAfterFence);
         let after = sweep(desk, &ledger, seen.watermark).await?;
+        failpoint(Failpoint::AdoptAfterSecondSweep);
         ledger.drained().await;
+        failpoint(Failpoint::AdoptBeforeClose);
         desk.messages.close(seen.incarnation).await?;
         desk.incarnations.disinherit(&ledger);
         tracing::info!(incarnation = %seen.incarnation, messages = before + after, "adopted: published and closed");

@@ -35,8 +35,22 @@ points! {
     UpstreamAfterMessageConfirm = "upstream.after_message_confirm";
     /// Step 2: message and check are confirmed, the caller has no answer.
     UpstreamAfterCheckConfirm = "upstream.after_check_confirm";
+    /// Step 1: the rows are inserted, their transaction is open.
+    StoreAfterInsert = "store.after_insert";
+    /// Step 1: COMMIT is handed to the database, its answer has not been looked at.
+    StoreAfterCommitSent = "store.after_commit_sent";
     /// The watermark is about to be written.
     UpstreamBeforeWatermark = "upstream.before_watermark";
+    /// Adoption: the heartbeat row is claimed, nothing is published.
+    AdoptAfterClaim = "adopt.after_claim";
+    /// Adoption: what the first scan found is published, nothing is fenced.
+    AdoptAfterFirstSweep = "adopt.after_first_sweep";
+    /// Adoption: fenced, not scanned again.
+    AdoptAfterFence = "adopt.after_fence";
+    /// Adoption: what the second scan found is handed to the broker, confirms may be missing.
+    AdoptAfterSecondSweep = "adopt.after_second_sweep";
+    /// Adoption: everything is confirmed, nothing is closed.
+    AdoptBeforeClose = "adopt.before_close";
     /// Step 7b: the message was found, nothing is published.
     ResendAfterLookup = "resend.after_lookup";
     /// Step 7b: the message is published again, callback has no answer.

@@ -47,6 +47,20 @@ impl MemoryMessages {
         (data.lose_commits, data.lost_are_committed) = (inserts, committed);
     }
 
+    /// Commits what was inserted by a transaction that has been open since before the claim. Only a fence keeps it out.
+    ///
+    /// # Panics
+    /// When the incarnation is not open, or a place is taken.
+    pub fn commit_open_transaction(&self, incarnation: IncarnationId, batch: &[Numbered]) {
+        let mut data = self.lock();
+        let state = data.incarnations.get(&incarnation).map(|(_, heartbeat)| heartbeat.state);
+        assert_eq!(state, Some(IncarnationState::Open), "a fence waits for it");
+        for row in batch {
+            let inserted = data.insert_row(incarnation, row);
+            assert!(matches!(inserted, Ok(Inserted::Stored)), "{inserted:?}");
+        }
+    }
+
     /// The heartbeat row of an incarnation, closed ones too.
     #[must_use]
     pub fn heartbeat(&self, incarnation: IncarnationId) -> Option<Heartbeat> {
@@ -126,8 +140,8 @@ impl Messages for MemoryMessages {
 
     async fn insert(&self, incarnation: IncarnationId, batch: &[Numbered]) -> Result<Insertion, PortError> {
         let mut data = self.open_data()?;
-        let state = data.incarnations.get(&incarnation).map(|(_, heartbeat)| heartbeat.state);
-        if state != Some(IncarnationState::Open) {
+        let heartbeat = data.incarnations.get(&incarnation).map(|(_, heartbeat)| heartbeat);
+        if heartbeat.is_none_or(|row| row.state != IncarnationState::Open || row.adopter.is_some()) {
             return Ok(Insertion::Fenced);
         }
         let before = data.rows.clone();

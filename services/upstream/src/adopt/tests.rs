@@ -1,4 +1,4 @@
-use countersign_delivery::ports::messages::{IncarnationState, Messages as _, Numbered};
+use countersign_delivery::ports::messages::{IncarnationState, Insertion, Messages as _, Numbered};
 use countersign_delivery::{Message, UpstreamName};
 use countersign_testkit::build::{a_message_with, incarnation, subscription, upstream};
 
@@ -116,10 +116,11 @@ async fn an_adopter_that_dies_at_any_step_is_adopted_with_what_it_had_claimed() 
 async fn what_is_committed_before_the_fence_is_found_after_it() {
     let stage = Stage::new();
     let dead = a_dead_one(&stage, 3).await;
-    // Claimed and scanned by an adopter that died before the fence; its victim was only slow, and commits once more.
+    // Claimed and scanned by an adopter that died before the fence; its victim was only slow, and commits what it had begun before.
     a_mortal_adopter(&stage, 2).await.kill().await;
     let late = [Numbered { seq: Seq(9), message: a_row(9) }];
-    stage.messages.insert(dead, &late).await.unwrap();
+    assert_eq!(stage.messages.insert(dead, &late).await.unwrap(), Insertion::Fenced, "nothing begins after the claim");
+    stage.messages.commit_open_transaction(dead, &late);
 
     let _second = stage.start().await;
     pass(2 * LONG).await;

@@ -40,7 +40,7 @@ pub enum Inserted {
 pub enum Insertion {
     /// Committed; one entry per row, in order.
     Committed(Vec<Inserted>),
-    /// The incarnation is no longer open: nothing was written, and nothing may be under it.
+    /// The incarnation is no longer open, or claimed by an adopter: nothing was written, and nothing may be under it.
     Fenced,
 }
 
@@ -105,7 +105,8 @@ pub trait Messages: Send + Sync {
     /// [`PortError`].
     async fn open(&self, upstream: &UpstreamName, incarnation: IncarnationId) -> Result<(), PortError>;
 
-    /// Inserts a batch in one transaction that share-locks the incarnation's row and requires it to be open.
+    /// Inserts a batch in one transaction that share-locks the incarnation's row and requires it to be open, and not claimed by an
+    /// adopter: from the claim on no further share lock is taken, so the fence waits only for transactions that were open then.
     ///
     /// # Errors
     /// [`PortError::OutcomeUnknown`] when the commit's answer was lost: resolve each row by [`Self::entomb`]. Otherwise nothing was

@@ -1,7 +1,11 @@
 //! One INSERT a message: the batch, its fence, its key conflicts, and the tombstone that resolves a lost answer.
 
 use std::collections::{HashMap, HashSet};
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
 
+use countersign_boot::{Failpoint, failpoint};
 use countersign_delivery::id::{IncarnationId, Seq};
 use countersign_delivery::message::Position;
 use countersign_delivery::ports::PortError;
@@ -13,6 +17,9 @@ use crate::rows::{Rows, place};
 use crate::sql::{Sql, Tx, signed, take, unsigned};
 
 const INSERTING: &str = "inserting messages";
+/// Whether incarnation `i` takes messages: nobody has fenced it, nobody has claimed its inheritance.
+const OPEN: &str = "i.state = 'open' AND NOT EXISTS \
+                    (SELECT 1 FROM countersign_heartbeat AS h WHERE h.incarnation = i.id AND h.adopter IS NOT NULL)";
 
 /// Inserts a batch in one transaction, under a share lock of the incarnation's row, and only while that is open.
 pub(super) async fn insert(sql: &Sql, incarnation: IncarnationId, batch: &[Numbered]) -> Result<Insertion, PortError> {
@@ -25,20 +32,34 @@ pub(super) async fn insert(sql: &Sql, incarnation: IncarnationId, batch: &[Numbe
     for rows in ordered.chunks(Rows::limit(sql.backend, WIDTH)) {
         written.extend(insert_rows(&tx, sql.backend, incarnation, rows).await?);
     }
-    if written.is_empty() && !is_open(&tx, incarnation).await? {
+    let missing: Vec<&Numbered> = batch.iter().filter(|row| !written.contains(&row.seq)).collect();
+    // Some may have been written: a claim may come between two statements.
+    if !missing.is_empty() && !is_open(&tx, incarnation).await? {
         tx.rollback().await?;
         return Ok(Insertion::Fenced);
     }
-    let missing: Vec<&Numbered> = batch.iter().filter(|row| !written.contains(&row.seq)).collect();
     // An error here drops the transaction, which rolls it back: nothing that is not explained is ever committed.
     let holders = if missing.is_empty() { HashMap::new() } else { key_holders(&tx, sql.backend, &missing).await? };
     let answers = batch.iter().map(|row| answer(row, &written, &holders)).collect::<Result<Vec<_>, _>>()?;
     if written.is_empty() {
         tx.rollback().await?;
     } else {
-        tx.commit().await?;
+        failpoint(Failpoint::StoreAfterInsert);
+        commit(tx).await?;
     }
     Ok(Insertion::Committed(answers))
+}
+
+/// Commits, with a failpoint between the question and its answer.
+async fn commit(tx: Tx<'_>) -> Result<(), PortError> {
+    let mut committing = pin!(tx.commit());
+    // Polled once: the driver has handed COMMIT over by then.
+    let early = poll_fn(|context| Poll::Ready(committing.as_mut().poll(context))).await;
+    failpoint(Failpoint::StoreAfterCommitSent);
+    match early {
+        Poll::Ready(answer) => answer,
+        Poll::Pending => committing.await,
+    }
 }
 
 /// In the order of their keys, so that two batches with the same keys wait for each other in one direction only.
@@ -51,7 +72,8 @@ fn by_key(batch: &[Numbered]) -> Vec<&Numbered> {
 /// Inserts what fits into one statement; returns the seqs that were written.
 ///
 /// The fence is part of the statement: its row is locked before the first message is written, and without it there is no source
-/// to write from.
+/// to write from. Neither is there once somebody has claimed the inheritance: share locks that overlap without end would never let
+/// the fence's UPDATE through, so after the claim no further one is taken.
 async fn insert_rows(
     tx: &Tx<'_>,
     backend: DbBackend,
@@ -64,7 +86,7 @@ async fn insert_rows(
     let own = place(&mut values, incarnation.0);
     let lock = if backend == DbBackend::Sqlite { "" } else { "FOR SHARE" };
     let sql = format!(
-        "WITH fence AS (SELECT i.id AS fenced FROM countersign_incarnation AS i WHERE i.id = {own} AND i.state = 'open' {lock}) \
+        "WITH fence AS (SELECT i.id AS fenced FROM countersign_incarnation AS i WHERE i.id = {own} AND {OPEN} {lock}) \
          INSERT INTO countersign_message ({names}) SELECT {names} FROM fence CROSS JOIN {source} WHERE true \
          ON CONFLICT (idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING RETURNING seq"
     );
@@ -72,8 +94,8 @@ async fn insert_rows(
 }
 
 async fn is_open(tx: &Tx<'_>, incarnation: IncarnationId) -> Result<bool, PortError> {
-    let sql = "SELECT i.state FROM countersign_incarnation AS i WHERE i.id = $1 AND i.state = 'open'";
-    Ok(!tx.rows(sql, vec![incarnation.0.into()]).await?.is_empty())
+    let sql = format!("SELECT 1 FROM countersign_incarnation AS i WHERE i.id = $1 AND {OPEN}");
+    Ok(!tx.rows(&sql, vec![incarnation.0.into()]).await?.is_empty())
 }
 
 /// Who has the keys of the rows that were not written.

@@ -21,6 +21,7 @@ macro_rules! messages_suite {
             a_known_key_with_another_fingerprint_is_a_conflict,
             racing_inserts_of_one_key_store_it_once,
             a_fenced_closed_or_unknown_incarnation_inserts_nothing,
+            a_claimed_incarnation_inserts_nothing,
             a_batch_that_is_refused_leaves_nothing_behind,
             an_unknown_commit_that_happened_is_found,
             an_unknown_commit_that_did_not_happen_is_entombed_for_good,
@@ -184,6 +185,20 @@ pub async fn a_fenced_closed_or_unknown_incarnation_inserts_nothing(messages: &i
         assert_eq!(answer.expect("the store is up"), Insertion::Fenced, "incarnation {of}");
         assert_eq!(seqs(messages, of, 1, 10).await, [0_u64; 0]);
     }
+}
+
+/// As the name says: not even before it is fenced, and not a repeat either.
+pub async fn a_claimed_incarnation_inserts_nothing(messages: &impl Messages) {
+    open(messages, 1).await;
+    insert(messages, 1, &[keyed(1, "k", "same")]).await;
+    let heartbeat = seen(messages, 1).await.expect("it is open");
+    assert!(messages.adopt(&heartbeat, incarnation(2)).await.expect("the store is up"));
+    assert_eq!(seen(messages, 1).await.map(|row| row.state), Some(IncarnationState::Open));
+    for batch in [vec![numbered(2)], vec![keyed(3, "k", "same")], vec![keyed(4, "k", "same"), numbered(5)]] {
+        let answer = messages.insert(incarnation(1), &batch).await;
+        assert_eq!(answer.expect("the store is up"), Insertion::Fenced, "{batch:?}");
+    }
+    assert_eq!(seqs(messages, 1, 1, 10).await, [1]);
 }
 
 /// As the name says: a place that is taken refuses the whole batch.
