@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests have no launch frame: they read the clock and start tasks themselves")]
 
 mod both;
+mod fence_under_load;
 mod postgres;
 mod sqlite;
 mod support;

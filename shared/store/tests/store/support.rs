@@ -74,6 +74,11 @@ impl Ground {
         Database::connect(config).await.unwrap()
     }
 
+    /// The store again, with so many connections of its own: another process.
+    pub async fn second(&self, max_connections: u32) -> Database {
+        Database::connect(Config { max_connections, ..Config::from(self.url.as_str()) }).await.unwrap()
+    }
+
     /// A session that is not ours.
     pub async fn session(&self) -> DatabaseConnection {
         let mut options = ConnectOptions::new(&self.url);
