@@ -23,7 +23,7 @@ use countersign_telemetry::names;
 use tokio::time::{Instant, sleep};
 use tracing::Instrument as _;
 
-use crate::adopt::observe::Observer;
+use crate::adopt::observe::{Observer, Reading};
 use crate::desk::Desk;
 use crate::incarnations::note;
 use crate::ledger::Ledger;
@@ -62,16 +62,32 @@ pub(crate) async fn run(desk: Arc<Desk>) {
 }
 
 async fn observe_once(desk: &Arc<Desk>, observer: &mut Observer, running: &Running) {
+    let asked = Instant::now();
     let rows = match desk.messages.heartbeats(&desk.config.name).await {
         Ok(rows) => rows,
         Err(error) => return note("heartbeats cannot be read", &error),
     };
+    let reading = Reading { asked, answered: Instant::now() };
+    forget_what_others_took(desk, &rows, running);
     let Some(adopter) = desk.incarnations.current() else { return };
     let lease = Duration::from_millis(desk.config.lease_ms);
-    for heartbeat in observer.dead(Instant::now(), &rows, &desk.incarnations.own_ids(), lease) {
+    for heartbeat in observer.dead(reading, &rows, &desk.incarnations.own_ids(), lease) {
         let mut adopting = running.lock().unwrap_or_else(PoisonError::into_inner);
         if adopting.len() < AT_A_TIME && adopting.insert(heartbeat.incarnation) {
             start(desk, &adopter, heartbeat, running.clone());
+        }
+    }
+}
+
+/// An adoption of ours that was interrupted, and is somebody else's by now: what waits to be published is theirs.
+fn forget_what_others_took(desk: &Desk, rows: &[Heartbeat], running: &Running) {
+    let own = desk.incarnations.own_ids();
+    let adopting = running.lock().unwrap_or_else(PoisonError::into_inner);
+    for ledger in desk.incarnations.inherited() {
+        let row = rows.iter().find(|row| row.incarnation == ledger.incarnation());
+        let ours = row.is_some_and(|row| row.adopter.is_some_and(|adopter| own.contains(&adopter)));
+        if !ours && !adopting.contains(&ledger.incarnation()) {
+            desk.incarnations.disinherit(&ledger);
         }
     }
 }

@@ -101,7 +101,8 @@ pub struct UpstreamSection {
     pub max_in_flight_bytes: usize,
     /// How far the watermark may lag before new messages go into a further incarnation; default 200000.
     pub max_outstanding: u64,
-    /// Incarnations of one process that may be alive at a time; default 16.
+    /// Incarnations of one process that may be alive at a time; default 16. When so many are, messages stay in the newest, however far
+    /// its watermark lags; a warning says so.
     pub max_incarnations: usize,
     /// How long a settled message is kept, milliseconds since it was accepted; default 7 days, 0 keeps everything. Must be longer than the
     /// longest time after which a message can be sent again, and should be no shorter than `dedup_retention_ms` of callback. A repeat

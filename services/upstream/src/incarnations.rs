@@ -3,13 +3,14 @@
 //! **Invariant:** an incarnation is closed only with nothing unsettled, and takes nothing on after it stopped accepting.
 
 use std::collections::HashSet;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use countersign_boot::{Failpoint, failpoint};
 use countersign_delivery::ports::messages::Messages;
 use countersign_delivery::ports::{Ids, PortError};
 use countersign_delivery::{IncarnationId, UpstreamName};
+use futures::future::join_all;
 use tokio::sync::Notify;
 
 use crate::ledger::Ledger;
@@ -36,6 +37,8 @@ pub(crate) struct Incarnations {
     inherited: Mutex<Vec<Arc<Ledger>>>,
     /// Held while one is being opened, so that only one is.
     opening: tokio::sync::Mutex<()>,
+    /// It was told that there is no room for a further one.
+    told_full: AtomicBool,
     /// Wakes the catching-up task.
     pub(crate) wake: Arc<Notify>,
 }
@@ -50,6 +53,7 @@ impl Incarnations {
             own: Mutex::default(),
             inherited: Mutex::default(),
             opening: tokio::sync::Mutex::default(),
+            told_full: AtomicBool::new(false),
             wake: Arc::default(),
         }
     }
@@ -81,10 +85,23 @@ impl Incarnations {
     }
 
     /// Opens a further incarnation when the accepting one lags too far behind: its successor would have too much to look through.
+    ///
+    /// With `max_incarnations` alive there is none: messages go on into the newest, whose lag then grows without a bound, which costs
+    /// a successor time and loses nothing. It is told once, and again after there was room.
     pub(crate) async fn limit_lag(&self) -> Result<(), PortError> {
         let Some(current) = self.current() else { return Ok(()) };
-        let room = lock(&self.own).len() < self.bounds.max_incarnations;
-        if current.lag() <= self.bounds.max_outstanding || !room {
+        let (alive, lag) = (lock(&self.own).len(), current.lag());
+        let lags = lag > self.bounds.max_outstanding;
+        let full = lags && alive >= self.bounds.max_incarnations;
+        if full && !self.told_full.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                alive,
+                lag,
+                "max_incarnations are alive and the newest lags too: it takes messages on all the same. What keeps the oldest unsettled?"
+            );
+        }
+        if full || !lags {
+            self.told_full.store(full, Ordering::Relaxed);
             return Ok(());
         }
         let _opening = self.opening.lock().await;
@@ -101,18 +118,22 @@ impl Incarnations {
         tracing::warn!(incarnation = %ledger.incarnation(), "adopted by another process, which took this one for dead");
     }
 
-    /// One heartbeat of every incarnation of ours; those that are drained are closed.
+    /// One heartbeat of every incarnation of ours; those that are drained are closed. All at once, so that one that cannot be written
+    /// (somebody holds its row) keeps none of the others from living. Returns the first error.
     pub(crate) async fn beat(&self) -> Result<(), PortError> {
-        for ledger in self.all_own() {
-            if ledger.is_drained() && ledger.adoptions.load(Ordering::Relaxed) == 0 {
-                self.close(&ledger).await?;
-                continue;
-            }
-            let watermark = ledger.watermark();
-            failpoint(Failpoint::UpstreamBeforeWatermark);
-            if !self.messages.beat(ledger.incarnation(), ledger.next_beat(), watermark).await? {
-                self.lost(&ledger);
-            }
+        let own = self.all_own();
+        let beats = join_all(own.iter().map(|ledger| self.beat_one(ledger))).await;
+        beats.into_iter().collect()
+    }
+
+    async fn beat_one(&self, ledger: &Arc<Ledger>) -> Result<(), PortError> {
+        if ledger.is_drained() && ledger.adoptions.load(Ordering::Relaxed) == 0 {
+            return self.close(ledger).await;
+        }
+        let watermark = ledger.watermark();
+        failpoint(Failpoint::UpstreamBeforeWatermark);
+        if !self.messages.beat(ledger.incarnation(), ledger.next_beat(), watermark).await? {
+            self.lost(ledger);
         }
         Ok(())
     }
@@ -144,8 +165,13 @@ impl Incarnations {
     /// Ours and the inherited ones.
     pub(crate) fn all(&self) -> Vec<Arc<Ledger>> {
         let mut all = self.all_own();
-        all.extend(lock(&self.inherited).iter().cloned());
+        all.extend(self.inherited());
         all
+    }
+
+    /// What we adopt.
+    pub(crate) fn inherited(&self) -> Vec<Arc<Ledger>> {
+        lock(&self.inherited).clone()
     }
 
     /// One of ours by name.

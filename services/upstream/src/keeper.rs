@@ -53,11 +53,10 @@ async fn next(desk: &Desk, ticks: &mut Interval, seen: bool) {
 
 /// One heartbeat, and what is looked at once a heartbeat.
 async fn tick(desk: &Desk, health: &mut BrokerHealth) {
-    let beaten = match desk.incarnations.accepting().await {
-        Ok(_) => desk.incarnations.beat().await,
-        Err(error) => Err(error),
-    };
-    match beaten {
+    let opened = desk.incarnations.accepting().await;
+    // Older ones beat even if none can be opened.
+    let beaten = desk.incarnations.beat().await;
+    match opened.and(beaten) {
         Ok(()) => health.vitals.database.ready(),
         Err(error) => {
             note("no heartbeat", &error);

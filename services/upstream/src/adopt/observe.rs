@@ -14,7 +14,14 @@ pub(super) struct Observer {
     last: Option<Instant>,
 }
 
-#[derive(Debug)]
+/// When the heartbeats were read: at some time between the question and its answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reading {
+    pub asked: Instant,
+    pub answered: Instant,
+}
+
+#[derive(Clone, Copy, Debug)]
 struct Sight {
     counter: u64,
     adopter: Option<IncarnationId>,
@@ -25,27 +32,29 @@ struct Sight {
 impl Observer {
     /// Takes in what the table shows now, and returns what may be adopted.
     ///
-    /// An observer that was away itself (stopped, or without its database) cannot know what moved meanwhile: it starts over.
+    /// An observer that was away itself (stopped, or without its database) cannot know what moved meanwhile: it starts over. A heartbeat
+    /// has stood still from the answer that first showed it to the question that last showed it, however long the answers took.
     pub(super) fn dead(
         &mut self,
-        now: Instant,
+        Reading { asked, answered }: Reading,
         rows: &[Heartbeat],
         own: &HashSet<IncarnationId>,
         lease: Duration,
     ) -> Vec<Heartbeat> {
-        if self.last.is_some_and(|last| now - last > lease / 2) {
+        if self.last.is_some_and(|last| answered - last > lease / 2) {
             self.seen.clear();
         }
-        self.last = Some(now);
+        self.last = Some(answered);
         self.seen.retain(|incarnation, _| rows.iter().any(|row| row.incarnation == *incarnation));
         for row in rows {
-            let fresh = Sight { counter: row.counter, adopter: row.adopter, since: now };
-            let sight = self.seen.entry(row.incarnation).or_insert_with(|| fresh);
+            let fresh = Sight { counter: row.counter, adopter: row.adopter, since: answered };
+            let sight = self.seen.entry(row.incarnation).or_insert(fresh);
             if (sight.counter, sight.adopter) != (row.counter, row.adopter) {
-                *sight = Sight { counter: row.counter, adopter: row.adopter, since: now };
+                *sight = fresh;
             }
         }
-        let still = |row: &Heartbeat| self.seen.get(&row.incarnation).is_some_and(|sight| now - sight.since >= lease);
+        let stood_still = |sight: &Sight| asked.saturating_duration_since(sight.since) >= lease;
+        let still = |row: &Heartbeat| self.seen.get(&row.incarnation).is_some_and(stood_still);
         let adopter_is_gone = |row: &Heartbeat| match row.adopter {
             None => true,
             // Claimed by us, and not finished: taken up again.
@@ -81,6 +90,8 @@ mod tests {
     struct Watch {
         observer: Observer,
         now: Instant,
+        /// How long each answer takes.
+        slow: Duration,
     }
 
     impl Watch {
@@ -90,14 +101,15 @@ mod tests {
             let mut dead = Vec::new();
             for _ in 0..seconds {
                 self.now += Duration::from_secs(1);
-                dead = self.observer.dead(self.now, rows, &own, LEASE);
+                let reading = Reading { asked: self.now, answered: self.now + self.slow };
+                dead = self.observer.dead(reading, rows, &own, LEASE);
             }
             dead.into_iter().map(|row| row.incarnation).collect()
         }
     }
 
     fn a_watch() -> Watch {
-        Watch { observer: Observer::default(), now: Instant::now() }
+        Watch { observer: Observer::default(), now: Instant::now(), slow: Duration::ZERO }
     }
 
     #[test]
@@ -135,6 +147,25 @@ mod tests {
     #[test]
     fn what_we_claimed_and_did_not_finish_is_taken_up_again() {
         assert_eq!(a_watch().look(11, &[row(2, 7, Some(1))]), [incarnation(2)]);
+    }
+
+    #[test]
+    fn the_time_that_answers_take_counts_for_the_living() {
+        let mut watch = Watch { slow: Duration::from_secs(4), ..a_watch() };
+        let rows = [row(2, 7, None)];
+        assert_eq!(watch.look(14, &rows), [], "13 s from question to question, 9 s in which it certainly stood still");
+        assert_eq!(watch.look(1, &rows), [incarnation(2)]);
+    }
+
+    #[test]
+    fn a_question_that_takes_half_a_lease_tells_nothing_about_the_dead() {
+        let mut watch = a_watch();
+        let rows = [row(2, 7, None)];
+        for _ in 0..20 {
+            // As the observer's loop does: the next question comes after the answer.
+            watch.now += LEASE / 2;
+            assert_eq!(watch.look(1, &rows), []);
+        }
     }
 
     #[test]
