@@ -1,5 +1,7 @@
 //! A whole upstream on in-memory ports and paused time, for tests.
 
+pub(crate) mod slow;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;

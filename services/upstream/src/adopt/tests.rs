@@ -1,3 +1,5 @@
+mod replicas;
+
 use countersign_delivery::ports::messages::{IncarnationState, Insertion, Messages as _, Numbered};
 use countersign_delivery::{Message, UpstreamName};
 use countersign_testkit::build::{a_message_with, incarnation, subscription, upstream};
