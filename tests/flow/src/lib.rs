@@ -6,6 +6,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests have no launch frame; the ban is for the product")]
 
+mod book;
 mod disturb;
 mod either;
 mod foreign;
@@ -23,6 +24,7 @@ use countersign_wire::proto::upstream_service_client::UpstreamServiceClient;
 use countersign_wire::proto::{self, NewMessage, SendMessagesRequest};
 use tonic::transport::{Channel, Endpoint};
 
+pub use book::{Book, Table};
 pub use either::is_final;
 pub use foreign::{AUDIT, Language, audit, id_in, shipped};
 pub use gate::{Gate, Side};
