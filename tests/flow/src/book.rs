@@ -91,6 +91,35 @@ impl Flow {
         Ok(sea_orm::Database::connect(options).await?)
     }
 
+    /// Waits until a transaction in upstream's `PostgreSQL` database has stood still for so long between two statements.
+    ///
+    /// # Errors
+    /// When none has after [`PATIENCE`].
+    pub async fn a_transaction_stands_open_for(&self, time: Duration) -> anyhow::Result<()> {
+        let what = format!("a transaction to stand open for {time:?}");
+        wait_until(&what, PATIENCE, async || self.standing_open_for(time).await.is_ok_and(|open| open > 0)).await
+    }
+
+    /// How many transactions stand still in that database between two statements.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn open_transactions(&self) -> anyhow::Result<u64> {
+        self.standing_open_for(Duration::ZERO).await
+    }
+
+    async fn standing_open_for(&self, time: Duration) -> anyhow::Result<u64> {
+        let database = self.upstream_database().await?;
+        let of = format!(
+            "pg_stat_activity WHERE state = 'idle in transaction' AND datname = current_database() AND \
+             clock_timestamp() - state_change > interval '{} milliseconds'",
+            time.as_millis()
+        );
+        let open = count(&database, &of).await;
+        database.close().await?;
+        open
+    }
+
     /// What upstream's own table says.
     ///
     /// # Errors

@@ -35,6 +35,8 @@ pub struct Gate {
     address: SocketAddr,
     clients: watch::Sender<bool>,
     servers: watch::Sender<bool>,
+    /// Each change ends the connections of that moment.
+    cuts: watch::Sender<()>,
     relay: JoinHandle<()>,
 }
 
@@ -48,12 +50,21 @@ impl Gate {
         let address = listener.local_addr()?;
         let (clients, from_clients) = watch::channel(false);
         let (servers, from_servers) = watch::channel(false);
+        let (cuts, cut) = watch::channel(());
         let relay = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(serve(client, server.clone(), from_clients.clone(), from_servers.clone()));
+                let mut cut = cut.clone();
+                cut.mark_unchanged();
+                let serving = serve(client, server.clone(), from_clients.clone(), from_servers.clone());
+                tokio::spawn(async move {
+                    tokio::select! {
+                        () = serving => {}
+                        _ = cut.changed() => {}
+                    }
+                });
             }
         });
-        Ok(Self { address, clients, servers, relay })
+        Ok(Self { address, clients, servers, cuts, relay })
     }
 
     /// Where clients connect to.
@@ -70,6 +81,11 @@ impl Gate {
     /// Hands on what is held of this side, and all that follows.
     pub fn release(&self, side: Side) {
         self.held(side).send_replace(false);
+    }
+
+    /// Ends every connection on both sides; what is held of them is lost. New ones are taken.
+    pub fn cut(&self) {
+        self.cuts.send_replace(());
     }
 
     const fn held(&self, side: Side) -> &watch::Sender<bool> {
