@@ -58,8 +58,10 @@ impl Gate {
                 let serving = serve(client, server.clone(), from_clients.clone(), from_servers.clone());
                 tokio::spawn(async move {
                     tokio::select! {
-                        () = serving => {}
+                        // A cut goes before a release that follows it.
+                        biased;
                         _ = cut.changed() => {}
+                        () = serving => {}
                     }
                 });
             }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use countersign_flow::{Book, Flow, PATIENCE};
 use countersign_launcher::{Which, wait_until};
+use tokio::task::JoinHandle;
 
 /// Orders of one load.
 const MANY: u32 = 800;
@@ -20,6 +21,8 @@ const ADOPTING: &str = "adopting what a stopped process left behind";
 /// What an owner says that was taken for dead.
 const LOST: &str = "adopted by another process, which took this one for dead";
 
+type Loading = JoinHandle<anyhow::Result<Book>>;
+
 /// Both upstreams under load, one of them paused with an open insert.
 async fn paused_with_an_open_insert(statement_timeout_ms: u64) -> anyhow::Result<(Flow, [Loading; 2])> {
     let mut flow = Flow::with_replica("paused_owner", 256).await?;
@@ -34,8 +37,6 @@ async fn paused_with_an_open_insert(statement_timeout_ms: u64) -> anyhow::Result
     flow.system.process(Which::Upstream)?.pause()?;
     Ok((flow, loads))
 }
-
-type Loading = tokio::task::JoinHandle<anyhow::Result<Book>>;
 
 async fn told(loads: [Loading; 2]) -> anyhow::Result<Book> {
     let mut book = Book::default();

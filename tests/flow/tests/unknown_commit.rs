@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use countersign_flow::{Flow, Gate, PATIENCE, Setup, Side, Table};
+use countersign_flow::{Book, Flow, Gate, PATIENCE, Setup, Side, Table};
 use countersign_launcher::{Which, wait_until};
+use tokio::task::JoinHandle;
 
 /// Orders of the load.
 const MANY: u32 = 400;
@@ -17,11 +18,13 @@ const SAID_AFTER: Duration = Duration::from_millis(WAIT_MS + 1_000);
 /// What upstream says when it has to ask.
 const IN_DOUBT: &str = "the answer to a commit was lost";
 
+type Loading = JoinHandle<anyhow::Result<Book>>;
+
 /// Upstream reaches its database through a gate; the gate is shut before a COMMIT.
-async fn shut_before_a_commit(
-    side: Side,
-) -> anyhow::Result<(Flow, Gate, tokio::task::JoinHandle<anyhow::Result<countersign_flow::Book>>)> {
+async fn shut_before_a_commit(side: Side) -> anyhow::Result<(Flow, Gate, Loading)> {
     let mut flow = Flow::new("unknown_commit", Setup { postgres: true, max_batch: 256 }).await?;
+    // One transaction at a time: it is the one that the gate is shut before.
+    flow.configure(Which::Upstream, "[upstream]", "committers = 1")?;
     let file = flow.ground.path("upstream.toml");
     let configuration = std::fs::read_to_string(&file)?;
     let (_, url) = configuration.split_once("\"postgres://").context("no database")?;
@@ -40,12 +43,7 @@ async fn shut_before_a_commit(
     Ok((flow, gate, load))
 }
 
-async fn cut_and_settled(
-    flow: Flow,
-    gate: Gate,
-    side: Side,
-    load: tokio::task::JoinHandle<anyhow::Result<countersign_flow::Book>>,
-) -> anyhow::Result<Table> {
+async fn cut_and_settled(flow: Flow, gate: Gate, side: Side, load: Loading) -> anyhow::Result<Table> {
     gate.cut();
     gate.release(side);
     flow.system.process(Which::Upstream)?.wait_for_log(IN_DOUBT, PATIENCE).await?;
