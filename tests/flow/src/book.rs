@@ -21,6 +21,10 @@ const CALLERS: u32 = 8;
 /// How long one of them waits for its answer: longer than any pause in these tests.
 const ANSWER: Duration = Duration::from_secs(40);
 
+/// Of the incarnations that are not closed.
+const FEWEST_BEATS: &str = "SELECT CAST(coalesce(min(h.counter), 0) AS text) AS line FROM countersign_incarnation AS i \
+                            JOIN countersign_heartbeat AS h ON h.incarnation = i.id WHERE i.state <> 'closed'";
+
 /// What the callers of a load have been told.
 #[derive(Clone, Debug, Default)]
 pub struct Book {
@@ -45,6 +49,8 @@ pub struct Table {
     pub stored: BTreeSet<String>,
     /// Each incarnation that is not closed, as `state adopter watermark`.
     pub unclosed: Vec<String>,
+    /// The fewest beats that one of those has had.
+    pub beats: u64,
     /// Incarnations in all.
     pub incarnations: u64,
     /// Places that a lost commit was found not to have taken.
@@ -138,6 +144,7 @@ impl Flow {
         let table = Table {
             stored: lines(&database, &stored).await?.iter().map(|id| hyphenated(id)).collect(),
             unclosed: lines(&database, &unclosed).await?,
+            beats: number(&database, FEWEST_BEATS).await?,
             incarnations: count(&database, "countersign_incarnation").await?,
             tombstones: count(&database, "countersign_message WHERE id IS NULL").await?,
         };
@@ -215,8 +222,11 @@ async fn lines(database: &DatabaseConnection, query: &str) -> anyhow::Result<Vec
 }
 
 async fn count(database: &DatabaseConnection, of: &str) -> anyhow::Result<u64> {
-    let lines = lines(database, &format!("SELECT CAST(count(*) AS text) AS line FROM {of}")).await?;
-    Ok(lines.first().context("no count")?.parse()?)
+    number(database, &format!("SELECT CAST(count(*) AS text) AS line FROM {of}")).await
+}
+
+async fn number(database: &DatabaseConnection, query: &str) -> anyhow::Result<u64> {
+    Ok(lines(database, query).await?.first().context("no number")?.parse()?)
 }
 
 /// A UUID in its usual form, of its 32 digits.

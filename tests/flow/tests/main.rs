@@ -10,6 +10,7 @@ mod command;
 mod command_errors;
 mod command_file;
 mod command_resumed;
+mod commit_killed;
 mod doctor;
 mod downstream_killed;
 mod duplicate_delivery;

@@ -15,6 +15,8 @@ const COMMITS: u32 = 20;
 const OPEN_MS: u64 = 4_000;
 /// A transaction that stands open for so long is the one.
 const STANDS_OPEN: Duration = Duration::from_millis(500);
+/// Heartbeats in a lease: one every 200 ms in these tests, a lease of 2 s.
+const BEATS_OF_A_LEASE: u64 = 10;
 /// What an adopter says at its end, and at its beginning.
 const ADOPTED: &str = "adopted: published and closed";
 const ADOPTING: &str = "adopting what a stopped process left behind";
@@ -81,6 +83,48 @@ async fn a_fence_outlives_the_open_insert_of_an_owner_that_is_paused_too_long() 
     let book = told(loads).await?;
     ensure!(flow.table().await?.tombstones >= 1, "what was open is entombed, in an incarnation that is closed by now");
     goes_on(flow, book).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_dying_owner_commits_while_the_fence_waits_is_found_by_the_second_scan() -> anyhow::Result<()> {
+    let mut flow = Flow::with_replica("dying_owner", 256).await?;
+    // One transaction at a time: the one that stands open is the one that its process dies of.
+    flow.configure(Which::Upstream, "[upstream]", "committers = 1")?;
+    flow.configure(Which::Replica, "[database]", "lock_timeout_ms = 1000")?;
+    flow.start(&[Which::Callback, Which::Downstream, Which::Replica]).await?;
+    let open = format!("store.after_insert={COMMITS}*off->1*sleep({OPEN_MS})");
+    let dies = format!("store.after_commit_sent={COMMITS}*off->1*return");
+    flow.system.start(Which::Upstream, &format!("{open};{dies}")).await?;
+    let loads = [flow.load(Which::Upstream, 0..MANY), flow.load(Which::Replica, MANY..2 * MANY)];
+    flow.a_transaction_stands_open_for(STANDS_OPEN).await?;
+    flow.system.process(Which::Upstream)?.pause()?;
+    flow.system.process(Which::Replica)?.wait_for_log("a fence waits for an open transaction", PATIENCE).await?;
+    flow.system.process(Which::Upstream)?.resume()?;
+    flow.system.dies_at(Which::Upstream, "store.after_commit_sent", PATIENCE).await?;
+    let book = told(loads).await?;
+    flow.books_agree(&book, 1).await?;
+    let stored = flow.table().await?.stored.len();
+    ensure!(stored > book.promised.len(), "{stored} are stored and had their effect, {} were promised", book.promised.len());
+    flow.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_wakes_up_does_not_take_the_living_for_dead() -> anyhow::Result<()> {
+    let mut flow = Flow::with_replica("awake", 256).await?;
+    flow.start(&Which::REPLICATED).await?;
+    let loads = [flow.load(Which::Upstream, 0..MANY), flow.load(Which::Replica, MANY..2 * MANY)];
+    flow.effects_reach(50).await?;
+    flow.system.process(Which::Replica)?.pause()?;
+    flow.system.process(Which::Upstream)?.wait_for_log(ADOPTED, PATIENCE).await?;
+    let sleeper = flow.system.process(Which::Replica)?;
+    sleeper.resume()?;
+    sleeper.wait_for_log(LOST, PATIENCE).await?;
+    // Long enough for it to see every heartbeat stand still for a lease, if one did.
+    let looked = async || flow.table().await.is_ok_and(|table| table.unclosed.len() == 2 && table.beats > BEATS_OF_A_LEASE * 2);
+    wait_until("two leases to pass", PATIENCE, looked).await?;
+    ensure!(!flow.system.log_of(Which::Replica)?.contains(ADOPTING), "it took the living for dead");
+    flow.books_agree(&told(loads).await?, 2).await?;
+    flow.finish().await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
