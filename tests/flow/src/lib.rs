@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests have no launch frame; the ban is for the product")]
 
 mod disturb;
+mod either;
 mod foreign;
 mod gate;
 pub mod spans;
@@ -22,6 +23,7 @@ use countersign_wire::proto::upstream_service_client::UpstreamServiceClient;
 use countersign_wire::proto::{self, NewMessage, SendMessagesRequest};
 use tonic::transport::{Channel, Endpoint};
 
+pub use either::is_final;
 pub use foreign::{AUDIT, Language, audit, id_in, shipped};
 pub use gate::{Gate, Side};
 
@@ -149,7 +151,7 @@ impl Flow {
         Ok(CallbackServiceClient::new(self.channel_to(Which::Callback).await?))
     }
 
-    async fn channel_to(&self, which: Which) -> anyhow::Result<Channel> {
+    pub(crate) async fn channel_to(&self, which: Which) -> anyhow::Result<Channel> {
         Ok(Endpoint::from_shared(self.system.grpc_url(which))?.timeout(PATIENCE).connect().await?)
     }
 
@@ -270,13 +272,13 @@ impl Flow {
     /// # Errors
     /// When an invariant was violated, or a service does not stop as it should.
     pub async fn finish(mut self) -> anyhow::Result<()> {
-        for which in Which::ALL {
+        for which in Which::REPLICATED {
             if self.system.process(which).is_ok() {
                 let violations = self.system.metric(which, "countersign_invariant_violations_total").await?;
                 ensure!(violations == 0.0, "{} counted {violations} violated invariants", which.name());
             }
         }
-        for which in [Which::Upstream, Which::Downstream, Which::Callback] {
+        for which in [Which::Upstream, Which::Replica, Which::Downstream, Which::Callback] {
             self.system.stop(which).await.with_context(|| format!("stopping {}", which.name()))?;
         }
         Ok(())

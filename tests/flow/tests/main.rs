@@ -25,5 +25,6 @@ mod readme;
 mod retention;
 mod shipped_files;
 mod traces;
+mod two_upstreams;
 mod upstream_killed;
 mod why;

@@ -17,6 +17,7 @@
 mod binary;
 mod broker;
 mod exports;
+mod front;
 mod ground;
 mod look;
 mod port;

@@ -1,11 +1,13 @@
 //! The three services and a business service behind them, wired together on given servers.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 
+use crate::front::Front;
 use crate::look::{Effects, Look};
 use crate::{Program, Running, binary, free_port, wait_until};
 
@@ -29,19 +31,35 @@ pub enum Which {
     Downstream,
     /// Compares and orders resends.
     Callback,
+    /// A second upstream: the same name and database, its own address. Only with [`Extras::replica`].
+    Replica,
 }
 
 impl Which {
-    /// All three, in the order in which they are started.
+    /// The three services, in the order in which they are started.
     pub const ALL: [Self; 3] = [Self::Callback, Self::Downstream, Self::Upstream];
+    /// The same with a second upstream.
+    pub const REPLICATED: [Self; 4] = [Self::Callback, Self::Downstream, Self::Upstream, Self::Replica];
+    /// Both upstreams.
+    pub const UPSTREAMS: [Self; 2] = [Self::Upstream, Self::Replica];
 
-    /// The name of the binary.
+    /// Its name in words, and of its configuration and log.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Upstream => "upstream",
             Self::Downstream => "downstream",
             Self::Callback => "callback",
+            Self::Replica => "replica",
+        }
+    }
+
+    /// The name of the binary.
+    #[must_use]
+    pub const fn binary(self) -> &'static str {
+        match self {
+            Self::Replica => Self::Upstream.name(),
+            other => other.name(),
         }
     }
 }
@@ -76,6 +94,8 @@ pub struct Extras {
     pub topology: String,
     /// Where downstream delivers to, instead of the order handler.
     pub endpoint: Option<String>,
+    /// A second upstream on the same database, which cannot be `SQLite`. Callback reaches the two at one address, in turn.
+    pub replica: bool,
 }
 
 /// The wired services. Dropping it kills what still runs.
@@ -87,6 +107,8 @@ pub struct System {
     running: BTreeMap<Which, Running>,
     handler: Running,
     look: Look,
+    /// Before both upstreams, when there are two.
+    front: Option<Front>,
 }
 
 impl System {
@@ -103,6 +125,9 @@ impl System {
     /// # Errors
     /// When a binary is missing, or a port or file is not to be had.
     pub async fn prepare_with(wiring: Wiring, extras: Extras) -> anyhow::Result<Self> {
+        if extras.replica && wiring.upstream_database.starts_with("sqlite") {
+            bail!("two upstreams cannot share a SQLite database: give them one of PostgreSQL");
+        }
         // A second installation in one process answers with an error that means nothing.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let handler = Program::new(binary("order-handler")?)
@@ -114,15 +139,21 @@ impl System {
         let line = handler.wait_for_log("listening on ", READY).await?;
         let handler_url = format!("http://{}", line.trim_start_matches("listening on "));
         let mut ports = BTreeMap::new();
-        for which in Which::ALL {
+        for which in Which::REPLICATED {
             ports.insert((which, "grpc"), free_port()?);
             ports.insert((which, "http"), free_port()?);
         }
-        let services = Which::ALL.map(|which| (which, format!("http://127.0.0.1:{}", ports[&(which, "http")])));
+        let services = Which::REPLICATED.map(|which| (which, format!("http://127.0.0.1:{}", ports[&(which, "http")])));
         let look = Look::new(handler_url, services.into())?;
-        let system = Self { wiring, extras, ports, running: BTreeMap::new(), handler, look };
+        let front = if extras.replica {
+            let replicas = Which::UPSTREAMS.map(|which| SocketAddr::from(([127, 0, 0, 1], ports[&(which, "grpc")])));
+            Some(Front::before(replicas.into()).await?)
+        } else {
+            None
+        };
+        let system = Self { wiring, extras, ports, running: BTreeMap::new(), handler, look, front };
         std::fs::write(system.topology_file(), system.topology())?;
-        for which in Which::ALL {
+        for which in Which::REPLICATED.into_iter().filter(|which| *which != Which::Replica || system.extras.replica) {
             std::fs::write(system.wiring.dir.join(format!("{}.toml", which.name())), system.configuration(which))?;
         }
         Ok(system)
@@ -148,7 +179,7 @@ impl System {
     /// # Errors
     /// When its binary is missing.
     pub fn spawn(&mut self, which: Which, failpoints: &str) -> anyhow::Result<()> {
-        self.spawn_as(which, which.name(), failpoints)
+        self.spawn_as(which, which.binary(), failpoints)
     }
 
     /// Starts another program in the place of a service, with that service's configuration: one that embeds it.
@@ -318,7 +349,7 @@ bind = [{{ exchange = "{EXCHANGE}", routing_key = "{BINDING}" }}]
             sections.push(format!("[grpc]\nlisten = \"127.0.0.1:{grpc}\"\n"));
         }
         sections.push(match which {
-            Which::Upstream => self.upstream_section(),
+            Which::Upstream | Which::Replica => self.upstream_section(),
             Which::Downstream => self.downstream_section(),
             Which::Callback => self.callback_section(),
         });
@@ -370,7 +401,10 @@ endpoint = {endpoint:?}
 
     fn callback_section(&self) -> String {
         let Wiring { callback_database: database, max_batch, check_delay_ms: delay, .. } = &self.wiring;
-        let upstream = self.grpc_url(Which::Upstream);
+        let upstream = match &self.front {
+            Some(front) => format!("http://{}", front.address()),
+            None => self.grpc_url(Which::Upstream),
+        };
         let (deadline, policy) = (delay * 3 / 2, self.policy_section());
         format!(
             "[database]
