@@ -29,7 +29,7 @@ pub enum ServerFault {
     CallbackKilled,
     /// SIGTERM to downstream, and a new start.
     DownstreamRestarted,
-    /// What is ready in the work queue is purged.
+    /// SIGTERM to downstream, and what gathers in the work queue meanwhile is purged before its new start.
     QueuePurged,
 }
 
@@ -46,7 +46,7 @@ impl fmt::Display for ServerFault {
             Self::ConnectionsClosed => "all connections closed",
             Self::CallbackKilled => "callback: SIGKILL",
             Self::DownstreamRestarted => "downstream: SIGTERM",
-            Self::QueuePurged => "work queue purged",
+            Self::QueuePurged => "downstream: SIGTERM, queue purged",
         })
     }
 }
@@ -81,15 +81,26 @@ async fn strike(stage: &Stage, fault: ServerFault, away: Duration, tally: &Tally
     match fault {
         ServerFault::BrokerKilled => broker_killed(stage, away, tally).await?,
         // The management interface comes up later than the broker.
-        ServerFault::ConnectionsClosed => return Ok(stage.broker.close_connections(VHOST).await.is_ok_and(|closed| closed > 0)),
+        ServerFault::ConnectionsClosed => {
+            // "Closed 6 connections", in a line of its own.
+            let said = stage.rabbitmq.lock().await.close_connections(VHOST).await?;
+            return Ok(!said.contains("Closed 0"));
+        }
         ServerFault::CallbackKilled => {
             stage.with(|system| system.kill9(Which::Callback));
             sleep(away).await;
             stage.start(Which::Callback, "").await?;
         }
-        ServerFault::DownstreamRestarted => downstream_restarted(stage, away, tally).await?,
+        ServerFault::DownstreamRestarted => {
+            downstream_stopped(stage, tally).await?;
+            sleep(away).await;
+            stage.start(Which::Downstream, "").await?;
+        }
         ServerFault::QueuePurged => {
-            let purged = stage.broker.purge(VHOST, SUBSCRIPTION).await.unwrap_or_default();
+            downstream_stopped(stage, tally).await?;
+            sleep(away).await;
+            let purged = stage.broker.purge(VHOST, SUBSCRIPTION).await?;
+            stage.start(Which::Downstream, "").await?;
             tally.note_stolen(u64::from(purged));
             return Ok(purged > 0);
         }
@@ -112,13 +123,12 @@ async fn broker_killed(stage: &Stage, away: Duration, tally: &Tally) -> anyhow::
     Ok(())
 }
 
-async fn downstream_restarted(stage: &Stage, away: Duration, tally: &Tally) -> anyhow::Result<()> {
+async fn downstream_stopped(stage: &Stage, tally: &Tally) -> anyhow::Result<()> {
     note_possible_duplicates(stage, tally).await?;
-    if !stage.stop(Which::Downstream).await? {
-        bail!("it did not end with success; {}", stage.tail(Which::Downstream));
+    if stage.stop(Which::Downstream).await? {
+        return Ok(());
     }
-    sleep(away).await;
-    stage.start(Which::Downstream, "").await
+    bail!("it did not end with success; {}", stage.tail(Which::Downstream))
 }
 
 /// Adds what this life of downstream has counted; call it once a life, at its end.
