@@ -159,20 +159,6 @@ impl Broker {
         .with_context(|| format!("binding {queue} to {exchange}"))
     }
 
-    /// Closes the connections of all clients, as an operator would.
-    ///
-    /// # Errors
-    /// When the management interface refuses or does not answer.
-    pub async fn close_connections(&self, vhost: &str) -> anyhow::Result<usize> {
-        let listed = self.send(Method::GET, &format!("vhosts/{}/connections", encode(vhost))).await?;
-        let listed: Vec<serde_json::Value> = listed.json().await?;
-        for connection in &listed {
-            let name = connection["name"].as_str().context("a connection without a name")?;
-            self.ask_admin(Method::DELETE, &format!("connections/{}", encode(name))).await?;
-        }
-        Ok(listed.len())
-    }
-
     async fn on_channel<T>(&self, vhost: &str, ask: impl AsyncFnOnce(&Channel) -> lapin::Result<T>) -> anyhow::Result<T> {
         let url = self.amqp_url(vhost);
         let question = async {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
@@ -15,6 +16,8 @@ const CONNECT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Front {
     address: SocketAddr,
+    /// Who gets the next connection, whoever's turn it is.
+    preferred: watch::Sender<Option<SocketAddr>>,
     relay: JoinHandle<()>,
 }
 
@@ -26,6 +29,7 @@ impl Front {
     pub(crate) async fn before(replicas: Vec<SocketAddr>) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
+        let (preferred, preference) = watch::channel(None);
         let relay = tokio::spawn(async move {
             // Ended with the front: the connections' tasks are this set's.
             let mut connections = JoinSet::new();
@@ -34,11 +38,17 @@ impl Front {
                 turn += 1;
                 let mut order = replicas.clone();
                 order.rotate_left(turn % replicas.len());
-                connections.spawn(hand_over(client, order));
+                let preference = preference.clone();
+                connections.spawn(hand_over(client, order, preference));
                 while connections.try_join_next().is_some() {}
             }
         });
-        Ok(Self { address, relay })
+        Ok(Self { address, preferred, relay })
+    }
+
+    /// From now on this replica is tried first; connections that are open are closed.
+    pub(crate) fn prefer(&self, replica: SocketAddr) {
+        self.preferred.send_replace(Some(replica));
     }
 
     /// Where clients connect to.
@@ -53,12 +63,17 @@ impl Drop for Front {
     }
 }
 
-/// One connection, until either side ends it; closed at once when no replica takes it.
-async fn hand_over(mut client: TcpStream, order: Vec<SocketAddr>) {
+/// One connection, until either side ends it or another replica is preferred; closed at once when no replica takes it.
+async fn hand_over(mut client: TcpStream, mut order: Vec<SocketAddr>, mut preference: watch::Receiver<Option<SocketAddr>>) {
+    let preferred = *preference.borrow_and_update();
+    order.sort_by_key(|replica| Some(*replica) != preferred);
     for replica in order {
         if let Ok(Ok(mut server)) = timeout(CONNECT, TcpStream::connect(replica)).await {
-            // Either side may vanish in the middle: that is what the tests are about.
-            let _ = copy_bidirectional(&mut client, &mut server).await;
+            tokio::select! {
+                // Either side may vanish in the middle: that is what the tests are about.
+                _ = copy_bidirectional(&mut client, &mut server) => {}
+                _ = preference.changed() => {}
+            }
             return;
         }
     }
@@ -98,6 +113,20 @@ mod tests {
         assert_eq!(heard, [b"one".to_vec(), b"other".to_vec()]);
         gone.abort();
         let _ = gone.await;
+        for _ in 0..3 {
+            assert_eq!(echo_of(&front).await.unwrap(), b"other");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_preferred_replica_is_tried_first_and_open_connections_are_closed() {
+        let (holder, other) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), replica("other").await);
+        let front = Front::before(vec![holder.local_addr().unwrap(), other.0]).await.unwrap();
+        front.prefer(holder.local_addr().unwrap());
+        let mut held = TcpStream::connect(front.address()).await.unwrap();
+        let (_keep, _) = holder.accept().await.unwrap();
+        front.prefer(other.0);
+        assert_eq!(held.read_to_end(&mut Vec::new()).await.unwrap(), 0);
         for _ in 0..3 {
             assert_eq!(echo_of(&front).await.unwrap(), b"other");
         }

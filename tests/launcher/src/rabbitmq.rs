@@ -128,6 +128,15 @@ impl RabbitMq {
         self.ctl(&["eval", "[ok = dets:sync(Table) || Table <- dets:all()]."]).await.map(|_| ())
     }
 
+    /// Closes the connections of all clients of one virtual host, as an operator would, and returns what the broker says about it. The
+    /// management interface could not: it lists connections by their statistics, which this node does not collect.
+    ///
+    /// # Errors
+    /// As [`RabbitMq::ctl`].
+    pub async fn close_connections(&self, vhost: &str) -> anyhow::Result<String> {
+        self.ctl(&["close_all_connections", "--vhost", vhost, "closed by a test"]).await
+    }
+
     /// SIGKILL to the node. What was confirmed on durable queues is on disk; for queues just declared see
     /// [`RabbitMq::settle`].
     pub fn kill9(&self) {

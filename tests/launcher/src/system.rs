@@ -146,7 +146,7 @@ impl System {
         let services = Which::REPLICATED.map(|which| (which, format!("http://127.0.0.1:{}", ports[&(which, "http")])));
         let look = Look::new(handler_url, services.into())?;
         let front = if extras.replica {
-            let replicas = Which::UPSTREAMS.map(|which| SocketAddr::from(([127, 0, 0, 1], ports[&(which, "grpc")])));
+            let replicas = Which::UPSTREAMS.map(|which| loopback(ports[&(which, "grpc")]));
             Some(Front::before(replicas.into()).await?)
         } else {
             None
@@ -231,6 +231,18 @@ impl System {
         }
         self.running.remove(&which);
         Ok(())
+    }
+
+    /// Hands a service's process over; what becomes of it is the caller's business from now on.
+    pub fn release(&mut self, which: Which) -> Option<Running> {
+        self.running.remove(&which)
+    }
+
+    /// Sends callback's calls to one of two upstreams first, by new connections. Without [`Extras::replica`] nothing happens.
+    pub fn route_to(&self, which: Which) {
+        if let Some(front) = &self.front {
+            front.prefer(loopback(self.ports[&(which, "grpc")]));
+        }
     }
 
     /// SIGKILL.
@@ -436,4 +448,8 @@ overdue_ms = {overdue}
 "
         )
     }
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
 }

@@ -11,7 +11,7 @@ const FLOORS: [&[&str]; 7] = [
     &["shared/broker"],
     &["services/upstream", "services/downstream", "services/callback", "services/ctl"],
     &["tests/launcher", "tests/tidy"],
-    &["tests/conformance", "tests/flow", "tests/demo", "tests/bench"],
+    &["tests/conformance", "tests/flow", "tests/demo", "tests/chaos", "tests/bench"],
 ];
 /// What tests of any crate may use besides: in-memory adapters and private servers.
 const FOR_TESTS: [&str; 2] = ["shared/testkit", "tests/launcher"];
