@@ -6,7 +6,8 @@
 //! written ([`keeper`], [`incarnations`]), so that the successor of a dead process knows where to begin ([`adopt`]).
 //! [`resend`](mod@resend) is callback's order. What is settled and old is deleted ([`retention`]).
 //!
-//! The stock binary is [`run`]; a team that embeds it in its own process takes [`Service::start`] and sends through [`Upstream`].
+//! The stock binary is [`run`]; a team that embeds it in its own process takes [`Service::start`] and sends through [`Upstream`]; its
+//! business rows and its messages in one commit: [`Upstream::transaction`].
 //!
 //! **Invariant:** one INSERT a message and one UPDATE a second; nothing is published that was not committed.
 
@@ -35,6 +36,7 @@ mod send;
 mod service;
 mod topology;
 mod trace;
+mod transaction;
 mod upstream;
 
 #[cfg(test)]
@@ -48,4 +50,5 @@ pub use refusal::Refusal;
 pub use resend::{Order, Outcome as ResendOutcome};
 pub use send::{Accepted, Outcome};
 pub use service::{Service, run};
+pub use transaction::{Committed, Transaction, TransactionError};
 pub use upstream::Upstream;

@@ -84,7 +84,7 @@ impl Service {
             anyhow::Ok(())
         });
         let ports = Ports { messages: Arc::new(database.messages()), publisher: Arc::new(broker) };
-        Ok(Upstream::start(section, topology, ports, context, vitals, finished))
+        Ok(Upstream::start(section, topology, ports, context, vitals, finished).with_database(database))
     }
 
     /// Starts it, and serves its gRPC API at `grpc.listen` and its HTTP API at `http.listen`.

@@ -43,7 +43,8 @@ pub(super) fn resolve_each(desk: &Arc<Desk>, ledger: &Arc<Ledger>, batch: Vec<Nu
     });
 }
 
-fn outlived(desk: &Desk, row: &Numbered) -> bool {
+/// Whether a row that is not there may have been deleted as expired.
+pub(crate) fn outlived(desk: &Desk, row: &Numbered) -> bool {
     may_be_deleted(desk.config.retention_ms, desk.clock.now(), row.message.sent_at)
 }
 

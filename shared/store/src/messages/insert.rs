@@ -19,25 +19,29 @@ pub(super) async fn insert(sql: &Sql, incarnation: IncarnationId, batch: &[Numbe
     if batch.is_empty() {
         return Ok(Insertion::Committed(Vec::new()));
     }
-    let ordered = by_key(batch);
     let tx = sql.begin(INSERTING).await?;
-    let mut written = HashSet::with_capacity(batch.len());
-    for rows in ordered.chunks(Rows::limit(sql.backend, WIDTH)) {
-        written.extend(insert_rows(&tx, sql.backend, incarnation, rows).await?);
+    // An error here drops the transaction, which rolls it back: nothing that is not explained is ever committed.
+    let inserted = insert_within(&tx, incarnation, batch).await?;
+    match &inserted {
+        Insertion::Committed(rows) if rows.contains(&Inserted::Stored) => tx.commit().await?,
+        _ => tx.rollback().await?,
     }
-    if written.is_empty() && !is_open(&tx, incarnation).await? {
-        tx.rollback().await?;
+    Ok(inserted)
+}
+
+/// Inserts a batch in an open transaction, which its owner commits or not. After an error it must not commit.
+pub(super) async fn insert_within(tx: &Tx, incarnation: IncarnationId, batch: &[Numbered]) -> Result<Insertion, PortError> {
+    let (ordered, backend) = (by_key(batch), tx.backend());
+    let mut written = HashSet::with_capacity(batch.len());
+    for rows in ordered.chunks(Rows::limit(backend, WIDTH)) {
+        written.extend(insert_rows(tx, backend, incarnation, rows).await?);
+    }
+    if written.is_empty() && !is_open(tx, incarnation).await? {
         return Ok(Insertion::Fenced);
     }
     let missing: Vec<&Numbered> = batch.iter().filter(|row| !written.contains(&row.seq)).collect();
-    // An error here drops the transaction, which rolls it back: nothing that is not explained is ever committed.
-    let holders = if missing.is_empty() { HashMap::new() } else { key_holders(&tx, sql.backend, &missing).await? };
+    let holders = if missing.is_empty() { HashMap::new() } else { key_holders(tx, backend, &missing).await? };
     let answers = batch.iter().map(|row| answer(row, &written, &holders)).collect::<Result<Vec<_>, _>>()?;
-    if written.is_empty() {
-        tx.rollback().await?;
-    } else {
-        tx.commit().await?;
-    }
     Ok(Insertion::Committed(answers))
 }
 
@@ -53,7 +57,7 @@ fn by_key(batch: &[Numbered]) -> Vec<&Numbered> {
 /// The fence is part of the statement: its row is locked before the first message is written, and without it there is no source
 /// to write from.
 async fn insert_rows(
-    tx: &Tx<'_>,
+    tx: &Tx,
     backend: DbBackend,
     incarnation: IncarnationId,
     batch: &[&Numbered],
@@ -71,13 +75,13 @@ async fn insert_rows(
     tx.rows(&sql, values).await?.iter().map(|row| Ok(Seq(unsigned(take(row, "seq")?)))).collect()
 }
 
-async fn is_open(tx: &Tx<'_>, incarnation: IncarnationId) -> Result<bool, PortError> {
+async fn is_open(tx: &Tx, incarnation: IncarnationId) -> Result<bool, PortError> {
     let sql = "SELECT i.state FROM countersign_incarnation AS i WHERE i.id = $1 AND i.state = 'open'";
     Ok(!tx.rows(sql, vec![incarnation.0.into()]).await?.is_empty())
 }
 
 /// Who has the keys of the rows that were not written.
-async fn key_holders(tx: &Tx<'_>, backend: DbBackend, missing: &[&Numbered]) -> Result<HashMap<String, QueryResult>, PortError> {
+async fn key_holders(tx: &Tx, backend: DbBackend, missing: &[&Numbered]) -> Result<HashMap<String, QueryResult>, PortError> {
     let mut keys: Vec<_> = missing.iter().filter_map(|row| row.message.idempotency_key.as_ref()).collect();
     keys.sort_unstable();
     keys.dedup();
