@@ -104,9 +104,11 @@ pub struct UpstreamSection {
     pub committers: usize,
     /// How long a send waits for its commit before it answers `UNAVAILABLE`, milliseconds; default 10000.
     pub commit_wait_ms: u64,
-    /// How long a caller's transaction may take from BEGIN until its COMMIT is sent, milliseconds; default 10000, at most `lease_ms`. Then
-    /// it is rolled back.
-    pub transaction_timeout_ms: u64,
+    /// How long a caller's transaction may take from BEGIN until its COMMIT is sent, milliseconds; default 10000, or `lease_ms` if that is
+    /// shorter, which is also the most. Then it is rolled back.
+    pub transaction_timeout_ms: Option<u64>,
+    /// How long a source may take to give one body again, milliseconds; default 5000.
+    pub source_timeout_ms: u64,
     /// Callers' transactions at a time; default 4. Each holds a connection of `[database]`. On `SQLite` they take turns.
     pub max_transactions: usize,
     /// How long a committed send waits for the broker before it answers `COMMITTED`, milliseconds; default 2000.
@@ -162,8 +164,9 @@ impl Default for UpstreamSection {
             commit_batch: 256,
             committers: 2,
             commit_wait_ms: 10_000,
-            transaction_timeout_ms: 10_000,
+            transaction_timeout_ms: None,
             max_transactions: 4,
+            source_timeout_ms: 5_000,
             confirm_wait_ms: 2_000,
             max_unconfirmed: 100_000,
             retry_after_ms: 1_000,
@@ -197,6 +200,12 @@ impl UpstreamSection {
     /// Most rows of an INSERT, and entries of a check: larger batches gain nothing.
     pub const MAX_BATCH: usize = 256;
 
+    /// How long a caller's transaction may take. On `SQLite` the heartbeat waits for it, so it is not longer than a lease.
+    pub(crate) fn transaction_limit_ms(&self) -> u64 {
+        const DEFAULT_MS: u64 = 10_000;
+        self.transaction_timeout_ms.unwrap_or(DEFAULT_MS.min(self.lease_ms))
+    }
+
     fn problems(&self) -> Vec<String> {
         const HOUR_MS: usize = 3_600_000;
         let mut problems = Vec::new();
@@ -212,7 +221,8 @@ impl UpstreamSection {
         within("commit_batch", self.commit_batch, 1, Self::MAX_BATCH);
         within("committers", self.committers, 1, 64);
         within("commit_wait_ms", millis(self.commit_wait_ms), 1, HOUR_MS);
-        within("transaction_timeout_ms", millis(self.transaction_timeout_ms), 1, millis(self.lease_ms));
+        within("transaction_timeout_ms", millis(self.transaction_limit_ms()), 1, millis(self.lease_ms));
+        within("source_timeout_ms", millis(self.source_timeout_ms), 1, 60_000);
         within("max_transactions", self.max_transactions, 1, 1_000);
         within("confirm_wait_ms", millis(self.confirm_wait_ms), 0, HOUR_MS);
         within("max_unconfirmed", self.max_unconfirmed, 1, 10_000_000);
@@ -265,7 +275,7 @@ mod tests {
             http_max_requests: 0,
             http_max_held_bytes: 31 * MIB,
             http_read_timeout_ms: 0,
-            transaction_timeout_ms: 2_001,
+            transaction_timeout_ms: Some(2_001),
             max_transactions: 0,
             ..UpstreamSection::default()
         };

@@ -71,7 +71,7 @@ pub(crate) async fn run<F, T, E>(
 where
     F: for<'c> FnOnce(&'c Transaction) -> Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'c>> + Send,
 {
-    let millis = desk.config.transaction_timeout_ms;
+    let millis = desk.config.transaction_limit_ms();
     let by = Instant::now() + Duration::from_millis(millis);
     let transaction = Transaction::begin(desk, transactions, by).await.map_err(TransactionError::RolledBack)?;
     match timeout_at(by, work(&transaction)).await {
@@ -103,7 +103,7 @@ impl Transaction {
         }
         // Opened before BEGIN, which on SQLite takes the only connection that writes.
         desk.incarnations.accepting().await.map_err(|error| refused(&error))?;
-        let idle_limit = Duration::from_millis(desk.config.transaction_timeout_ms);
+        let idle_limit = Duration::from_millis(desk.config.transaction_limit_ms());
         let enlisted = database.enlist(idle_limit).await.map_err(|error| refused(&error))?;
         Ok(Self { desk: desk.clone(), holds: Holds::default(), poison: Mutex::default(), enlisted, _turn: turn })
     }
@@ -140,7 +140,9 @@ impl Transaction {
         let row = Numbered { seq, message };
         let held = Held { ledger: ledger.clone(), row: row.clone(), settled, span: span.clone(), _queued: queued };
         self.holds.add(held);
-        let inserted = self.enlisted.insert(ledger.incarnation(), &row).await;
+        let stored = self.desk.sources.as_stored(std::slice::from_ref(&row));
+        let inserted = self.enlisted.insert(ledger.incarnation(), &stored).await;
+        drop(stored);
         self.concluded(&ledger, row, &span, inserted)
     }
 

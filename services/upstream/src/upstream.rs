@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use countersign_boot::Context;
 use countersign_delivery::ports::PortError;
-use countersign_delivery::{Topology, TraceContext};
+use countersign_delivery::{StoredMessage, Topology, TraceContext};
 use countersign_store::Database;
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +18,7 @@ use crate::lookup::{By, Found};
 use crate::refusal::Refusal;
 use crate::resend::{Order, Outcome as Resent};
 use crate::send::{Outcome, stopping};
+use crate::source::rebuild::{self, Whole};
 use crate::transaction::{Committed, Transaction, TransactionError, Transactions};
 use crate::{adopt, catch_up, check_queue, commit, keeper, lookup, resend, retention, send, transaction};
 
@@ -110,12 +111,27 @@ impl Upstream {
         self.0.stop.is_soft()
     }
 
-    /// Finds a stored message.
+    /// Finds a stored message. Its body is empty when it is not stored (see [`crate::MessageSource`]).
     ///
     /// # Errors
     /// [`PortError`] of the database.
     pub async fn find(&self, by: &By) -> Result<Option<Found>, PortError> {
         lookup::find(&self.0, by).await
+    }
+
+    /// The same with its body, if that is not stored; or why it cannot be shown.
+    pub(crate) async fn with_body(&self, found: Found) -> Result<Found, String> {
+        let Found { stored, settled } = found;
+        let id = stored.message.id;
+        let message = match rebuild::whole(&self.0, stored.message).await {
+            Whole::Ready(message) => message,
+            Whole::Changed(_) => {
+                return Err(format!("the body of message {id} is not stored, and its source gives another one now"));
+            }
+            Whole::Gone(_) => return Err(format!("the body of message {id} is not stored, and its source has it no more")),
+            Whole::NotNow(_, why) => return Err(format!("the body of message {id} cannot be shown: {why}")),
+        };
+        Ok(Found { stored: StoredMessage { message, ..stored }, settled })
     }
 
     /// Publishes messages again, each with a new check; one outcome each, in order. `caller` is the trace that ordered it.

@@ -162,10 +162,10 @@ async fn resolve(desk: &Arc<Desk>, held: Vec<Held>, present: &HashSet<MessageId>
             committed = Some(is_there);
         }
         match entombed {
-            Entombed::Committed(stored) => {
-                let (ledger, _, unconfirmed) = held.on_its_way();
+            Entombed::Committed(_) => {
+                let (ledger, row, unconfirmed) = held.on_its_way();
                 messages.push(unconfirmed);
-                publish::again(desk, &ledger, vec![(stored.position.seq, stored.message)]);
+                publish::again(desk, &ledger, vec![(row.seq, row.message)]);
             }
             Entombed::RolledBack => held.gone(),
         }

@@ -50,13 +50,13 @@ impl Enlisted {
         self.0.inner()
     }
 
-    /// Inserts one message, by the same fenced statement as [`countersign_delivery::ports::messages::Messages::insert`];
-    /// [`Insertion::Committed`] says what becomes of it with the commit.
+    /// Inserts messages, by the same fenced statement as [`countersign_delivery::ports::messages::Messages::insert`];
+    /// [`Insertion::Committed`] says what becomes of each with the commit.
     ///
     /// # Errors
     /// [`PortError`]: the transaction must not be committed. Neither must it after [`Insertion::Fenced`].
-    pub async fn insert(&self, incarnation: IncarnationId, row: &Numbered) -> Result<Insertion, PortError> {
-        insert_within(&self.0, incarnation, std::slice::from_ref(row)).await
+    pub async fn insert(&self, incarnation: IncarnationId, batch: &[Numbered]) -> Result<Insertion, PortError> {
+        insert_within(&self.0, incarnation, batch).await
     }
 
     /// Which of these messages a commit would store: a savepoint that was rolled back took its own with it.

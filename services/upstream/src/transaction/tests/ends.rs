@@ -6,6 +6,7 @@ use futures::FutureExt as _;
 use tokio::sync::oneshot;
 
 use super::{Failed, Ground, on_both, place};
+use crate::accept::NewMessage;
 use crate::config::UpstreamSection;
 use crate::refusal::Refusal;
 use crate::send::Outcome;
@@ -53,8 +54,7 @@ async fn work_that_panics_is_rolled_back(ground: Ground) {
     let work = process.upstream.transaction(|tx| {
         Box::pin(async move {
             place(tx, "a").await?;
-            let nothing: Option<()> = None;
-            nothing.expect("a bug of the caller's");
+            tx.send(NewMessage::default()).await.expect("a bug of the caller's");
             Ok::<(), Failed>(())
         })
     });
@@ -83,7 +83,7 @@ async fn work_that_is_dropped_is_rolled_back(ground: Ground) {
 }
 
 async fn work_that_takes_too_long_is_rolled_back(ground: Ground) {
-    let process = ground.start_with(UpstreamSection { transaction_timeout_ms: 500, ..one_place() });
+    let process = ground.start_with(UpstreamSection { transaction_timeout_ms: Some(500), ..one_place() });
     let work = process.upstream.transaction(|tx| {
         Box::pin(async move {
             place(tx, "a").await?;
@@ -104,7 +104,7 @@ async fn a_stopping_process_begins_none(ground: Ground) {
 }
 
 async fn more_than_may_be_open_at_a_time_are_told_to_come_again(ground: Ground) {
-    let process = ground.start_with(UpstreamSection { max_transactions: 1, transaction_timeout_ms: 1_000, ..section() });
+    let process = ground.start_with(UpstreamSection { max_transactions: 1, transaction_timeout_ms: Some(1_000), ..section() });
     let (begun, has_begun) = oneshot::channel();
     let upstream = process.upstream.clone();
     let first = tokio::spawn(async move {
@@ -122,7 +122,7 @@ async fn more_than_may_be_open_at_a_time_are_told_to_come_again(ground: Ground) 
     assert!(second.is_ok(), "{second:?}");
     assert!(first.await.unwrap().is_err());
 
-    let none = UpstreamSection { max_transactions: 0, transaction_timeout_ms: 100, ..section() };
+    let none = UpstreamSection { max_transactions: 0, transaction_timeout_ms: Some(100), ..section() };
     let full = ground.start_with(none);
     let refused = full.upstream.transaction(|_| Box::pin(async { Ok::<(), Failed>(()) })).await.unwrap_err();
     let TransactionError::RolledBack(Refusal::Exhausted { what, .. }) = &refused else { panic!("{refused}") };
