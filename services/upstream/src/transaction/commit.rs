@@ -92,26 +92,21 @@ pub(super) async fn commit<T, E>(transaction: Transaction, value: T) -> Result<C
 async fn carry_out(transaction: Transaction, present: HashSet<MessageId>) -> Verdict {
     let Transaction { desk, holds, enlisted, _turn, .. } = transaction;
     let held = holds.take();
-    match enlisted.commit().await {
+    let error = match enlisted.commit().await {
         Ok(()) => match read_back(&desk, &held).await {
-            Ok(stored) => Verdict::Committed(stored_only(&desk, held, &stored)),
-            Err(error) => {
-                note("what a transaction stored cannot be read back yet", &error);
-                let (messages, _) = resolve(&desk, held, &present).await;
-                Verdict::Committed(messages)
-            }
+            Ok(stored) if present.is_subset(&stored) => return Verdict::Committed(stored_only(&desk, held, &stored)),
+            Ok(_) => PortError::OutcomeUnknown("COMMIT", "its rows are not there: has a savepoint outlived the work?".into()),
+            Err(error) => PortError::OutcomeUnknown("the look at what was committed", error.into()),
         },
-        Err(error) => {
-            note("the answer to a transaction's commit was lost", &error);
-            let words = with_sources(&error);
-            match resolve(&desk, held, &present).await {
-                (messages, Some(true)) => Verdict::Committed(messages),
-                (_, Some(false)) => Verdict::RolledBack(refused(&error)),
-                // An answer, and it was no.
-                (_, None) if !matches!(error, PortError::OutcomeUnknown(..)) => Verdict::RolledBack(refused(&error)),
-                (_, None) => Verdict::Unknown(words),
-            }
-        }
+        Err(error) => error,
+    };
+    note("what became of a transaction is asked for each of its messages", &error);
+    match resolve(&desk, held, &present).await {
+        (messages, Some(true)) => Verdict::Committed(messages),
+        (_, Some(false)) => Verdict::RolledBack(refused(&error)),
+        // An answer, and it was no.
+        (_, None) if !matches!(error, PortError::OutcomeUnknown(..)) => Verdict::RolledBack(refused(&error)),
+        (_, None) => Verdict::Unknown(with_sources(&error)),
     }
 }
 

@@ -8,11 +8,16 @@ use tokio::sync::oneshot;
 
 use super::ground::PATIENCE;
 use super::{Failed, Ground, on_both, place, row, sent};
+use crate::config::UpstreamSection;
 use crate::send::Outcome;
-use crate::stage::an_order;
+use crate::stage::{an_order, section};
 use crate::transaction::TransactionError;
 
-on_both!(a_process_that_was_fenced_cannot_commit, a_failure_that_the_work_does_not_mention_is_no_half_commit);
+on_both!(
+    a_process_that_was_fenced_cannot_commit,
+    a_savepoint_that_outlives_the_work_makes_no_false_promise,
+    a_failure_that_the_work_does_not_mention_is_no_half_commit
+);
 
 async fn a_process_that_was_fenced_cannot_commit(ground: Ground) {
     let process = ground.start();
@@ -39,6 +44,22 @@ async fn a_process_that_was_fenced_cannot_commit(ground: Ground) {
     assert!(matches!(&outcomes[..], [Outcome::Confirmed(_)]), "{outcomes:?}");
     assert_eq!(ground.business().await, ["a"]);
     assert!(ground.delivered().contains(&id.to_string()));
+}
+
+async fn a_savepoint_that_outlives_the_work_makes_no_false_promise(ground: Ground) {
+    let process = ground.start_with(UpstreamSection { heartbeat_ms: 50, commit_wait_ms: 300, ..section() });
+    let work = process.upstream.transaction(|tx| {
+        Box::pin(async move {
+            place(tx, "a").await?;
+            tx.connection().begin().await.map_err(|error| error.to_string())
+        })
+    });
+    // What is sent as COMMIT only ends the savepoint; the transaction ends when the caller lets go of it.
+    let unknown = work.await.unwrap_err();
+    assert!(matches!(unknown, TransactionError::Unknown(_)), "{unknown}");
+    ground.watermark_reaches(2).await;
+    assert_eq!((ground.business().await.len(), ground.delivered().len()), (0, 0));
+    assert!(matches!(process.upstream.send(an_order("next")).await, Outcome::Confirmed(_)));
 }
 
 async fn a_failure_that_the_work_does_not_mention_is_no_half_commit(ground: Ground) {
