@@ -28,7 +28,8 @@ const FIND: &str = "SELECT item, quantity FROM orders WHERE order_id = $1";
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Order {
-    order_id: String,
+    #[serde(rename = "order_id")]
+    id: String,
     item: String,
     quantity: i64,
 }
@@ -49,8 +50,8 @@ async fn place(State(upstream): State<Upstream>, Json(order): Json<Order>) -> (S
     let placed = upstream.transaction(|tx| {
         Box::pin(async move {
             let body = serde_json::to_vec(&order)?;
-            let idempotency_key = order.order_id.clone();
-            let values = [order.order_id.into(), order.item.into(), Value::from(order.quantity)];
+            let idempotency_key = order.id.clone();
+            let values = [order.id.into(), order.item.into(), Value::from(order.quantity)];
             let connection = tx.connection();
             connection.execute_raw(Statement::from_sql_and_values(connection.get_database_backend(), PLACE, values)).await?;
             let message = NewMessage {
@@ -88,11 +89,11 @@ struct Orders {
 #[async_trait]
 impl MessageSource for Orders {
     async fn rebuild(&self, wanted: &Wanted) -> Result<Option<Rebuilt>, SourceError> {
-        let order_id = wanted.idempotency_key.as_ref().ok_or("an order without a key")?.as_str();
-        let find = Statement::from_sql_and_values(self.database.get_database_backend(), FIND, [order_id.into()]);
+        let id = wanted.idempotency_key.as_ref().ok_or("an order without a key")?.as_str();
+        let find = Statement::from_sql_and_values(self.database.get_database_backend(), FIND, [id.into()]);
         let Some(row) = self.database.query_one_raw(find).await? else { return Ok(None) };
         let (item, quantity) = (row.try_get("", "item")?, row.try_get("", "quantity")?);
-        let body = serde_json::to_vec(&Order { order_id: order_id.into(), item, quantity })?;
+        let body = serde_json::to_vec(&Order { id: id.into(), item, quantity })?;
         Ok(Some(Rebuilt { body: body.into(), fingerprint: None }))
     }
 }

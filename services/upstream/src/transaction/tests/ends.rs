@@ -19,7 +19,7 @@ on_both!(
     work_that_is_dropped_is_rolled_back,
     work_that_takes_too_long_is_rolled_back,
     a_stopping_process_begins_none,
-    more_than_may_be_open_at_a_time_are_told_to_come_again,
+    more_than_may_be_open_at_a_time_wait_for_a_turn,
     more_messages_than_there_are_places_are_refused,
 );
 
@@ -103,24 +103,20 @@ async fn a_stopping_process_begins_none(ground: Ground) {
     assert!(matches!(&refused, TransactionError::RolledBack(Refusal::Unavailable(why)) if why.contains("stopping")), "{refused}");
 }
 
-async fn more_than_may_be_open_at_a_time_are_told_to_come_again(ground: Ground) {
-    let process = ground.start_with(UpstreamSection { max_transactions: 1, transaction_timeout_ms: Some(1_000), ..section() });
-    let (begun, has_begun) = oneshot::channel();
-    let upstream = process.upstream.clone();
-    let first = tokio::spawn(async move {
-        let work = upstream.transaction(|_| {
-            Box::pin(async move {
-                begun.send(()).unwrap();
-                std::future::pending::<Result<(), Failed>>().await
-            })
-        });
-        work.await.map(drop)
+async fn more_than_may_be_open_at_a_time_wait_for_a_turn(ground: Ground) {
+    let process = ground.start_with(UpstreamSection { max_transactions: 1, transaction_timeout_ms: Some(200), ..section() });
+    let patient = process.upstream.clone();
+    let work = process.upstream.transaction(|_| {
+        Box::pin(async move {
+            let second = patient.transaction(|_| Box::pin(async { Ok::<(), Failed>(()) })).await;
+            Err::<(), _>(second.unwrap_err())
+        })
     });
-    has_begun.await.unwrap();
-    // The first one's time ends before the second one's.
-    let second = process.upstream.transaction(|_| Box::pin(async { Ok::<(), Failed>(()) })).await;
-    assert!(second.is_ok(), "{second:?}");
-    assert!(first.await.unwrap().is_err());
+    // The one within the other can have no turn; its own time begins later, so the outer one's ends first.
+    let TransactionError::RolledBack(refusal) = work.await.unwrap_err() else { panic!("its time is over first") };
+    assert!(refusal.to_string().contains("transaction_timeout_ms"), "{refusal}");
+    let next = process.upstream.transaction(|_| Box::pin(async { Ok::<(), Failed>(()) })).await;
+    assert!(next.is_ok(), "its turn is free again: {next:?}");
 
     let none = UpstreamSection { max_transactions: 0, transaction_timeout_ms: Some(100), ..section() };
     let full = ground.start_with(none);

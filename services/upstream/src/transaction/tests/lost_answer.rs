@@ -30,7 +30,7 @@ async fn hold_commits(session: &DatabaseConnection) -> sea_orm::DatabaseTransact
 
 /// Waits until a COMMIT waits for that lock; returns its session.
 async fn held_commit(session: &DatabaseConnection) -> i32 {
-    let query = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'COMMIT%'";
+    let query = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database() AND query LIKE 'COMMIT%'";
     let mut pid = None;
     let waiting = wait_until("a COMMIT to wait", PATIENCE, async || {
         let row = session.query_one_raw(Statement::from_string(DbBackend::Postgres, query)).await.unwrap();

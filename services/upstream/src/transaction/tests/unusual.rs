@@ -113,8 +113,7 @@ async fn a_fence_waits_for_an_open_transaction_and_its_successor_sees_what_it_co
         })
     });
     let watching = async {
-        let query =
-            "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'UPDATE countersign_incarnation%'";
+        let query = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database() AND query LIKE 'UPDATE countersign_incarnation%'";
         let reached = wait_until("the fence to wait", PATIENCE, async || {
             watch.query_one_raw(Statement::from_string(DbBackend::Postgres, query)).await.unwrap().is_some()
         });
