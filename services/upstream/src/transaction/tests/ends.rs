@@ -1,7 +1,5 @@
 //! Transactions that end otherwise than by COMMIT: nothing is there, nothing is published, and every place is free again.
 
-use std::time::Duration;
-
 use futures::FutureExt as _;
 use tokio::sync::oneshot;
 
@@ -21,6 +19,7 @@ on_both!(
     a_stopping_process_begins_none,
     more_than_may_be_open_at_a_time_wait_for_a_turn,
     more_messages_than_there_are_places_are_refused,
+    more_bytes_than_there_is_room_for_are_refused,
 );
 
 /// One place: a second message is only taken when the first one's is free.
@@ -104,17 +103,15 @@ async fn a_stopping_process_begins_none(ground: Ground) {
 }
 
 async fn more_than_may_be_open_at_a_time_wait_for_a_turn(ground: Ground) {
-    let process = ground.start_with(UpstreamSection { max_transactions: 1, transaction_timeout_ms: Some(200), ..section() });
+    let process = ground.start_with(UpstreamSection { max_transactions: 1, ..section() });
     let patient = process.upstream.clone();
     let work = process.upstream.transaction(|_| {
         Box::pin(async move {
-            let second = patient.transaction(|_| Box::pin(async { Ok::<(), Failed>(()) })).await;
-            Err::<(), _>(second.unwrap_err())
+            let mut second = Box::pin(patient.transaction(|_| Box::pin(async { Ok::<(), Failed>(()) })));
+            Ok::<_, Failed>(futures::poll!(second.as_mut()).is_pending())
         })
     });
-    // The one within the other can have no turn; its own time begins later, so the outer one's ends first.
-    let TransactionError::RolledBack(refusal) = work.await.unwrap_err() else { panic!("its time is over first") };
-    assert!(refusal.to_string().contains("transaction_timeout_ms"), "{refusal}");
+    assert!(work.await.unwrap().value, "there is no turn for the one within the other");
     let next = process.upstream.transaction(|_| Box::pin(async { Ok::<(), Failed>(()) })).await;
     assert!(next.is_ok(), "its turn is free again: {next:?}");
 
@@ -136,7 +133,22 @@ async fn more_messages_than_there_are_places_are_refused(ground: Ground) {
         })
     });
     // It is not poisoned: what was sent before is committed.
-    let ((), outcomes) = tokio::time::timeout(Duration::from_secs(20), work).await.unwrap().unwrap().confirmed().await;
+    let ((), outcomes) = work.await.unwrap().confirmed().await;
     assert!(matches!(&outcomes[..], [Outcome::Confirmed(_)]), "{outcomes:?}");
     assert_eq!(ground.business().await, ["a"]);
+}
+
+async fn more_bytes_than_there_is_room_for_are_refused(ground: Ground) {
+    let process = ground.start_with(UpstreamSection { max_queued_bytes: 2_048, ..section() });
+    let work = process.upstream.transaction(|tx| {
+        Box::pin(async move {
+            tx.send(an_order(&"a".repeat(1_500))).await.unwrap();
+            let refused = tx.send(an_order("b")).await.unwrap_err();
+            assert!(matches!(&refused, Refusal::Exhausted { what, .. } if what.contains("max_queued_bytes")), "{refused}");
+            Ok::<_, Failed>(())
+        })
+    });
+    let ((), outcomes) = work.await.unwrap().confirmed().await;
+    assert!(matches!(&outcomes[..], [Outcome::Confirmed(_)]), "{outcomes:?}");
+    assert!(matches!(process.upstream.send(an_order("b")).await, Outcome::Confirmed(_)), "the room is free again");
 }

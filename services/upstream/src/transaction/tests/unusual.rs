@@ -2,7 +2,7 @@
 
 use countersign_delivery::ports::messages::Messages as _;
 use countersign_launcher::wait_until;
-use countersign_testkit::build::upstream;
+use countersign_testkit::build::{incarnation, upstream};
 use sea_orm::{ConnectionTrait as _, DbBackend, Statement, TransactionTrait as _};
 use tokio::sync::oneshot;
 
@@ -101,13 +101,13 @@ async fn a_fence_waits_for_an_open_transaction_and_its_successor_sees_what_it_co
     let process = ground.start();
     assert!(matches!(process.upstream.send(an_order("before")).await, Outcome::Confirmed(_)));
     let messages = ground.database.messages();
-    let incarnation = messages.heartbeats(&upstream("shop")).await.unwrap().remove(0).incarnation;
+    let own = messages.heartbeats(&upstream("shop")).await.unwrap().remove(0).incarnation;
     let (fencer, watch) = (messages.clone(), ground.session().await);
     let (waits, fence_waits) = oneshot::channel();
     let work = process.upstream.transaction(|tx| {
         Box::pin(async move {
             let id = sent(tx, "a").await?;
-            let fencing = tokio::spawn(async move { fencer.fence(incarnation).await });
+            let fencing = tokio::spawn(async move { fencer.fence(own).await });
             fence_waits.await.map_err(|error| error.to_string())?;
             Ok::<_, Failed>((id, fencing))
         })
@@ -124,4 +124,35 @@ async fn a_fence_waits_for_an_open_transaction_and_its_successor_sees_what_it_co
     let ((id, fencing), _) = committed.unwrap().confirmed().await;
     fencing.await.unwrap().unwrap();
     assert!(ground.stored().await.contains(&id));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_is_adopted_in_the_middle_cannot_commit() {
+    let ground = Ground::postgres("adopted").await;
+    // It does not look at its heartbeat again while this test lasts.
+    let process = ground.start_with(UpstreamSection { heartbeat_ms: 60_000, lease_ms: 180_000, ..section() });
+    assert!(matches!(process.upstream.send(an_order("before")).await, Outcome::Confirmed(_)));
+    let messages = ground.database.messages();
+    let (adopted, is_adopted) = oneshot::channel();
+    let work = process.upstream.transaction(|tx| {
+        Box::pin(async move {
+            row(tx.connection(), "a").await?;
+            is_adopted.await.map_err(|error| error.to_string())?;
+            assert!(tx.send(an_order("a")).await.unwrap_err().is_transient());
+            Ok::<_, Failed>(())
+        })
+    });
+    let adopting = async {
+        let claimed = wait_until("the claim", PATIENCE, async || {
+            // A beat may come between the look and the claim.
+            let seen = messages.heartbeats(&upstream("shop")).await.unwrap().remove(0);
+            messages.adopt(&seen, incarnation(99)).await.unwrap() && messages.fence(seen.incarnation).await.is_ok()
+        });
+        claimed.await.unwrap();
+        adopted.send(()).unwrap();
+    };
+    let (refused, ()) = tokio::join!(work, adopting);
+    let refused = refused.unwrap_err();
+    assert!(matches!(&refused, TransactionError::RolledBack(refusal) if refusal.is_transient()), "{refused}");
+    assert_eq!(ground.business().await, Vec::<String>::new());
 }
