@@ -138,7 +138,7 @@ async fn commit(desk: &Arc<Desk>, rows: Vec<Row>) {
         }
     };
     let batch: Vec<Numbered> = seqs.into_iter().zip(messages).map(|(seq, message)| Numbered { seq, message }).collect();
-    let inserted = desk.messages.insert(ledger.incarnation(), &batch).await;
+    let inserted = desk.messages.insert(ledger.incarnation(), &desk.sources.as_stored(&batch)).await;
     match inserted {
         Err(error) if batch.len() > 1 && !matches!(error, PortError::OutcomeUnknown(..)) => {
             one_by_one(desk, &ledger, batch, slips).await;
@@ -158,7 +158,8 @@ async fn one_by_one(desk: &Arc<Desk>, ledger: &Arc<Ledger>, batch: Vec<Numbered>
             slip.answer(Stored::Refused(Refusal::Unavailable("the database does not answer".into())));
             continue;
         }
-        let inserted = desk.messages.insert(ledger.incarnation(), std::slice::from_ref(&row)).await;
+        let stored = desk.sources.as_stored(std::slice::from_ref(&row));
+        let inserted = desk.messages.insert(ledger.incarnation(), &stored).await;
         unavailable = if matches!(inserted, Err(PortError::Unavailable(..))) { unavailable + 1 } else { 0 };
         conclude(desk, ledger, vec![row], vec![slip], inserted).await;
     }

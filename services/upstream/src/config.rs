@@ -65,7 +65,22 @@ impl Settings for Config {
             Err(error) => problems.push(error.to_string()),
         }
         problems.extend(self.upstream.problems());
+        problems.extend(self.too_few_connections());
         problems
+    }
+}
+
+impl Config {
+    /// Callers' transactions must leave the heartbeat a connection, or this process would be taken for dead.
+    fn too_few_connections(&self) -> Option<String> {
+        let (all, taken) = (self.database.max_connections as usize, self.upstream.max_transactions + self.upstream.committers);
+        let shared = !self.database.url.expose().starts_with("sqlite:");
+        (shared && all <= taken).then(|| {
+            format!(
+                "database.max_connections is {all}: set it above upstream.max_transactions and committers together ({taken}), which \
+                 would leave none for the heartbeat"
+            )
+        })
     }
 }
 
@@ -89,6 +104,13 @@ pub struct UpstreamSection {
     pub committers: usize,
     /// How long a send waits for its commit before it answers `UNAVAILABLE`, milliseconds; default 10000.
     pub commit_wait_ms: u64,
+    /// How long a caller's transaction may take from BEGIN until its COMMIT is sent, milliseconds; default 10000, or `lease_ms` if that is
+    /// shorter, which is also the most. Then it is rolled back.
+    pub transaction_timeout_ms: Option<u64>,
+    /// How long a source may take to give one body again, milliseconds; default 5000.
+    pub source_timeout_ms: u64,
+    /// Callers' transactions at a time; default 4. Each holds a connection of `[database]`. On `SQLite` they take turns.
+    pub max_transactions: usize,
     /// How long a committed send waits for the broker before it answers `COMMITTED`, milliseconds; default 2000.
     pub confirm_wait_ms: u64,
     /// Messages accepted and not settled before sends are refused with `RESOURCE_EXHAUSTED`; default 100000.
@@ -143,6 +165,9 @@ impl Default for UpstreamSection {
             commit_batch: 256,
             committers: 2,
             commit_wait_ms: 10_000,
+            transaction_timeout_ms: None,
+            max_transactions: 4,
+            source_timeout_ms: 5_000,
             confirm_wait_ms: 2_000,
             max_unconfirmed: 100_000,
             retry_after_ms: 1_000,
@@ -176,6 +201,12 @@ impl UpstreamSection {
     /// Most rows of an INSERT, and entries of a check: larger batches gain nothing.
     pub const MAX_BATCH: usize = 256;
 
+    /// How long a caller's transaction may take. On `SQLite` the heartbeat waits for it, so it is not longer than a lease.
+    pub(crate) fn transaction_limit_ms(&self) -> u64 {
+        const DEFAULT_MS: u64 = 10_000;
+        self.transaction_timeout_ms.unwrap_or(DEFAULT_MS.min(self.lease_ms))
+    }
+
     fn problems(&self) -> Vec<String> {
         const HOUR_MS: usize = 3_600_000;
         let mut problems = Vec::new();
@@ -191,6 +222,9 @@ impl UpstreamSection {
         within("commit_batch", self.commit_batch, 1, Self::MAX_BATCH);
         within("committers", self.committers, 1, 64);
         within("commit_wait_ms", millis(self.commit_wait_ms), 1, HOUR_MS);
+        within("transaction_timeout_ms", millis(self.transaction_limit_ms()), 1, millis(self.lease_ms));
+        within("source_timeout_ms", millis(self.source_timeout_ms), 1, 60_000);
+        within("max_transactions", self.max_transactions, 1, 1_000);
         within("confirm_wait_ms", millis(self.confirm_wait_ms), 0, HOUR_MS);
         within("max_unconfirmed", self.max_unconfirmed, 1, 10_000_000);
         within("retry_after_ms", millis(self.retry_after_ms), 1, HOUR_MS);
@@ -242,13 +276,27 @@ mod tests {
             http_max_requests: 0,
             http_max_held_bytes: 31 * MIB,
             http_read_timeout_ms: 0,
+            transaction_timeout_ms: Some(2_001),
+            max_transactions: 0,
             ..UpstreamSection::default()
         };
         let problems = wrong.problems().join("\n");
         let figures = ["max_body_bytes", "max_batch", "check_linger_ms", "lease_ms", "max_outstanding"];
-        for key in figures.into_iter().chain(["http_max_requests", "http_max_held_bytes", "http_read_timeout_ms"]) {
+        let figures = figures.into_iter().chain(["transaction_timeout_ms", "max_transactions"]);
+        for key in figures.chain(["http_max_requests", "http_max_held_bytes", "http_read_timeout_ms"]) {
             assert!(problems.contains(key), "{key} is missing in {problems}");
         }
+    }
+
+    #[test]
+    fn transactions_that_leave_no_connection_are_refused() {
+        let of = |url: &str, max_transactions| {
+            let upstream = UpstreamSection { max_transactions, ..UpstreamSection::default() };
+            Config { database: url.into(), upstream, ..Config::default() }.validate().join("\n")
+        };
+        assert_eq!(of("postgres://shop@127.0.0.1/shop", 5), "");
+        assert!(of("postgres://shop@127.0.0.1/shop", 6).contains("database.max_connections is 8"));
+        assert_eq!(of("sqlite:shop.db", 6), "", "they take turns");
     }
 
     #[test]

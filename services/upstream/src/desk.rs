@@ -18,6 +18,7 @@ use crate::config::UpstreamSection;
 use crate::incarnations::{Bounds, Incarnations};
 use crate::refusal::Refusal;
 use crate::room::Room;
+use crate::source::Sources;
 
 /// The two worlds upstream stands between.
 #[derive(Clone)]
@@ -26,6 +27,8 @@ pub struct Ports {
     pub messages: Arc<dyn Messages>,
     /// The broker.
     pub publisher: Arc<dyn Publisher>,
+    /// Where bodies come from that are not stored.
+    pub(crate) sources: Sources,
 }
 
 /// What every part shares.
@@ -34,6 +37,7 @@ pub(crate) struct Desk {
     pub topology: Topology,
     pub messages: Arc<dyn Messages>,
     pub publisher: Arc<dyn Publisher>,
+    pub sources: Sources,
     pub clock: Arc<dyn Clock>,
     pub ids: Arc<dyn Ids>,
     pub tasks: Tasks,
@@ -61,7 +65,7 @@ impl Desk {
         finished: CancellationToken,
     ) -> Arc<Self> {
         let bounds = Bounds { max_outstanding: config.max_outstanding, max_incarnations: config.max_incarnations };
-        let Ports { messages, publisher } = ports;
+        let Ports { messages, publisher, sources } = ports;
         Arc::new(Self {
             incarnations: Incarnations::new(config.name.clone(), messages.clone(), context.ids.clone(), bounds),
             commits: CommitQueue::default(),
@@ -76,6 +80,7 @@ impl Desk {
             stop: context.stop.clone(),
             messages,
             publisher,
+            sources,
             topology,
             config,
         })

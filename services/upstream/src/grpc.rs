@@ -73,7 +73,11 @@ impl UpstreamService for Api {
             None => return Err(Status::invalid_argument("name an id or an idempotency_key")),
         };
         match self.upstream.find(&by).await.map_err(|error| of_port(&error))? {
-            Some(found) => Ok(Response::new(get_response(found, with_body))),
+            Some(found) if with_body => {
+                let found = self.upstream.with_body(found).await.map_err(Status::failed_precondition)?;
+                Ok(Response::new(get_response(found, true)))
+            }
+            Some(found) => Ok(Response::new(get_response(found, false))),
             None => Err(Status::not_found(
                 "no such message in the database of this upstream, or no longer: see upstream.retention_ms",
             )),

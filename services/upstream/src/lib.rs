@@ -6,7 +6,8 @@
 //! written ([`keeper`], [`incarnations`]), so that the successor of a dead process knows where to begin ([`adopt`]).
 //! [`resend`](mod@resend) is callback's order. What is settled and old is deleted ([`retention`]).
 //!
-//! The stock binary is [`run`]; a team that embeds it in its own process takes [`Service::start`] and sends through [`Upstream`].
+//! The stock binary is [`run`]; a team that embeds it in its own process takes [`Service::start`] and sends through [`Upstream`]; its
+//! business rows and its messages in one commit: [`Upstream::transaction`]; bodies that its own tables can give again: [`MessageSource`].
 //!
 //! **Invariant:** one INSERT a message and one UPDATE a second; nothing is published that was not committed.
 
@@ -33,12 +34,16 @@ mod room;
 mod schedule_check;
 mod send;
 mod service;
+mod source;
 mod topology;
 mod trace;
+mod transaction;
 mod upstream;
 
 #[cfg(test)]
 mod stage;
+
+pub use async_trait::async_trait;
 
 pub use accept::NewMessage;
 pub use config::Config;
@@ -48,4 +53,6 @@ pub use refusal::Refusal;
 pub use resend::{Order, Outcome as ResendOutcome};
 pub use send::{Accepted, Outcome};
 pub use service::{Service, run};
+pub use source::{MessageSource, Rebuilt, SourceError, Wanted};
+pub use transaction::{Committed, Transaction, TransactionError};
 pub use upstream::Upstream;

@@ -15,6 +15,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::check_queue::{Done, Scheduled};
 use crate::desk::Desk;
 use crate::ledger::{Again, Ledger};
+use crate::source::rebuild::publishable;
 
 /// One message on its way.
 #[derive(Debug)]
@@ -34,15 +35,16 @@ pub(crate) fn first(desk: &Arc<Desk>, ledger: &Arc<Ledger>, rows: Vec<Numbered>)
     }
 }
 
-/// Publishes messages that may have been published before.
+/// Publishes messages that may have been published before, with the bodies at hand.
 pub(crate) fn again(desk: &Arc<Desk>, ledger: &Arc<Ledger>, rows: Vec<(Seq, Message)>) {
     for group in start(desk, ledger, rows, AGAIN) {
         desk.tasks.spawn("publish again", group);
     }
 }
 
-/// The same, and waits for the outcomes.
+/// Publishes rows of the table again, those without a body as their sources give it, and waits for the outcomes.
 pub(crate) async fn again_and_wait(desk: &Arc<Desk>, ledger: &Arc<Ledger>, rows: Vec<(Seq, Message)>) {
+    let rows = publishable(desk, ledger, rows).await;
     futures::future::join_all(start(desk, ledger, rows, AGAIN)).await;
 }
 

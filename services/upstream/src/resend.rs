@@ -20,6 +20,7 @@ use crate::check_queue::{Done, Scheduled};
 use crate::desk::Desk;
 use crate::incarnations::note;
 use crate::publish::publish_all;
+use crate::source::rebuild::{self, Whole};
 
 /// An order to send one message again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,8 +44,10 @@ pub enum Outcome {
     NotConfirmed(String),
     /// No such message.
     UnknownId,
-    /// Stored under another fingerprint.
+    /// Stored under another fingerprint, or its source gives another body.
     Changed,
+    /// Its body is not stored, and its source has it no more.
+    Gone,
 }
 
 /// Carries orders out; one outcome each, in order.
@@ -72,8 +75,10 @@ async fn resend_page(desk: &Desk, orders: &[Order], caller: Option<&TraceContext
     };
     failpoint(Failpoint::ResendAfterLookup);
 
+    let found = rebuild::all(desk, found.into_iter().map(|stored| stored.message).collect()).await;
+
     // Decide.
-    let message_of = |order: &Order| found.iter().map(|stored| &stored.message).find(|message| message.id == order.id);
+    let message_of = |order: &Order| found.iter().find(|whole| whole.message().id == order.id);
     let mut plans: Vec<Plan<'_>> = orders.iter().map(|order| Plan::of(order, message_of(order), caller)).collect();
 
     // Act.
@@ -98,13 +103,19 @@ struct Work<'a> {
 }
 
 impl<'a> Plan<'a> {
-    fn of(order: &'a Order, message: Option<&'a Message>, caller: Option<&TraceContext>) -> Self {
-        let span = span(order, message, caller);
+    fn of(order: &'a Order, found: Option<&'a Whole>, caller: Option<&TraceContext>) -> Self {
+        let span = span(order, found.map(Whole::message), caller);
         let no_work = |outcome| Self { order, work: None, outcome, span: span.clone() };
-        let Some(message) = message else { return no_work(Outcome::UnknownId) };
-        if message.fingerprint != order.fingerprint {
+        let Some(whole) = found else { return no_work(Outcome::UnknownId) };
+        if whole.message().fingerprint != order.fingerprint {
             return no_work(Outcome::Changed);
         }
+        let message = match whole {
+            Whole::Ready(message) => message,
+            Whole::Changed(_) => return no_work(Outcome::Changed),
+            Whole::Gone(_) => return no_work(Outcome::Gone),
+            Whole::NotNow(_, why) => return no_work(Outcome::NotConfirmed(why.clone())),
+        };
         let targets = if order.subscriptions.is_empty() { message.required.clone() } else { order.subscriptions.clone() };
         if let Some(stranger) = targets.iter().find(|name| !message.required.contains(name)) {
             return no_work(Outcome::NotConfirmed(format!("{stranger} is not among those who must sign for this message")));
@@ -151,6 +162,7 @@ impl Outcome {
             Self::NotConfirmed(_) => "not_confirmed",
             Self::UnknownId => "unknown_id",
             Self::Changed => "changed",
+            Self::Gone => "gone",
         }
     }
 }

@@ -47,21 +47,10 @@ pub enum Outcome {
 /// Stores and publishes messages; one outcome each, in order.
 pub(crate) async fn send(desk: &Arc<Desk>, batch: Vec<NewMessage>) -> Vec<Outcome> {
     // Gather.
-    let now = desk.clock.now();
     let commit_by = Instant::now() + Duration::from_millis(desk.config.commit_wait_ms);
-    let rules = Rules {
-        topology: &desk.topology,
-        default_exchange: &desk.config.default_exchange,
-        max_body_bytes: desk.config.max_body_bytes,
-    };
-    let ids = batch.iter().map(|_| MessageId::new(desk.ids.uuid())).collect::<Vec<_>>();
 
     // Decide.
-    let judged: Vec<Result<Message, Refusal>> = batch
-        .into_iter()
-        .zip(ids)
-        .map(|(new, id)| accept(new, rules, id.map_err(|error| Refusal::Broken(error.to_string()))?, now))
-        .collect();
+    let judged: Vec<Result<Message, Refusal>> = batch.into_iter().map(|new| judge(desk, new)).collect();
 
     // Act.
     let pending = store(desk, judged, commit_by).await;
@@ -81,6 +70,17 @@ pub(crate) async fn send(desk: &Arc<Desk>, batch: Vec<NewMessage>) -> Vec<Outcom
         });
     }
     outcomes
+}
+
+/// The message under a fresh id, or why it is not taken.
+pub(crate) fn judge(desk: &Desk, new: NewMessage) -> Result<Message, Refusal> {
+    let rules = Rules {
+        topology: &desk.topology,
+        default_exchange: &desk.config.default_exchange,
+        max_body_bytes: desk.config.max_body_bytes,
+    };
+    let id = MessageId::new(desk.ids.uuid()).map_err(|error| Refusal::Broken(error.to_string()))?;
+    accept(new, rules, id, desk.clock.now())
 }
 
 /// A message on its way, seen from its caller.
@@ -123,10 +123,7 @@ pub(crate) fn stopping() -> Refusal {
 
 fn row_of(desk: &Desk, mut message: Message, queued: OwnedSemaphorePermit) -> Result<(Row, Pending), Refusal> {
     let place = desk.place()?;
-    let span = span(&message);
-    message.trace = propagate::of(&span)
-        .map(|(traceparent, tracestate)| countersign_delivery::TraceContext { traceparent, tracestate })
-        .or(message.trace);
+    let span = traced(&mut message);
     let (answer, stored) = oneshot::channel();
     let (settled_sender, settled) = oneshot::channel();
     let pending = Pending { id: message.id, fingerprint: message.fingerprint.clone(), stored, settled, span };
@@ -160,14 +157,15 @@ impl Pending {
 }
 
 /// A committed message whose confirm is awaited.
-struct Unconfirmed {
-    accepted: Accepted,
-    settled: oneshot::Receiver<()>,
-    span: Span,
+#[derive(Debug)]
+pub(crate) struct Unconfirmed {
+    pub accepted: Accepted,
+    pub settled: oneshot::Receiver<()>,
+    pub span: Span,
 }
 
 impl Unconfirmed {
-    async fn confirmed(self, confirm_by: Instant) -> Outcome {
+    pub(crate) async fn confirmed(self, confirm_by: Instant) -> Outcome {
         let outcome = match timeout_at(confirm_by, self.settled).await {
             Ok(Ok(())) => Outcome::Confirmed(self.accepted),
             // In time or not: another process publishes it, or this one does later.
@@ -190,7 +188,15 @@ impl Outcome {
     }
 }
 
-/// The span whose context travels with the message.
+/// Opens the span of a message, whose context travels with it.
+pub(crate) fn traced(message: &mut Message) -> Span {
+    let span = span(message);
+    message.trace = propagate::of(&span)
+        .map(|(traceparent, tracestate)| countersign_delivery::TraceContext { traceparent, tracestate })
+        .or(message.trace.take());
+    span
+}
+
 fn span(message: &Message) -> Span {
     let span = tracing::info_span!(
         names::SPAN_SEND,

@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::desk::Ports;
 use crate::error::Error;
 use crate::keeper::Vitals;
+use crate::source::{MessageSource, Sources};
 use crate::upstream::Upstream;
 use crate::{grpc, http, retention, topology};
 
@@ -25,13 +26,24 @@ const PAUSE: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub struct Service {
     config: Config,
+    sources: Sources,
 }
 
 impl Service {
     /// Takes its configuration.
     #[must_use]
     pub const fn new(config: Config) -> Self {
-        Self { config }
+        Self { config, sources: Sources::none() }
+    }
+
+    /// Does not store the bodies of messages of this type: `source` gives them again. It must know them as soon as they are committed, so
+    /// send them within the transaction that writes what they are made of ([`Upstream::transaction`]).
+    ///
+    /// Only a process with this source can publish them again; every replica needs it. A process without one leaves them as they are.
+    #[must_use]
+    pub fn source(mut self, kind: impl Into<String>, source: Arc<dyn MessageSource>) -> Self {
+        self.sources.add(kind.into(), source);
+        self
     }
 
     /// Starts it within a process of one's own, without an API.
@@ -83,8 +95,8 @@ impl Service {
             until.run_until_cancelled(Box::pin(watch.run())).await;
             anyhow::Ok(())
         });
-        let ports = Ports { messages: Arc::new(database.messages()), publisher: Arc::new(broker) };
-        Ok(Upstream::start(section, topology, ports, context, vitals, finished))
+        let ports = Ports { messages: Arc::new(database.messages()), publisher: Arc::new(broker), sources: self.sources };
+        Ok(Upstream::start(section, topology, ports, context, vitals, finished).with_database(database))
     }
 
     /// Starts it, and serves its gRPC API at `grpc.listen` and its HTTP API at `http.listen`.

@@ -26,6 +26,7 @@ use crate::accept::NewMessage;
 use crate::config::UpstreamSection;
 use crate::desk::Ports;
 use crate::keeper::Vitals;
+use crate::source::Sources;
 use crate::upstream::Upstream;
 
 /// What outlives processes: the database and the broker.
@@ -35,6 +36,8 @@ pub(crate) struct Stage {
     pub broker: MemoryBroker,
     pub topology: Topology,
     pub clock: ManualClock,
+    /// The sources of processes that start from now on.
+    pub sources: Sources,
     ids: Arc<dyn Ids>,
     checks_to_refuse: Arc<AtomicUsize>,
 }
@@ -56,7 +59,8 @@ impl Stage {
         let topology = Topology { subscriptions, ..a_topology() };
         let clock = ManualClock::default();
         let broker = MemoryBroker::new(&topology, &clock);
-        Self { messages: MemoryMessages::default(), broker, topology, clock, ids, checks_to_refuse: Arc::default() }
+        let (messages, sources) = (MemoryMessages::default(), Sources::default());
+        Self { messages, broker, topology, clock, sources, ids, checks_to_refuse: Arc::default() }
     }
 
     /// The same with a broker for its topology as it is now.
@@ -78,7 +82,7 @@ impl Stage {
             broker: context.health.dependency("broker"),
             broker_state: Box::new(|| "down".into()),
         };
-        let ports = Ports { messages, publisher: Arc::new(CheckRefuser(self.clone())) };
+        let ports = Ports { messages, publisher: Arc::new(CheckRefuser(self.clone())), sources: self.sources.clone() };
         let upstream = Upstream::start(section, self.topology.clone(), ports, &context, vitals, CancellationToken::new());
         context.health.running();
         Process { upstream, context }

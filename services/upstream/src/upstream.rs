@@ -1,10 +1,12 @@
 //! A running upstream, as the process it lives in sees it.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use countersign_boot::Context;
 use countersign_delivery::ports::PortError;
-use countersign_delivery::{Topology, TraceContext};
+use countersign_delivery::{StoredMessage, Topology, TraceContext};
+use countersign_store::Database;
 use tokio_util::sync::CancellationToken;
 
 use crate::accept::NewMessage;
@@ -16,11 +18,13 @@ use crate::lookup::{By, Found};
 use crate::refusal::Refusal;
 use crate::resend::{Order, Outcome as Resent};
 use crate::send::{Outcome, stopping};
-use crate::{adopt, catch_up, check_queue, commit, keeper, lookup, resend, retention, send};
+use crate::source::rebuild::{self, Whole};
+use crate::transaction::{Committed, Transaction, TransactionError, Transactions};
+use crate::{adopt, catch_up, check_queue, commit, keeper, lookup, resend, retention, send, transaction};
 
 /// Sends messages. Cheap to clone; all clones are one.
 #[derive(Clone)]
-pub struct Upstream(Arc<Desk>);
+pub struct Upstream(Arc<Desk>, Option<Transactions>);
 
 impl Upstream {
     /// Most messages of one batch, and orders of one call.
@@ -48,7 +52,13 @@ impl Upstream {
         tasks.critical("adoption", ended(adopt::run(desk.clone())));
         tasks.critical("retention", ended(retention::run(desk.clone())));
         tasks.critical("heartbeat", ended(keeper::run(desk.clone(), vitals)));
-        Self(desk)
+        Self(desk, None)
+    }
+
+    /// The same, with the database in which its callers' transactions run.
+    pub(crate) fn with_database(self, database: Database) -> Self {
+        let transactions = Transactions::new(database, self.0.config.max_transactions);
+        Self(self.0, Some(transactions))
     }
 
     /// Sends one message: stores it, publishes it, and waits a moment for the broker.
@@ -63,6 +73,24 @@ impl Upstream {
     pub async fn send_batch(&self, batch: Vec<NewMessage>) -> Result<Vec<Outcome>, Refusal> {
         Self::batch_fits(batch.len(), batch.iter().map(NewMessage::bytes).sum())?;
         Ok(send::send(&self.0, batch).await)
+    }
+
+    /// Runs business statements and sends in one transaction of upstream's own database: all of it is committed, or nothing.
+    ///
+    /// `work` gets the transaction, and returns `Ok` to commit it or `Err` to roll it back; a panic, a time-out
+    /// (`transaction_timeout_ms`) and a dropped future roll it back too. From COMMIT on nobody can take it back: if this future is dropped
+    /// then, or the answer is lost, the messages are found out and published all the same. Messages are published after the commit only.
+    ///
+    /// Keep it short: it holds its locks until it ends, on `SQLite` the only connection that writes, so a plain [`Self::send`] within it
+    /// waits in vain there. A savepoint that it begins must end within it.
+    ///
+    /// # Errors
+    /// [`TransactionError`]; only [`TransactionError::Unknown`] may have been committed.
+    pub async fn transaction<F, T, E>(&self, work: F) -> Result<Committed<T>, TransactionError<E>>
+    where
+        F: for<'c> FnOnce(&'c Transaction) -> Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'c>> + Send,
+    {
+        transaction::run(&self.0, self.1.as_ref(), work).await
     }
 
     /// Whether a batch of so many messages and bytes is taken at all.
@@ -83,12 +111,27 @@ impl Upstream {
         self.0.stop.is_soft()
     }
 
-    /// Finds a stored message.
+    /// Finds a stored message. Its body is empty when it is not stored (see [`crate::MessageSource`]).
     ///
     /// # Errors
     /// [`PortError`] of the database.
     pub async fn find(&self, by: &By) -> Result<Option<Found>, PortError> {
         lookup::find(&self.0, by).await
+    }
+
+    /// The same with its body, if that is not stored; or why it cannot be shown.
+    pub(crate) async fn with_body(&self, found: Found) -> Result<Found, String> {
+        let Found { stored, settled } = found;
+        let id = stored.message.id;
+        let message = match rebuild::whole(&self.0, stored.message).await {
+            Whole::Ready(message) => message,
+            Whole::Changed(_) => {
+                return Err(format!("the body of message {id} is not stored, and its source gives another one now"));
+            }
+            Whole::Gone(_) => return Err(format!("the body of message {id} is not stored, and its source has it no more")),
+            Whole::NotNow(_, why) => return Err(format!("the body of message {id} cannot be shown: {why}")),
+        };
+        Ok(Found { stored: StoredMessage { message, ..stored }, settled })
     }
 
     /// Publishes messages again, each with a new check; one outcome each, in order. `caller` is the trace that ordered it.

@@ -1,6 +1,6 @@
 //! Opening a database, and what can be done with it.
 
-mod postgres;
+pub(crate) mod postgres;
 mod sqlite;
 
 use std::sync::Arc;

@@ -3,7 +3,8 @@
 //! Begin with [`Database::connect`]. Upstream calls [`Database::migrate_messages`] and works with [`SqlMessages`], the fenced
 //! table of messages; callback calls [`Database::migrate_deliveries`] and works with [`SqlDeliveries`], which is MSG DB. What they
 //! promise is written at the ports they fill, [`countersign_delivery::ports::messages`] and
-//! [`countersign_delivery::ports::deliveries`].
+//! [`countersign_delivery::ports::deliveries`]. A process that keeps its business rows in upstream's database stores both in one
+//! transaction by [`Database::enlist`].
 //!
 //! **Invariant:** no rule of the protocol is decided here; `apply` asks [`countersign_delivery::state::next`].
 //! **Invariant:** a write that was answered survives the end of the process and of the power.
@@ -23,4 +24,5 @@ pub use config::Config;
 pub use database::Database;
 pub use deliveries::SqlDeliveries;
 pub use error::Error;
-pub use messages::SqlMessages;
+pub use messages::{Enlisted, SqlMessages};
+pub use sea_orm::DatabaseTransaction;

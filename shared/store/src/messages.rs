@@ -1,9 +1,12 @@
 //! Upstream's tables: messages, the fence around them, and what their owners leave behind.
 
+mod enlist;
 mod fence;
 mod insert;
 mod retention;
 mod row;
+
+pub use enlist::Enlisted;
 
 use async_trait::async_trait;
 use countersign_delivery::id::{IdempotencyKey, IncarnationId, MessageId, Seq, UpstreamName};

@@ -28,9 +28,10 @@ pub(crate) struct Sql {
 
 /// A transaction that writes. Dropped without [`Tx::commit`] it rolls back.
 #[derive(Debug)]
-pub(crate) struct Tx<'a> {
+pub(crate) struct Tx {
     inner: DatabaseTransaction,
-    sql: &'a Sql,
+    backend: DbBackend,
+    patience: Duration,
     what: &'static str,
 }
 
@@ -59,11 +60,11 @@ impl Sql {
     }
 
     /// Begins a transaction that writes. `what` names it in errors.
-    pub(crate) async fn begin(&self, what: &'static str) -> Result<Tx<'_>, PortError> {
+    pub(crate) async fn begin(&self, what: &'static str) -> Result<Tx, PortError> {
         let sqlite_transaction_mode = (self.backend == DbBackend::Sqlite).then_some(SqliteTransactionMode::Immediate);
         let options = TransactionOptions { sqlite_transaction_mode, ..TransactionOptions::default() };
         let inner = self.bounded(what, Phase::Open, self.write.begin_with_options(options)).await?;
-        Ok(Tx { inner, sql: self, what })
+        Ok(Tx { inner, backend: self.backend, patience: self.patience, what })
     }
 
     /// The text for the dialect at hand.
@@ -78,39 +79,58 @@ impl Sql {
         phase: Phase,
         call: impl Future<Output = Result<T, DbErr>>,
     ) -> Result<T, PortError> {
-        match tokio::time::timeout(self.patience, call).await {
-            Ok(answer) => answer.map_err(|error| sort(what, phase, error)),
-            Err(elapsed) => Err(timed_out(what, phase, elapsed)),
-        }
+        bounded(self.patience, what, phase, call).await
     }
 }
 
-impl Tx<'_> {
+async fn bounded<T>(
+    patience: Duration,
+    what: &'static str,
+    phase: Phase,
+    call: impl Future<Output = Result<T, DbErr>>,
+) -> Result<T, PortError> {
+    match tokio::time::timeout(patience, call).await {
+        Ok(answer) => answer.map_err(|error| sort(what, phase, error)),
+        Err(elapsed) => Err(timed_out(what, phase, elapsed)),
+    }
+}
+
+impl Tx {
+    /// Which dialect.
+    pub(crate) const fn backend(&self) -> DbBackend {
+        self.backend
+    }
+
     /// Runs a statement.
     pub(crate) async fn run(&self, sql: &str, values: Vec<Value>) -> Result<ExecResult, PortError> {
-        let statement = Statement::from_sql_and_values(self.sql.backend, sql, values);
-        self.sql.bounded(self.what, Phase::Open, self.inner.execute_raw(statement)).await
+        let statement = Statement::from_sql_and_values(self.backend, sql, values);
+        bounded(self.patience, self.what, Phase::Open, self.inner.execute_raw(statement)).await
     }
 
     /// Runs a statement that returns rows.
     pub(crate) async fn rows(&self, sql: &str, values: Vec<Value>) -> Result<Vec<QueryResult>, PortError> {
-        let statement = Statement::from_sql_and_values(self.sql.backend, sql, values);
-        self.sql.bounded(self.what, Phase::Open, self.inner.query_all_raw(statement)).await
+        let statement = Statement::from_sql_and_values(self.backend, sql, values);
+        bounded(self.patience, self.what, Phase::Open, self.inner.query_all_raw(statement)).await
     }
 
-    /// The transaction as sea-orm knows it, for its migrator.
+    /// Runs statements without values and without answers.
+    pub(crate) async fn run_all(&self, statements: &str) -> Result<(), PortError> {
+        bounded(self.patience, self.what, Phase::Open, self.inner.execute_unprepared(statements)).await.map(drop)
+    }
+
+    /// The transaction as sea-orm knows it: for its migrator, and for a caller's own statements.
     pub(crate) const fn inner(&self) -> &DatabaseTransaction {
         &self.inner
     }
 
     /// Makes it durable.
     pub(crate) async fn commit(self) -> Result<(), PortError> {
-        self.sql.bounded(self.what, Phase::Commit, self.inner.commit()).await
+        bounded(self.patience, self.what, Phase::Commit, self.inner.commit()).await
     }
 
     /// Takes it back at once.
     pub(crate) async fn rollback(self) -> Result<(), PortError> {
-        self.sql.bounded(self.what, Phase::Open, self.inner.rollback()).await
+        bounded(self.patience, self.what, Phase::Open, self.inner.rollback()).await
     }
 }
 

@@ -24,6 +24,7 @@ mod lost_message;
 mod lost_receipt;
 mod nothing_lost;
 mod operator_resend;
+mod order_service;
 mod readme;
 mod replicas;
 mod retention;

@@ -27,9 +27,9 @@ pub(super) fn resolve_each(desk: &Arc<Desk>, ledger: &Arc<Ledger>, batch: Vec<Nu
         for (row, slip) in batch.into_iter().zip(slips) {
             let Some(entombed) = entomb(&desk, &ledger, row.seq).await else { return };
             match entombed {
-                Entombed::Committed(stored) => {
+                Entombed::Committed(_) => {
                     slip.answer(Stored::Committed);
-                    publish::again(&desk, &ledger, vec![(stored.position.seq, stored.message)]);
+                    publish::again(&desk, &ledger, vec![(row.seq, row.message)]);
                 }
                 // It may have been committed, adopted, published and deleted while this process was asleep: then a second one is no repeat.
                 Entombed::RolledBack if outlived(&desk, &row) => {
@@ -43,7 +43,8 @@ pub(super) fn resolve_each(desk: &Arc<Desk>, ledger: &Arc<Ledger>, batch: Vec<Nu
     });
 }
 
-fn outlived(desk: &Desk, row: &Numbered) -> bool {
+/// Whether a row that is not there may have been deleted as expired.
+pub(crate) fn outlived(desk: &Desk, row: &Numbered) -> bool {
     may_be_deleted(desk.config.retention_ms, desk.clock.now(), row.message.sent_at)
 }
 

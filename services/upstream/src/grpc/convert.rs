@@ -105,7 +105,10 @@ pub(super) fn resend_result(outcome: Resent) -> proto::ResendResult {
             proto::ResendState::UnknownId,
             "no such message in the database of this upstream, or no longer: see upstream.retention_ms".into(),
         ),
-        Resent::Changed => (proto::ResendState::Changed, "stored under another fingerprint".into()),
+        Resent::Changed => {
+            (proto::ResendState::Changed, "stored under another fingerprint, or its source gives another body".into())
+        }
+        Resent::Gone => (proto::ResendState::Gone, "its body is not stored, and its source has it no more".into()),
     };
     proto::ResendResult { state: state.into(), detail }
 }

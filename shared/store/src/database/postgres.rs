@@ -70,7 +70,7 @@ async fn knock(url: &str, limit: Duration) -> Result<(), Error> {
 
 /// Every statement here goes by key, for a batch of keys. Over a small table the planner prefers to read all of it, and keeps such
 /// a plan while the table grows; so it is told not to. Statements this short are not worth compiling either.
-const BY_KEY: [&str; 4] = ["enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit"];
+pub(crate) const BY_KEY: [&str; 4] = ["enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit"];
 
 /// What each session is told. Read committed: a key conflict is resolved by reading what another transaction has just committed.
 /// A commit that does not wait for its own disk would be no promise; stronger settings of the server are left alone.

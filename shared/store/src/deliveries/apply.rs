@@ -150,7 +150,7 @@ async fn lock_and_apply(
 }
 
 /// The rows there are, locked until the transaction ends. SQLite: its transaction is the only one that writes.
-async fn lock(tx: &Tx<'_>, sql: &Sql, groups: &Groups<'_>) -> Result<HashMap<DeliveryKey, Delivery>, PortError> {
+async fn lock(tx: &Tx, sql: &Sql, groups: &Groups<'_>) -> Result<HashMap<DeliveryKey, Delivery>, PortError> {
     let rest = sql.either("ORDER BY d.message_id, d.subscription FOR UPDATE OF d", "");
     let wanted: Vec<&DeliveryKey> = groups.keys().copied().collect();
     let mut found = HashMap::with_capacity(wanted.len());
@@ -166,7 +166,7 @@ async fn lock(tx: &Tx<'_>, sql: &Sql, groups: &Groups<'_>) -> Result<HashMap<Del
 
 /// Inserts deliveries that had no row; returns those that still had none.
 async fn insert_new<'a>(
-    tx: &Tx<'_>,
+    tx: &Tx,
     sql: &Sql,
     mut new: Vec<(&'a DeliveryKey, Outcome)>,
 ) -> Result<Vec<(&'a DeliveryKey, Outcome)>, PortError> {
@@ -180,7 +180,7 @@ async fn insert_new<'a>(
 }
 
 /// Writes deliveries whose rows are locked.
-async fn update_known(tx: &Tx<'_>, sql: &Sql, known: &[(&DeliveryKey, Outcome)]) -> Result<(), PortError> {
+async fn update_known(tx: &Tx, sql: &Sql, known: &[(&DeliveryKey, Outcome)]) -> Result<(), PortError> {
     const SET: &str = "upstream = v.upstream, fingerprint = v.fingerprint, sent_at = v.sent_at, state = v.state, signed = v.signed, \
          signed_attempt = v.signed_attempt, signed_delay_ms = v.signed_delay_ms, signed_reason = v.signed_reason, \
          signed_detail = v.signed_detail, command = v.command, command_attempt = v.command_attempt, \

@@ -9,7 +9,7 @@ use crate::rows::Rows;
 use crate::sql::{Sql, Tx, take};
 
 /// Appends lines, in order.
-pub(super) async fn append(tx: &Tx<'_>, sql: &Sql, lines: &[(&DeliveryKey, &HistoryLine)]) -> Result<(), PortError> {
+pub(super) async fn append(tx: &Tx, sql: &Sql, lines: &[(&DeliveryKey, &HistoryLine)]) -> Result<(), PortError> {
     const WIDTH: usize = 6;
     for part in lines.chunks(Rows::limit(sql.backend, WIDTH)) {
         let rows = Rows::default()

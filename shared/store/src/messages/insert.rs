@@ -26,32 +26,38 @@ pub(super) async fn insert(sql: &Sql, incarnation: IncarnationId, batch: &[Numbe
     if batch.is_empty() {
         return Ok(Insertion::Committed(Vec::new()));
     }
-    let ordered = by_key(batch);
     let tx = sql.begin(INSERTING).await?;
+    // An error here drops the transaction, which rolls it back: nothing that is not explained is ever committed.
+    let inserted = insert_within(&tx, incarnation, batch).await?;
+    match &inserted {
+        Insertion::Committed(rows) if rows.contains(&Inserted::Stored) => {
+            failpoint(Failpoint::StoreAfterInsert);
+            commit(tx).await?;
+        }
+        _ => tx.rollback().await?,
+    }
+    Ok(inserted)
+}
+
+/// Inserts a batch in an open transaction, which its owner commits or not. After an error it must not commit.
+pub(super) async fn insert_within(tx: &Tx, incarnation: IncarnationId, batch: &[Numbered]) -> Result<Insertion, PortError> {
+    let (ordered, backend) = (by_key(batch), tx.backend());
     let mut written = HashSet::with_capacity(batch.len());
-    for rows in ordered.chunks(Rows::limit(sql.backend, WIDTH)) {
-        written.extend(insert_rows(&tx, sql.backend, incarnation, rows).await?);
+    for rows in ordered.chunks(Rows::limit(backend, WIDTH)) {
+        written.extend(insert_rows(tx, backend, incarnation, rows).await?);
     }
     let missing: Vec<&Numbered> = batch.iter().filter(|row| !written.contains(&row.seq)).collect();
     // Some may have been written: a claim may come between two statements.
-    if !missing.is_empty() && !is_open(&tx, incarnation).await? {
-        tx.rollback().await?;
+    if !missing.is_empty() && !is_open(tx, incarnation).await? {
         return Ok(Insertion::Fenced);
     }
-    // An error here drops the transaction, which rolls it back: nothing that is not explained is ever committed.
-    let holders = if missing.is_empty() { HashMap::new() } else { key_holders(&tx, sql.backend, &missing).await? };
+    let holders = if missing.is_empty() { HashMap::new() } else { key_holders(tx, backend, &missing).await? };
     let answers = batch.iter().map(|row| answer(row, &written, &holders)).collect::<Result<Vec<_>, _>>()?;
-    if written.is_empty() {
-        tx.rollback().await?;
-    } else {
-        failpoint(Failpoint::StoreAfterInsert);
-        commit(tx).await?;
-    }
     Ok(Insertion::Committed(answers))
 }
 
 /// Commits, with a failpoint between the question and its answer.
-async fn commit(tx: Tx<'_>) -> Result<(), PortError> {
+async fn commit(tx: Tx) -> Result<(), PortError> {
     let mut committing = pin!(tx.commit());
     // Polled once: the driver has handed COMMIT over by then.
     let early = poll_fn(|context| Poll::Ready(committing.as_mut().poll(context))).await;
@@ -75,7 +81,7 @@ fn by_key(batch: &[Numbered]) -> Vec<&Numbered> {
 /// to write from. Neither is there once somebody has claimed the inheritance: share locks that overlap without end would never let
 /// the fence's UPDATE through, so after the claim no further one is taken.
 async fn insert_rows(
-    tx: &Tx<'_>,
+    tx: &Tx,
     backend: DbBackend,
     incarnation: IncarnationId,
     batch: &[&Numbered],
@@ -93,13 +99,13 @@ async fn insert_rows(
     tx.rows(&sql, values).await?.iter().map(|row| Ok(Seq(unsigned(take(row, "seq")?)))).collect()
 }
 
-async fn is_open(tx: &Tx<'_>, incarnation: IncarnationId) -> Result<bool, PortError> {
+async fn is_open(tx: &Tx, incarnation: IncarnationId) -> Result<bool, PortError> {
     let sql = format!("SELECT 1 FROM countersign_incarnation AS i WHERE i.id = $1 AND {OPEN}");
     Ok(!tx.rows(&sql, vec![incarnation.0.into()]).await?.is_empty())
 }
 
 /// Who has the keys of the rows that were not written.
-async fn key_holders(tx: &Tx<'_>, backend: DbBackend, missing: &[&Numbered]) -> Result<HashMap<String, QueryResult>, PortError> {
+async fn key_holders(tx: &Tx, backend: DbBackend, missing: &[&Numbered]) -> Result<HashMap<String, QueryResult>, PortError> {
     let mut keys: Vec<_> = missing.iter().filter_map(|row| row.message.idempotency_key.as_ref()).collect();
     keys.sort_unstable();
     keys.dedup();
