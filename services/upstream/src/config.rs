@@ -6,7 +6,7 @@ use countersign_delivery::UpstreamName;
 use countersign_delivery::policy::Policy;
 use serde::{Deserialize, Serialize};
 
-use crate::retention;
+use crate::{confirmed, retention};
 
 /// The whole configuration file. Without one: everything on the loopback address, and a `SQLite` file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -61,7 +61,10 @@ impl Settings for Config {
         problems.extend(self.broker.problems());
         problems.extend(self.policy.problems());
         match self.topology.load() {
-            Ok(topology) => problems.extend(retention::problem(&self.upstream, &topology, &self.policy)),
+            Ok(topology) => {
+                problems.extend(retention::problem(&self.upstream, &topology, &self.policy));
+                problems.extend(confirmed::problem(&self.upstream, &topology));
+            }
             Err(error) => problems.push(error.to_string()),
         }
         problems.extend(self.upstream.problems());

@@ -47,6 +47,8 @@ pub(crate) struct Desk {
     pub in_flight: Room,
     /// One place for each message of ours that is accepted and not settled.
     pub places: Arc<Semaphore>,
+    /// A clone is held by whatever must come to its end before the stop, beside what the ledgers hold.
+    pub busy: Arc<()>,
     /// Everything is drained, or the hard stop has come: loops end.
     pub finished: CancellationToken,
 }
@@ -69,6 +71,7 @@ impl Desk {
             queued: Room::of(config.max_queued_bytes),
             in_flight: Room::of(config.max_in_flight_bytes),
             places: Arc::new(Semaphore::new(config.max_unconfirmed)),
+            busy: Arc::default(),
             finished,
             clock: context.clock.clone(),
             ids: context.ids.clone(),

@@ -4,7 +4,7 @@
 //! publishes it ([`publish`]) and awaits the confirm; [`schedule_check`] publishes its delayed check, in batches ([`check_queue`]). Both
 //! confirmed: settled ([`ledger`]). What is not confirmed is published again from the table ([`catch_up`]). Once a second the watermark is
 //! written ([`keeper`], [`incarnations`]), so that the successor of a dead process knows where to begin ([`adopt`]).
-//! [`resend`](mod@resend) is callback's order. What is settled and old is deleted ([`retention`]).
+//! [`resend`](mod@resend) is callback's order. [`confirmed`] is the way of a message that is not stored at all. What is settled and old is deleted ([`retention`]).
 //!
 //! The stock binary is [`run`]; a team that embeds it in its own process takes [`Service::start`] and sends through [`Upstream`].
 //!
@@ -16,7 +16,7 @@ mod catch_up;
 mod check_queue;
 mod commit;
 pub mod config;
-
+mod confirmed;
 mod desk;
 mod error;
 mod grpc;

@@ -16,7 +16,7 @@ use crate::desk::Ports;
 use crate::error::Error;
 use crate::keeper::Vitals;
 use crate::upstream::Upstream;
-use crate::{grpc, http, retention, topology};
+use crate::{confirmed, grpc, http, retention, topology};
 
 /// Between two tries to open a database that is away.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -45,7 +45,8 @@ impl Service {
     pub async fn start(self, context: &Context) -> Result<Upstream, Error> {
         let Config { topology: source, database, broker: broker_config, policy, upstream: section, .. } = self.config;
         let topology = source.load()?;
-        if let Some(problem) = retention::problem(&section, &topology, &policy) {
+        let problem = retention::problem(&section, &topology, &policy).or_else(|| confirmed::problem(&section, &topology));
+        if let Some(problem) = problem {
             return Err(Error::Unsound(problem));
         }
         let shown = context.health.dependency("database");

@@ -11,9 +11,10 @@ use countersign_delivery::check::Check;
 use countersign_delivery::ports::broker::{HeaderValue, Publication, Published, Publisher};
 use countersign_delivery::ports::messages::{Entombed, Expiry, Heartbeat, IncarnationState, Insertion, Messages, Numbered};
 use countersign_delivery::ports::{Ids, PortError};
+use countersign_delivery::topology::{Mode, OnFull, Route};
 use countersign_delivery::{IdempotencyKey, IncarnationId, MessageId, Position, Seq, StoredMessage, Topology, UpstreamName};
 use countersign_testkit::broker::MemoryBroker;
-use countersign_testkit::build::{a_subscription, a_topology, upstream};
+use countersign_testkit::build::{EXCHANGE, a_subscription, a_topology, upstream};
 use countersign_testkit::clock::ManualClock;
 use countersign_testkit::ids::CountingIds;
 use countersign_testkit::messages::MemoryMessages;
@@ -55,6 +56,13 @@ impl Stage {
         let clock = ManualClock::default();
         let broker = MemoryBroker::new(&topology, &clock);
         Self { messages: MemoryMessages::default(), broker, topology, clock, ids, checks_to_refuse: Arc::default() }
+    }
+
+    /// The same with another mode for what goes to `orders`.
+    pub(crate) fn with_route(mut self, mode: Mode, check: bool) -> Self {
+        let (exchange, routing_key) = (EXCHANGE.to_owned(), "order.#".to_owned());
+        self.topology.routes = vec![Route { exchange, routing_key, mode, check, on_full: OnFull::Keep }];
+        self.with_topology()
     }
 
     /// The same with a broker for its topology as it is now.

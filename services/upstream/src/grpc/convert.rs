@@ -22,6 +22,7 @@ pub(super) fn new_message(message: proto::NewMessage) -> NewMessage {
         body: message.body,
         headers: message.headers.into_iter().collect(),
         idempotency_key: message.idempotency_key,
+        key_is_implied: false,
         fingerprint: message.fingerprint,
         trace: message.trace.and_then(|trace| trace_of(&trace.traceparent, &trace.tracestate)),
     }

@@ -9,6 +9,7 @@ use countersign_delivery::message::{Message, Position, StoredMessage, TraceConte
 use countersign_delivery::ports::PortError;
 use countersign_delivery::ports::messages::Numbered;
 use countersign_delivery::time::Timestamp;
+use countersign_delivery::topology::Mode;
 use sea_orm::QueryResult;
 use uuid::Uuid;
 
@@ -66,6 +67,7 @@ pub(super) fn stored(row: &QueryResult) -> Result<StoredMessage, PortError> {
         body: Bytes::from(take::<Vec<u8>>(row, "body")?),
         sent_at: Timestamp::from_millis(take(row, "sent_at")?),
         trace: trace.map(|traceparent| TraceContext { traceparent, tracestate }),
+        mode: Mode::Verified,
     };
     Ok(StoredMessage { position: position(row)?, message })
 }
