@@ -6,6 +6,7 @@ use countersign_delivery::id::{IncarnationId, Seq};
 use countersign_delivery::message::Position;
 use countersign_delivery::ports::PortError;
 use countersign_delivery::ports::messages::{Entombed, Inserted, Insertion, Numbered};
+use countersign_delivery::time::Timestamp;
 use sea_orm::{DbBackend, QueryResult};
 
 use crate::messages::row::{self, COLUMNS, WIDTH, stored};
@@ -15,7 +16,14 @@ use crate::sql::{Sql, Tx, signed, take, unsigned};
 const INSERTING: &str = "inserting messages";
 
 /// Inserts a batch in one transaction, under a share lock of the incarnation's row, and only while that is open.
-pub(super) async fn insert(sql: &Sql, incarnation: IncarnationId, batch: &[Numbered]) -> Result<Insertion, PortError> {
+///
+/// Rows of mode `outbox` are due at `due_at`.
+pub(super) async fn insert(
+    sql: &Sql,
+    incarnation: IncarnationId,
+    batch: &[Numbered],
+    due_at: Timestamp,
+) -> Result<Insertion, PortError> {
     if batch.is_empty() {
         return Ok(Insertion::Committed(Vec::new()));
     }
@@ -23,7 +31,7 @@ pub(super) async fn insert(sql: &Sql, incarnation: IncarnationId, batch: &[Numbe
     let tx = sql.begin(INSERTING).await?;
     let mut written = HashSet::with_capacity(batch.len());
     for rows in ordered.chunks(Rows::limit(sql.backend, WIDTH)) {
-        written.extend(insert_rows(&tx, sql.backend, incarnation, rows).await?);
+        written.extend(insert_rows(&tx, sql.backend, incarnation, rows, due_at).await?);
     }
     if written.is_empty() && !is_open(&tx, incarnation).await? {
         tx.rollback().await?;
@@ -57,8 +65,9 @@ async fn insert_rows(
     backend: DbBackend,
     incarnation: IncarnationId,
     batch: &[&Numbered],
+    due_at: Timestamp,
 ) -> Result<Vec<Seq>, PortError> {
-    let rows = row::rows(incarnation, batch)?;
+    let rows = row::rows(incarnation, batch, due_at)?;
     let names = rows.names();
     let (source, mut values) = rows.source(backend);
     let own = place(&mut values, incarnation.0);
