@@ -7,6 +7,7 @@ use countersign_boot::{Context, Stop, Tasks};
 use countersign_delivery::Topology;
 use countersign_delivery::ports::broker::Publisher;
 use countersign_delivery::ports::messages::Messages;
+use countersign_delivery::ports::outbox::Outbox;
 use countersign_delivery::ports::{Clock, Ids};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
@@ -16,6 +17,8 @@ use crate::check_queue::CheckQueue;
 use crate::commit::CommitQueue;
 use crate::config::UpstreamSection;
 use crate::incarnations::{Bounds, Incarnations};
+use crate::outbox::outcomes::KnownQueue;
+use crate::outbox::waiting::Waiting;
 use crate::refusal::Refusal;
 use crate::room::Room;
 
@@ -24,6 +27,8 @@ use crate::room::Room;
 pub struct Ports {
     /// The business database.
     pub messages: Arc<dyn Messages>,
+    /// Its rows of mode `outbox`.
+    pub outbox: Arc<dyn Outbox>,
     /// The broker.
     pub publisher: Arc<dyn Publisher>,
 }
@@ -33,6 +38,7 @@ pub(crate) struct Desk {
     pub config: UpstreamSection,
     pub topology: Topology,
     pub messages: Arc<dyn Messages>,
+    pub outbox: Arc<dyn Outbox>,
     pub publisher: Arc<dyn Publisher>,
     pub clock: Arc<dyn Clock>,
     pub ids: Arc<dyn Ids>,
@@ -41,6 +47,9 @@ pub(crate) struct Desk {
     pub incarnations: Incarnations,
     pub commits: CommitQueue,
     pub checks: CheckQueue,
+    /// Rows of mode `outbox` whose status is not written yet.
+    pub waiting: Waiting,
+    pub known: KnownQueue,
     /// Bodies that wait for their commit.
     pub queued: Room,
     /// Bodies that are being published.
@@ -59,15 +68,17 @@ impl Desk {
         topology: Topology,
         ports: Ports,
         context: &Context,
-        checks: CheckQueue,
+        (checks, known): (CheckQueue, KnownQueue),
         finished: CancellationToken,
     ) -> Arc<Self> {
         let bounds = Bounds { max_outstanding: config.max_outstanding, max_incarnations: config.max_incarnations };
-        let Ports { messages, publisher } = ports;
+        let Ports { messages, outbox, publisher } = ports;
         Arc::new(Self {
             incarnations: Incarnations::new(config.name.clone(), messages.clone(), context.ids.clone(), bounds),
             commits: CommitQueue::default(),
             checks,
+            waiting: Waiting::default(),
+            known,
             queued: Room::of(config.max_queued_bytes),
             in_flight: Room::of(config.max_in_flight_bytes),
             places: Arc::new(Semaphore::new(config.max_unconfirmed)),
@@ -78,6 +89,7 @@ impl Desk {
             tasks: context.tasks.clone(),
             stop: context.stop.clone(),
             messages,
+            outbox,
             publisher,
             topology,
             config,

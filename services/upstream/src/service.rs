@@ -84,7 +84,8 @@ impl Service {
             until.run_until_cancelled(Box::pin(watch.run())).await;
             anyhow::Ok(())
         });
-        let ports = Ports { messages: Arc::new(database.messages()), publisher: Arc::new(broker) };
+        let messages = Arc::new(database.messages().sweeping_after(section.outbox_sweep_after_ms));
+        let ports = Ports { messages: messages.clone(), outbox: messages, publisher: Arc::new(broker) };
         Ok(Upstream::start(section, topology, ports, context, vitals, finished))
     }
 

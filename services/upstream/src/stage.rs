@@ -55,7 +55,14 @@ impl Stage {
         let topology = Topology { subscriptions, ..a_topology() };
         let clock = ManualClock::default();
         let broker = MemoryBroker::new(&topology, &clock);
-        Self { messages: MemoryMessages::default(), broker, topology, clock, ids, checks_to_refuse: Arc::default() }
+        Self {
+            messages: MemoryMessages::on(&clock, section().outbox_sweep_after_ms),
+            broker,
+            topology,
+            clock,
+            ids,
+            checks_to_refuse: Arc::default(),
+        }
     }
 
     /// The same with another mode for what goes to `orders`.
@@ -84,7 +91,7 @@ impl Stage {
             broker: context.health.dependency("broker"),
             broker_state: Box::new(|| "down".into()),
         };
-        let ports = Ports { messages, publisher: Arc::new(CheckRefuser(self.clone())) };
+        let ports = Ports { messages, outbox: Arc::new(self.messages.clone()), publisher: Arc::new(CheckRefuser(self.clone())) };
         let upstream = Upstream::start(section, self.topology.clone(), ports, &context, vitals, CancellationToken::new());
         context.health.running();
         Process { upstream, context }
