@@ -7,6 +7,7 @@ mod doctor;
 mod exit;
 mod get;
 mod list;
+mod outbox;
 mod output;
 mod resend;
 mod send;

@@ -26,6 +26,8 @@ pub struct Found {
     pub settled: bool,
     /// How its row stands, in mode `outbox`.
     pub entry: Option<Entry>,
+    /// Whether a delayed check follows it.
+    pub has_check: bool,
 }
 
 /// Finds one message.
@@ -38,11 +40,12 @@ pub(crate) async fn find(desk: &Desk, by: &By) -> Result<Option<Found>, PortErro
     let (id, position) = (stored.message.id, stored.position);
     if stored.message.mode != Mode::Outbox {
         let settled = is_settled(desk, id, position).await;
-        return Ok(Some(Found { stored, settled, entry: None }));
+        return Ok(Some(Found { stored, settled, entry: None, has_check: true }));
     }
     let entry = entry(desk, id, position).await?;
     let settled = entry.as_ref().is_none_or(|entry| entry.status == Status::Confirmed);
-    Ok(Some(Found { stored, settled, entry }))
+    let has_check = desk.topology.route(&stored.message.exchange, &stored.message.routing_key).has_check();
+    Ok(Some(Found { stored, settled, entry, has_check }))
 }
 
 /// How a row of mode `outbox` stands; our own memory is ahead of what is written.
