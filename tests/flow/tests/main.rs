@@ -20,6 +20,7 @@ mod foreign_clients;
 mod http_in;
 mod lost_message;
 mod lost_receipt;
+mod modes_cost;
 mod nothing_lost;
 mod operator_resend;
 mod outbox;

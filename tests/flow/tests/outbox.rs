@@ -180,7 +180,7 @@ async fn two_replicas_share_a_backlog() -> anyhow::Result<()> {
     let http = reqwest::Client::builder().timeout(Duration::from_secs(5)).build()?;
     let ready = format!("http://{other_http}/health/ready");
     let is_ready = async || http.get(&ready).send().await.is_ok_and(|answer| answer.status().is_success());
-    wait_until("the second replica to be ready", PATIENCE, is_ready).await.with_context(|| process.log_tail())?;
+    wait_until("the second replica to be ready", PATIENCE, is_ready).await.with_context(|| process.log_text())?;
 
     let messages = Database::connect(database.as_str()).await?.messages().sweeping_after(0);
     let incarnation = IncarnationId(uuid(1));
@@ -213,6 +213,6 @@ async fn two_replicas_share_a_backlog() -> anyhow::Result<()> {
     };
     wait_until("every row to be confirmed", PATIENCE, confirmed).await?;
     process.terminate()?;
-    ensure!(process.wait(PATIENCE).await?.success(), "{}", process.log_tail());
+    ensure!(process.wait(PATIENCE).await?.success(), "{}", process.log_text());
     flow.finish().await
 }
