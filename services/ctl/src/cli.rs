@@ -1,5 +1,7 @@
 //! What the command accepts.
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
 use crate::exit::{self, Done};
@@ -48,7 +50,12 @@ pub enum TopologyVerb {
     Verify(topology::TopologyArgs),
 }
 
-pub async fn run(cli: Cli) -> anyhow::Result<Done> {
+pub async fn run(cli: Cli) -> ExitCode {
+    let format = cli.target.output;
+    exit::code_of(carry_out(cli).await, format)
+}
+
+async fn carry_out(cli: Cli) -> anyhow::Result<Done> {
     let target = &cli.target;
     match cli.verb {
         Verb::Send(args) => send::run(target, *args).await,

@@ -113,7 +113,7 @@ async fn write(desk: &Desk, rows: &[(Position, (MessageId, Outcome))]) {
                 desk.waiting.forget(*position);
             }
             // A sweeper publishes it when it is due; if that is another process, this one asks later what became of it.
-            Outcome::Refused { .. } => desk.waiting.doubt(*position, false, |_| look_again),
+            Outcome::Refused { .. } => desk.waiting.refused(*position, look_again, desk.clock.now()),
         }
     }
 }

@@ -9,8 +9,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign_delivery::ports::outbox::Claim;
-use countersign_delivery::{Attempt, StoredMessage};
+use countersign_delivery::ports::outbox::{Claim, Named};
+use countersign_delivery::{Attempt, Position, StoredMessage};
 use countersign_telemetry::names;
 use countersign_wire::publication::Publish;
 use futures::future::join_all;
@@ -43,7 +43,7 @@ pub(crate) async fn run(desk: Arc<Desk>) {
             at_a_time.clone().acquire_owned().await.ok()
         };
         let Some(Some(permit)) = stop.run_until_cancelled(ready).await else { return };
-        let named = desk.waiting.take_due(Instant::now(), page_rows(&desk));
+        let named = desk.waiting.take_due(Instant::now(), page_rows(&desk), desk.clock.now());
         let claimed = if !named.is_empty() {
             claim_named(&desk, named).await
         } else if Instant::now() >= next_look {
@@ -91,13 +91,11 @@ async fn claim_due(desk: &Desk) -> Vec<StoredMessage> {
     }
 }
 
-/// Rows of this process that are in doubt. Those that cannot be claimed have come to their end meanwhile, or their upstream's has.
-async fn claim_named(
-    desk: &Desk,
-    named: Vec<(countersign_delivery::Position, countersign_delivery::MessageId)>,
-) -> Vec<StoredMessage> {
-    let ids = named.iter().map(|(_, id)| *id).collect();
-    match desk.outbox.claim(&desk.config.name, &Claim::These(ids), limit(desk)).await {
+/// Rows of this process that are in doubt. Those that cannot be claimed have come to
+/// their end meanwhile, or another sweeper has them.
+async fn claim_named(desk: &Desk, named: Vec<(Position, Named)>) -> Vec<StoredMessage> {
+    let rows = named.iter().map(|(_, named)| *named).collect();
+    match desk.outbox.claim(&desk.config.name, &Claim::These(rows), limit(desk)).await {
         Ok(rows) => {
             let claimed: HashSet<_> = rows.iter().map(|row| row.position).collect();
             for (position, _) in named.iter().filter(|(position, _)| !claimed.contains(position)) {
@@ -123,7 +121,7 @@ async fn publish(desk: &Arc<Desk>, rows: Vec<StoredMessage>, permit: OwnedSemaph
         // Half of the room is enough for each part, so this only waits.
         let Some(room) = desk.in_flight.wait_for_all(&bodies).await else { continue };
         let outgoing = rows.into_iter().zip(room).map(|(row, room)| {
-            desk.waiting.hold(row.position);
+            desk.waiting.hold(row.position, desk.clock.now());
             Outgoing { position: row.position, message: row.message, _room: room }
         });
         let groups = by_required(outgoing.collect());

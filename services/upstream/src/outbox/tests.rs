@@ -208,6 +208,22 @@ async fn sweepers_share_a_backlog_without_publishing_anything_twice() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn after_a_long_outage_a_row_is_published_by_one_of_its_publisher_and_the_sweepers() {
+    const ROWS: usize = 200;
+    let stage = stage();
+    let (one, _other) = (stage.start().await, stage.start().await);
+    stage.broker.go_down();
+    let outcomes = one.upstream.send_batch((0..ROWS).map(|n| an_order(&n.to_string())).collect()).await.unwrap();
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, Sent::Committed(_))));
+    stage.clock.advance(2 * section().outbox_sweep_after_ms);
+    stage.broker.come_up();
+    pass(LONG_MS).await;
+    assert_eq!((stage.delivered("orders").len(), stage.broker.depth("orders")), (ROWS, ROWS));
+    assert!(matches!(one.upstream.send(an_order("last")).await, Sent::Confirmed(_)));
+    one.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn with_a_check_a_row_is_confirmed_when_both_are() {
     let stage = Stage::new().with_route(Mode::Outbox, true);
     let process = stage.start().await;

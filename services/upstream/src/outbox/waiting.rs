@@ -6,11 +6,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use countersign_delivery::{MessageId, Position};
+use countersign_delivery::ports::outbox::Named;
+use countersign_delivery::{MessageId, Position, Timestamp};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::ledger::Ticket;
+
+/// How far two readings of a clock may be apart, milliseconds; far less than the time after which another sweeper takes a row.
+const SLACK_MS: u64 = 1_000;
 
 /// The rows.
 #[derive(Debug, Default)]
@@ -30,6 +34,8 @@ struct State {
 struct Row {
     id: MessageId,
     ticket: Ticket,
+    /// When this process had it last, by its own clock: it stored or claimed it, or wrote a refusal.
+    had_at: Timestamp,
     /// How often its publisher had no answer.
     tries: u32,
     stage: Stage,
@@ -38,7 +44,7 @@ struct Row {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Publishing,
-    /// To be claimed by name at this time, whoever else may have it.
+    /// To be claimed by name at this time, unless somebody else has it by then.
     Doubt(Instant),
     /// Confirmed; the status is being written.
     Confirmed,
@@ -46,8 +52,9 @@ enum Stage {
 
 impl Waiting {
     /// A row that is being published.
-    pub(crate) fn add(&self, position: Position, id: MessageId, ticket: Ticket) {
-        self.lock().rows.insert(position, Row { id, ticket, tries: 0, stage: Stage::Publishing });
+    pub(crate) fn add(&self, position: Position, id: MessageId, ticket: Ticket, now: Timestamp) {
+        let row = Row { id, ticket, had_at: now, tries: 0, stage: Stage::Publishing };
+        self.lock().rows.insert(position, row);
     }
 
     /// The broker has it: its caller is told, and its place is free.
@@ -80,22 +87,36 @@ impl Waiting {
         self.wake.notify_one();
     }
 
-    /// It is being published again.
-    pub(crate) fn hold(&self, position: Position) {
+    /// This process has just written of it that the broker refused it.
+    pub(crate) fn refused(&self, position: Position, look_again: Instant, now: Timestamp) {
+        if let Some(row) = self.lock().rows.get_mut(&position) {
+            row.had_at = now;
+        }
+        self.doubt(position, false, |_| look_again);
+    }
+
+    /// It was claimed and is being published again.
+    pub(crate) fn hold(&self, position: Position, now: Timestamp) {
         let mut state = self.lock();
+        if let Some(row) = state.rows.get_mut(&position) {
+            row.had_at = now;
+        }
         if state.rows.get(&position).is_some_and(|row| row.stage != Stage::Confirmed) {
             state.stage(position, Stage::Publishing);
         }
     }
 
-    /// Takes out what is in doubt and due, oldest first.
-    pub(crate) fn take_due(&self, now: Instant, rows: usize) -> Vec<(Position, MessageId)> {
+    /// Takes out what is in doubt and due, oldest first; each with its place.
+    pub(crate) fn take_due(&self, now: Instant, rows: usize, clock: Timestamp) -> Vec<(Position, Named)> {
         let mut state = self.lock();
         let due: Vec<_> = state.due.iter().take_while(|(at, _)| *at <= now).take(rows).map(|(_, position)| *position).collect();
         let mut taken = Vec::with_capacity(due.len());
         for position in due {
             state.stage(position, Stage::Publishing);
-            taken.extend(state.rows.get(&position).map(|row| (position, row.id)));
+            taken.extend(state.rows.get(&position).map(|row| {
+                let since_ms = clock.millis_since(row.had_at).saturating_sub(SLACK_MS);
+                (position, Named { id: row.id, since_ms })
+            }));
         }
         taken
     }

@@ -27,13 +27,23 @@ pub enum Released {
     Unknown,
 }
 
+/// A row that its publisher claims by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// Which.
+    pub id: MessageId,
+    /// How long ago at most its publisher stored or claimed it, or wrote a refusal, milliseconds. Whoever claimed it later made it due later
+    /// than that, so it is passed over.
+    pub since_ms: u64,
+}
+
 /// Which rows a claim is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Claim {
     /// Those that are due, the longest due first.
     Due,
-    /// These, due or not: their publisher knows that nobody else has them. At most 256.
-    These(Vec<MessageId>),
+    /// These, due or not, unless somebody else has claimed them since their publisher had them last. At most 256.
+    These(Vec<Named>),
 }
 
 /// Rows of mode `outbox` among upstream's messages. [`super::messages::Messages::insert`] stores them: [`Status::Sending`], no tries, due

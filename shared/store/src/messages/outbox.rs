@@ -67,25 +67,29 @@ pub(super) async fn claim(
     now: Timestamp,
     until: Timestamp,
 ) -> Result<Vec<StoredMessage>, PortError> {
-    let (condition, mut values) = match which {
+    let (named, mut values) = match which {
         Claim::Due => (String::new(), Vec::new()),
-        Claim::These(ids) if ids.is_empty() => return Ok(Vec::new()),
-        Claim::These(ids) => {
-            let (source, values) = Rows::default().uuids("id", ids.iter().map(|id| id.uuid())).source(sql.backend);
-            (format!("AND p.id IN (SELECT v.id FROM {source})"), values)
+        Claim::These(rows) if rows.is_empty() => return Ok(Vec::new()),
+        Claim::These(rows) => {
+            let (source, values) = Rows::default()
+                .uuids("named", rows.iter().map(|row| row.id.uuid()))
+                .ints("since_ms", rows.iter().map(|row| signed(row.since_ms)))
+                .source(sql.backend);
+            (format!("JOIN {source} ON v.named = p.id"), values)
         }
     };
+    let until = place(&mut values, until.as_millis());
     let due = match which {
-        Claim::Due => format!("AND p.due_at <= {}", place(&mut values, now.as_millis())),
-        Claim::These(_) => String::new(),
+        Claim::Due => place(&mut values, now.as_millis()),
+        Claim::These(_) => format!("{until} - v.since_ms"),
     };
     let own = OF_UPSTREAM.replace("{}", &place(&mut values, upstream.as_str()));
-    let (limit, until) = (place(&mut values, i64::from(limit)), place(&mut values, until.as_millis()));
-    let lock = sql.either("FOR UPDATE SKIP LOCKED", "");
+    let limit = place(&mut values, i64::from(limit));
+    let lock = sql.either("FOR UPDATE OF p SKIP LOCKED", "");
     let columns = COLUMNS.replace("m.", "");
     let statement = format!(
-        "WITH due AS (SELECT p.incarnation AS of_incarnation, p.seq AS of_seq FROM countersign_message AS p \
-         WHERE p.status = 0 {condition} {due} AND p.incarnation {own} ORDER BY p.due_at LIMIT {limit} {lock}) \
+        "WITH due AS (SELECT p.incarnation AS of_incarnation, p.seq AS of_seq FROM countersign_message AS p {named} \
+         WHERE p.status = 0 AND p.due_at <= {due} AND p.incarnation {own} ORDER BY p.due_at LIMIT {limit} {lock}) \
          UPDATE countersign_message AS m SET due_at = {until} FROM due \
          WHERE m.incarnation = due.of_incarnation AND m.seq = due.of_seq AND m.status = 0 RETURNING {columns}"
     );

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use countersign_delivery::outbox::{Entry, Outcome, Patience, Status};
 use countersign_delivery::ports::messages::{Inserted, Messages, Numbered};
-use countersign_delivery::ports::outbox::{Claim, Outbox, Released};
+use countersign_delivery::ports::outbox::{Claim, Named, Outbox, Released};
 use countersign_delivery::topology::Mode;
 use countersign_delivery::{Message, MessageId, Seq, StoredMessage};
 
@@ -31,6 +31,7 @@ macro_rules! outbox_suite {
             a_claim_moves_the_time_on_so_that_the_next_one_passes_it_over,
             a_claim_is_bounded_and_takes_the_longest_due_first,
             named_rows_are_claimed_before_they_are_due,
+            named_rows_that_somebody_else_has_claimed_since_are_passed_over,
             other_upstreams_rows_are_not_claimed_listed_or_released,
             claims_at_the_same_time_never_get_one_row,
             failed_rows_are_listed_in_pages_without_their_bodies,
@@ -98,7 +99,12 @@ async fn claim(store: &impl Outbox, which: Claim, limit: u32) -> Vec<u64> {
 }
 
 fn these(seqs: impl IntoIterator<Item = u64>) -> Claim {
-    Claim::These(seqs.into_iter().map(message_id).collect())
+    since(0, seqs)
+}
+
+/// Rows that their publisher had so many milliseconds ago.
+fn since(since_ms: u64, seqs: impl IntoIterator<Item = u64>) -> Claim {
+    Claim::These(seqs.into_iter().map(|seq| Named { id: message_id(seq), since_ms }).collect())
 }
 
 /// As the name says, by id and by a claim.
@@ -204,6 +210,16 @@ pub async fn named_rows_are_claimed_before_they_are_due(store: &(impl Messages +
     record(store, [2], Outcome::Confirmed, AT_ONCE).await;
     assert_eq!(claim(store, these([1, 2, 9]), 10).await, [1]);
     assert_eq!(claim(store, these([]), 10).await, [0_u64; 0]);
+}
+
+/// As the name says: their publisher had them a minute ago, and a sweeper just now.
+pub async fn named_rows_that_somebody_else_has_claimed_since_are_passed_over(store: &(impl Messages + Outbox)) {
+    self::store(store, [1, 2]).await;
+    record(store, [1, 2], refused(), AT_ONCE).await;
+    assert_eq!(claim(store, since(60_000, [2]), 10).await, [2], "nobody has had it since");
+    assert_eq!(claim(store, Claim::Due, 10).await, [1]);
+    assert_eq!(claim(store, since(60_000, [1]), 10).await, [0_u64; 0]);
+    assert_eq!(claim(store, since(0, [1]), 10).await, [1], "its publisher is the sweeper itself");
 }
 
 /// As the name says, in one database.

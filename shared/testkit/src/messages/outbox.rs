@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use countersign_delivery::outbox::{Entry, Outcome, Patience, Status, next, released};
-use countersign_delivery::ports::outbox::{Claim, Outbox, OutboxRow, Released};
+use countersign_delivery::ports::outbox::{Claim, Named, Outbox, OutboxRow, Released};
 use countersign_delivery::ports::{Clock as _, PortError};
 use countersign_delivery::{MessageId, Position, StoredMessage, UpstreamName};
 
@@ -38,9 +38,13 @@ impl Outbox for MemoryMessages {
 
     async fn claim(&self, upstream: &UpstreamName, which: &Claim, limit: u32) -> Result<Vec<StoredMessage>, PortError> {
         let (mut data, now) = (self.open_data()?, self.clock.now());
+        let until = now.plus_millis(self.sweep_after_ms);
         let wanted = |row: &StoredMessage, entry: &Entry| match which {
             Claim::Due => entry.due_at <= now,
-            Claim::These(ids) => ids.contains(&row.message.id),
+            Claim::These(rows) => {
+                let until = |named: &Named| until.minus_millis(named.since_ms);
+                rows.iter().any(|named| named.id == row.message.id && entry.due_at <= until(named))
+            }
         };
         let sending = data.outbox(upstream).filter(|(row, entry)| entry.status == Status::Sending && wanted(row, entry));
         let mut rows: Vec<_> = sending.map(|(row, entry)| (entry.due_at, row.clone())).collect();
@@ -48,7 +52,7 @@ impl Outbox for MemoryMessages {
         let rows = limited(rows, limit);
         for (_, row) in &rows {
             if let Some(entry) = data.entries.get_mut(&row.position) {
-                entry.due_at = now.plus_millis(self.sweep_after_ms);
+                entry.due_at = until;
             }
         }
         Ok(rows.into_iter().map(|(_, row)| row).collect())
