@@ -43,6 +43,8 @@ pub(crate) async fn run(desk: Arc<Desk>) {
             at_a_time.clone().acquire_owned().await.ok()
         };
         let Some(Some(permit)) = stop.run_until_cancelled(ready).await else { return };
+        // What is claimed is published before the stop.
+        let _busy = desk.busy.clone();
         let named = desk.waiting.take_due(Instant::now(), page_rows(&desk), desk.clock.now());
         let claimed = if !named.is_empty() {
             claim_named(&desk, named).await
