@@ -8,7 +8,7 @@ use countersign_wire::proto::{GetMessageRequest, NewMessage, SendMessageRequest,
 use serde_json::json;
 use tonic::{Code, Status};
 
-const TOPOLOGY: &str = r##"
+const TOPOLOGY: &str = r#"
 [[subscription]]
 name = "narrow"
 probes = false
@@ -19,7 +19,7 @@ bind = [{ exchange = "orders", routing_key = "narrow.#" }]
 [[route]]
 exchange = "orders"
 mode = "confirmed"
-"##;
+"#;
 
 fn unkeyed(number: u32) -> NewMessage {
     NewMessage { idempotency_key: String::new(), ..order(number) }

@@ -19,7 +19,7 @@ const BODY_BYTES: usize = 256;
 const RUNS: usize = 5;
 const MODES: [&str; 3] = ["verified", "outbox", "confirmed"];
 
-const ROUTES: &str = r##"
+const ROUTES: &str = r#"
 [[route]]
 exchange = "orders"
 routing_key = "order.outbox"
@@ -29,7 +29,7 @@ mode = "outbox"
 exchange = "orders"
 routing_key = "order.confirmed"
 mode = "confirmed"
-"##;
+"#;
 
 /// One reading of the server's own books.
 #[derive(Clone, Copy, Debug)]
