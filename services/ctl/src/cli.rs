@@ -1,10 +1,12 @@
 //! What the command accepts.
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
 use crate::exit::{self, Done};
 use crate::target::Target;
-use crate::{completions, doctor, get, list, resend, send, topology, why};
+use crate::{completions, doctor, get, list, outbox, resend, send, topology, why};
 
 /// Send messages, see what became of them, have them sent again.
 #[derive(Parser)]
@@ -28,6 +30,9 @@ pub enum Verb {
     List(list::ListArgs),
     /// Have a message sent again, in a new epoch.
     Resend(resend::ResendArgs),
+    /// Look at messages of mode outbox that the broker refused too often, and release them.
+    #[command(subcommand)]
+    Outbox(outbox::OutboxVerb),
     /// Declare or check exchanges, queues and bindings.
     #[command(subcommand)]
     Topology(TopologyVerb),
@@ -45,7 +50,12 @@ pub enum TopologyVerb {
     Verify(topology::TopologyArgs),
 }
 
-pub async fn run(cli: Cli) -> anyhow::Result<Done> {
+pub async fn run(cli: Cli) -> ExitCode {
+    let format = cli.target.output;
+    exit::code_of(carry_out(cli).await, format)
+}
+
+async fn carry_out(cli: Cli) -> anyhow::Result<Done> {
     let target = &cli.target;
     match cli.verb {
         Verb::Send(args) => send::run(target, *args).await,
@@ -53,6 +63,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Done> {
         Verb::Why(args) => why::run(target, args).await,
         Verb::List(args) => list::run(target, args).await,
         Verb::Resend(args) => resend::run(target, args).await,
+        Verb::Outbox(verb) => outbox::run(target, verb).await,
         Verb::Topology(TopologyVerb::Apply(args)) => topology::apply(target, &args).await,
         Verb::Topology(TopologyVerb::Verify(args)) => topology::verify(target, &args).await,
         Verb::Doctor(args) => doctor::run(target, &args).await,

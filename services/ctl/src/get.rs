@@ -8,6 +8,7 @@ use tonic::Code;
 
 use crate::exit::Done;
 use crate::target::Target;
+use crate::why::outbox::outbox_words;
 use crate::{client, output};
 
 #[derive(Args)]
@@ -45,6 +46,8 @@ fn as_json(message: &GetMessageResponse, deliveries: &[Delivery]) -> Value {
     json!({
         "id": message.id,
         "state": output::send_state(message.state()),
+        "mode": if message.outbox.is_some() { "outbox" } else { "verified" },
+        "outbox": message.outbox.as_ref().map(output::outbox),
         "exchange": sent.exchange,
         "routing_key": sent.routing_key,
         "type": sent.r#type,
@@ -76,6 +79,9 @@ fn as_text(message: &GetMessageResponse, deliveries: &[Delivery]) -> String {
         ),
         format!("required: {}", message.required.join(", ")),
     ];
+    if let Some(entry) = &message.outbox {
+        lines.push(format!("mode outbox: {}", outbox_words(entry, message.outbox_check)));
+    }
     if deliveries.is_empty() {
         lines.push("nobody has signed for it yet".to_owned());
     } else {

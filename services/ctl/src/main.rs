@@ -7,6 +7,7 @@ mod doctor;
 mod exit;
 mod get;
 mod list;
+mod outbox;
 mod output;
 mod resend;
 mod send;
@@ -21,10 +22,8 @@ use clap::Parser as _;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let cli = match cli::Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => return exit::code_of_usage(&error, std::env::args_os()),
-    };
-    let format = cli.target.output;
-    exit::code_of(cli::run(cli).await, format)
+    match cli::Cli::try_parse() {
+        Ok(cli) => cli::run(cli).await,
+        Err(error) => exit::code_of_usage(&error, std::env::args_os()),
+    }
 }

@@ -66,6 +66,22 @@ pub const fn send_state(state: proto::SendState) -> &'static str {
     }
 }
 
+/// The word for how a row of mode `outbox` stands.
+pub const fn outbox_status(status: proto::OutboxStatus) -> &'static str {
+    match status {
+        proto::OutboxStatus::Sending => "sending",
+        proto::OutboxStatus::Confirmed => "confirmed",
+        proto::OutboxStatus::Failed => "failed",
+        proto::OutboxStatus::Unspecified => "unspecified",
+    }
+}
+
+/// A row of mode `outbox` as JSON.
+pub fn outbox(entry: &proto::OutboxEntry) -> Value {
+    let status = outbox_status(entry.status());
+    json!({"status": status, "tries": entry.tries, "reason": entry.reason, "due_at": time(entry.due_at_ms)})
+}
+
 /// A delivery as JSON.
 pub fn delivery(delivery: &proto::Delivery) -> Value {
     let attempt = delivery.attempt.unwrap_or_default();

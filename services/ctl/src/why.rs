@@ -6,6 +6,7 @@
 mod explain;
 mod known;
 mod next;
+pub mod outbox;
 mod parked;
 mod span;
 mod waiting;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use countersign_delivery::topology::Mode;
 use countersign_delivery::{Fingerprint, IdempotencyKey, Message, MessageId, Timestamp, Topology, TraceContext};
 use countersign_wire::names;
 
@@ -32,6 +33,9 @@ pub struct NewMessage {
     pub headers: BTreeMap<String, String>,
     /// The caller's own key for this event; empty: none.
     pub idempotency_key: String,
+    /// Nobody gave the key, it was made of what the event says of itself. Where nothing remembers a key, in mode `confirmed`, such a one is
+    /// left out; the caller's own is refused.
+    pub key_is_implied: bool,
     /// The caller's own fingerprint, up to 64 bytes; empty: a hash of type, content type and body.
     pub fingerprint: Bytes,
     /// The trace it belongs to; none: that of the current span.
@@ -70,7 +74,9 @@ pub(crate) fn accept(new: NewMessage, rules: Rules<'_>, id: MessageId, now: Time
     }
     body_fits(new.body.len(), rules.max_body_bytes)?;
     headers_fit(&new.headers)?;
-    let idempotency_key = (!new.idempotency_key.is_empty()).then(|| IdempotencyKey::new(&new.idempotency_key)).transpose();
+    let mode = rules.topology.route(&exchange, &new.routing_key).mode;
+    let has_key = has_key(&new.idempotency_key, new.key_is_implied, mode)?;
+    let idempotency_key = has_key.then(|| IdempotencyKey::new(&new.idempotency_key)).transpose();
     let fingerprint = if new.fingerprint.is_empty() {
         Ok(Fingerprint::of(&new.kind, &content_type, &new.body))
     } else {
@@ -91,7 +97,21 @@ pub(crate) fn accept(new: NewMessage, rules: Rules<'_>, id: MessageId, now: Time
         body: new.body,
         sent_at: now,
         trace: new.trace,
+        mode,
     })
+}
+
+/// Whether the message goes under its key.
+fn has_key(key: &str, is_implied: bool, mode: Mode) -> Result<bool, Refusal> {
+    match (mode, key.is_empty() || is_implied) {
+        (Mode::Verified | Mode::Outbox, _) => Ok(!key.is_empty()),
+        (Mode::Confirmed, true) => Ok(false),
+        (Mode::Confirmed, false) => Err(Refusal::Invalid(
+            "the route of this message has mode confirmed, which stores nothing that could remember an idempotency key: leave the key out, or \
+             give the route mode outbox or verified"
+                .into(),
+        )),
+    }
 }
 
 fn required(

@@ -214,7 +214,7 @@ async fn committed(desk: &Arc<Desk>, ledger: &Arc<Ledger>, batch: Vec<Numbered>,
 async fn known(desk: &Desk, row: &Numbered, fate: Inserted) -> Stored {
     match fate {
         Inserted::Stored => Stored::Committed,
-        Inserted::Repeat { id, position } => Stored::Repeat(id, crate::lookup::is_settled(desk, position).await),
+        Inserted::Repeat { id, position } => Stored::Repeat(id, crate::lookup::is_settled(desk, id, position).await),
         Inserted::Conflict { id } => {
             let key = row.message.idempotency_key.as_ref().map_or_else(String::new, |key| key.as_str().to_owned());
             Stored::Refused(Refusal::Conflict { key, id })

@@ -6,7 +6,7 @@ use countersign_delivery::UpstreamName;
 use countersign_delivery::policy::Policy;
 use serde::{Deserialize, Serialize};
 
-use crate::retention;
+use crate::{confirmed, retention};
 
 /// The whole configuration file. Without one: everything on the loopback address, and a `SQLite` file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -61,7 +61,10 @@ impl Settings for Config {
         problems.extend(self.broker.problems());
         problems.extend(self.policy.problems());
         match self.topology.load() {
-            Ok(topology) => problems.extend(retention::problem(&self.upstream, &topology, &self.policy)),
+            Ok(topology) => {
+                problems.extend(retention::problem(&self.upstream, &topology, &self.policy));
+                problems.extend(confirmed::problem(&self.upstream, &topology));
+            }
             Err(error) => problems.push(error.to_string()),
         }
         problems.extend(self.upstream.problems());
@@ -126,6 +129,11 @@ pub struct UpstreamSection {
     /// Incarnations of one process that may be alive at a time; default 16. When so many are, messages stay in the newest, however far
     /// its watermark lags; a warning says so.
     pub max_incarnations: usize,
+    /// When a row of mode `outbox` that the broker has not confirmed is published again by a sweeper, milliseconds; default 300000. Should be
+    /// longer than `broker.confirm_timeout_ms`: what is on its way would be published twice.
+    pub outbox_sweep_after_ms: u64,
+    /// How often the broker may refuse or return such a row before one more makes it wait for a human; default 3.
+    pub outbox_max_tries: u32,
     /// How long a settled message is kept, milliseconds since it was accepted; default 7 days, 0 keeps everything. Must be longer than the
     /// longest time after which a message can be sent again, and should be no shorter than `dedup_retention_ms` of callback. A repeat
     /// under the idempotency key of a deleted message is a new message.
@@ -175,6 +183,8 @@ impl Default for UpstreamSection {
             max_in_flight_bytes: 64 * MIB,
             max_outstanding: 200_000,
             max_incarnations: 16,
+            outbox_sweep_after_ms: 300_000,
+            outbox_max_tries: 3,
             retention_ms: 7 * 24 * 3_600_000,
             handler_timeout_ms: 30_000,
             handler_lease_ms: 30_000,
@@ -231,6 +241,8 @@ impl UpstreamSection {
         within("max_queued_bytes", self.max_queued_bytes, 16 * MIB, 4096 * MIB);
         within("max_in_flight_bytes", self.max_in_flight_bytes, 16 * MIB, 4096 * MIB);
         within("max_incarnations", self.max_incarnations, 2, 1_000);
+        within("outbox_sweep_after_ms", millis(self.outbox_sweep_after_ms), 100, 7 * 24 * HOUR_MS);
+        within("outbox_max_tries", usize::try_from(self.outbox_max_tries).unwrap_or(usize::MAX), 0, 1_000);
         within("handler_timeout_ms", millis(self.handler_timeout_ms), 1, usize::MAX);
         within("handler_lease_ms", millis(self.handler_lease_ms), 1, usize::MAX);
         within("heartbeat_ms", millis(self.heartbeat_ms), 10, 60_000);

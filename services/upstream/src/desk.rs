@@ -7,6 +7,7 @@ use countersign_boot::{Context, Stop, Tasks};
 use countersign_delivery::Topology;
 use countersign_delivery::ports::broker::Publisher;
 use countersign_delivery::ports::messages::Messages;
+use countersign_delivery::ports::outbox::Outbox;
 use countersign_delivery::ports::{Clock, Ids};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
@@ -16,6 +17,8 @@ use crate::check_queue::CheckQueue;
 use crate::commit::CommitQueue;
 use crate::config::UpstreamSection;
 use crate::incarnations::{Bounds, Incarnations};
+use crate::outbox::outcomes::KnownQueue;
+use crate::outbox::waiting::Waiting;
 use crate::refusal::Refusal;
 use crate::room::Room;
 use crate::source::Sources;
@@ -25,6 +28,8 @@ use crate::source::Sources;
 pub struct Ports {
     /// The business database.
     pub messages: Arc<dyn Messages>,
+    /// Its rows of mode `outbox`.
+    pub outbox: Arc<dyn Outbox>,
     /// The broker.
     pub publisher: Arc<dyn Publisher>,
     /// Where bodies come from that are not stored.
@@ -36,6 +41,7 @@ pub(crate) struct Desk {
     pub config: UpstreamSection,
     pub topology: Topology,
     pub messages: Arc<dyn Messages>,
+    pub outbox: Arc<dyn Outbox>,
     pub publisher: Arc<dyn Publisher>,
     pub sources: Sources,
     pub clock: Arc<dyn Clock>,
@@ -45,12 +51,17 @@ pub(crate) struct Desk {
     pub incarnations: Incarnations,
     pub commits: CommitQueue,
     pub checks: CheckQueue,
+    /// Rows of mode `outbox` whose status is not written yet.
+    pub waiting: Waiting,
+    pub known: KnownQueue,
     /// Bodies that wait for their commit.
     pub queued: Room,
     /// Bodies that are being published.
     pub in_flight: Room,
     /// One place for each message of ours that is accepted and not settled.
     pub places: Arc<Semaphore>,
+    /// A clone is held by whatever must come to its end before the stop, beside what the ledgers hold.
+    pub busy: Arc<()>,
     /// Everything is drained, or the hard stop has come: loops end.
     pub finished: CancellationToken,
 }
@@ -61,24 +72,28 @@ impl Desk {
         topology: Topology,
         ports: Ports,
         context: &Context,
-        checks: CheckQueue,
+        (checks, known): (CheckQueue, KnownQueue),
         finished: CancellationToken,
     ) -> Arc<Self> {
         let bounds = Bounds { max_outstanding: config.max_outstanding, max_incarnations: config.max_incarnations };
-        let Ports { messages, publisher, sources } = ports;
+        let Ports { messages, outbox, publisher, sources } = ports;
         Arc::new(Self {
             incarnations: Incarnations::new(config.name.clone(), messages.clone(), context.ids.clone(), bounds),
             commits: CommitQueue::default(),
             checks,
+            waiting: Waiting::default(),
+            known,
             queued: Room::of(config.max_queued_bytes),
             in_flight: Room::of(config.max_in_flight_bytes),
             places: Arc::new(Semaphore::new(config.max_unconfirmed)),
+            busy: Arc::default(),
             finished,
             clock: context.clock.clone(),
             ids: context.ids.clone(),
             tasks: context.tasks.clone(),
             stop: context.stop.clone(),
             messages,
+            outbox,
             publisher,
             sources,
             topology,

@@ -1,6 +1,7 @@
 //! The gRPC API: sends, look-ups, and callback's orders.
 
 mod convert;
+mod outbox;
 pub(crate) mod status;
 
 use countersign_delivery::{IdempotencyKey, MessageId};
@@ -97,5 +98,19 @@ impl UpstreamService for Api {
         let orders = orders.iter().map(order).collect::<Result<Vec<_>, _>>()?;
         let outcomes = self.upstream.resend(&orders, caller.as_ref()).await;
         Ok(Response::new(proto::ResendMessagesResponse { results: outcomes.into_iter().map(resend_result).collect() }))
+    }
+
+    async fn list_outbox(
+        &self,
+        request: Request<proto::ListOutboxRequest>,
+    ) -> Result<Response<proto::ListOutboxResponse>, Status> {
+        outbox::list(&self.upstream, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn release_messages(
+        &self,
+        request: Request<proto::ReleaseMessagesRequest>,
+    ) -> Result<Response<proto::ReleaseMessagesResponse>, Status> {
+        outbox::release(&self.upstream, request.into_inner()).await.map(Response::new)
     }
 }

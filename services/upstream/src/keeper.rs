@@ -81,7 +81,7 @@ async fn drain(desk: &Desk) {
             desk.incarnations.stop_accepting();
         }
         let own = desk.incarnations.all_own();
-        let drained = own.iter().all(|ledger| ledger.is_drained());
+        let drained = own.iter().all(|ledger| ledger.is_drained()) && Arc::strong_count(&desk.busy) == 1;
         if desk.publisher.is_up() || !desk.in_flight.is_empty() {
             with_broker = now;
         }

@@ -1,7 +1,7 @@
 //! What is not settled yet of one incarnation: who waits for it, and when it is to be published again.
 //!
 //! **Invariant (I7):** a seq is assigned and registered under one lock, and leaves the ledger only when message and check are
-//! confirmed ([`Ledger::settle`]) or the row is known not to exist ([`Ledger::roll_back`]). Bodies are never kept here.
+//! confirmed ([`Ledger::settle`]), its own status tracks it ([`Ledger::hand_over`]), or the row is known not to exist ([`Ledger::roll_back`]). Bodies are never kept here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -173,6 +173,11 @@ impl Ledger {
 
     /// The row does not exist and never will under this seq. Gives its ticket back.
     pub(crate) fn roll_back(&self, seq: Seq) -> Ticket {
+        self.remove(seq).unwrap_or_default()
+    }
+
+    /// The row is committed, and from now on its own status tracks it (mode `outbox`). Gives its ticket back.
+    pub(crate) fn hand_over(&self, seq: Seq) -> Ticket {
         self.remove(seq).unwrap_or_default()
     }
 

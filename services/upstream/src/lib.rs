@@ -4,12 +4,13 @@
 //! publishes it ([`publish`]) and awaits the confirm; [`schedule_check`] publishes its delayed check, in batches ([`check_queue`]). Both
 //! confirmed: settled ([`ledger`]). What is not confirmed is published again from the table ([`catch_up`]). Once a second the watermark is
 //! written ([`keeper`], [`incarnations`]), so that the successor of a dead process knows where to begin ([`adopt`]).
-//! [`resend`](mod@resend) is callback's order. What is settled and old is deleted ([`retention`]).
+//! [`resend`](mod@resend) is callback's order. [`confirmed`] is the way of a message that is not stored at all, [`outbox`] that
+//! of one whose row has a status instead of a place below the watermark. What is settled and old is deleted ([`retention`]).
 //!
 //! The stock binary is [`run`]; a team that embeds it in its own process takes [`Service::start`] and sends through [`Upstream`]; its
 //! business rows and its messages in one commit: [`Upstream::transaction`]; bodies that its own tables can give again: [`MessageSource`].
 //!
-//! **Invariant:** one INSERT a message and one UPDATE a second; nothing is published that was not committed.
+//! **Invariant:** one INSERT a message and one UPDATE a second (mode `verified`); nothing is published that was not committed.
 
 mod accept;
 mod adopt;
@@ -17,7 +18,7 @@ mod catch_up;
 mod check_queue;
 mod commit;
 pub mod config;
-
+mod confirmed;
 mod desk;
 mod error;
 mod grpc;
@@ -26,6 +27,7 @@ mod incarnations;
 mod keeper;
 mod ledger;
 mod lookup;
+mod outbox;
 mod publish;
 mod refusal;
 mod resend;

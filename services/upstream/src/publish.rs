@@ -1,6 +1,6 @@
 //! Publishing messages, the first time or again, and what follows from each outcome.
 //!
-//! A confirmed message goes on to its check. Everything else (nacked, returned, unknown) stays unsettled and is published again
+//! Rows of mode `outbox` go their own way ([`crate::outbox`]). A confirmed message goes on to its check. Everything else (nacked, returned, unknown) stays unsettled and is published again
 //! from the table, with growing pauses. Bodies are only kept while they are in flight, within `max_in_flight_bytes`.
 
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use std::sync::Arc;
 use countersign_boot::{Failpoint, failpoint};
 use countersign_delivery::ports::broker::{Publication, Published};
 use countersign_delivery::ports::messages::Numbered;
+use countersign_delivery::topology::Mode;
 use countersign_delivery::{Attempt, Message, Seq};
 use countersign_wire::publication::{Publish, to_exchange};
 use tokio::sync::OwnedSemaphorePermit;
@@ -15,6 +16,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::check_queue::{Done, Scheduled};
 use crate::desk::Desk;
 use crate::ledger::{Again, Ledger};
+use crate::outbox;
 use crate::source::rebuild::publishable;
 
 /// One message on its way.
@@ -28,7 +30,8 @@ struct Outgoing {
 
 /// Publishes what was committed a moment ago.
 pub(crate) fn first(desk: &Arc<Desk>, ledger: &Arc<Ledger>, rows: Vec<Numbered>) {
-    let rows: Vec<_> = rows.into_iter().map(|Numbered { seq, message }| (seq, message)).collect();
+    let rows = rows.into_iter().map(|Numbered { seq, message }| (seq, message)).collect();
+    let rows = verified(desk, ledger, rows, Publish::FIRST);
     ledger.committed(&rows.iter().map(|(seq, _)| *seq).collect::<Vec<_>>());
     for group in start(desk, ledger, rows, Publish::FIRST) {
         desk.tasks.spawn("publish", group);
@@ -37,6 +40,7 @@ pub(crate) fn first(desk: &Arc<Desk>, ledger: &Arc<Ledger>, rows: Vec<Numbered>)
 
 /// Publishes messages that may have been published before, with the bodies at hand.
 pub(crate) fn again(desk: &Arc<Desk>, ledger: &Arc<Ledger>, rows: Vec<(Seq, Message)>) {
+    let rows = verified(desk, ledger, rows, AGAIN);
     for group in start(desk, ledger, rows, AGAIN) {
         desk.tasks.spawn("publish again", group);
     }
@@ -49,6 +53,13 @@ pub(crate) async fn again_and_wait(desk: &Arc<Desk>, ledger: &Arc<Ledger>, rows:
 }
 
 const AGAIN: Publish = Publish { attempt: Attempt::FIRST, again: true };
+
+/// Hands the rows of mode `outbox` over, and returns the others.
+fn verified(desk: &Arc<Desk>, ledger: &Ledger, rows: Vec<(Seq, Message)>, publish: Publish) -> Vec<(Seq, Message)> {
+    let (outbox, verified) = rows.into_iter().partition(|(_, message)| message.mode == Mode::Outbox);
+    outbox::take_over(desk, ledger, outbox, publish);
+    verified
+}
 
 /// Splits into what goes out now, by required set, and what has to wait: no broker, or no room.
 ///

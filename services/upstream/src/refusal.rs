@@ -40,6 +40,22 @@ pub enum Refusal {
         /// When it is worth trying again, milliseconds.
         retry_ms: u64,
     },
+    /// Mode `confirmed`: no queue took it.
+    #[error(
+        "the broker returned it ({reason}), because no queue is bound for exchange {exchange:?} with routing key {routing_key:?}; nothing is \
+         stored: bind one (countersign topology apply), then send again"
+    )]
+    Returned {
+        /// The exchange.
+        exchange: String,
+        /// The routing key.
+        routing_key: String,
+        /// The broker's words.
+        reason: String,
+    },
+    /// Mode `confirmed`: whether the broker has it is not known.
+    #[error("{0}: it may have been published, nothing is stored; send again if a second one does no harm")]
+    Unconfirmed(String),
     /// Nothing was promised; the same message with the same key may be sent again.
     #[error("{0}; nothing was promised: send again with the same idempotency key")]
     Unavailable(String),
@@ -52,6 +68,6 @@ impl Refusal {
     /// Whether the same call may succeed later.
     #[must_use]
     pub const fn is_transient(&self) -> bool {
-        matches!(self, Self::Exhausted { .. } | Self::Unavailable(_))
+        matches!(self, Self::Exhausted { .. } | Self::Unavailable(_) | Self::Unconfirmed(_))
     }
 }

@@ -6,10 +6,13 @@
 //! lost (a tombstone finds out, [`crate::commit`]); the process dies after the commit (its successor adopts it, [`crate::adopt`]); the
 //! broker is away, refuses, returns, or its confirm is lost (published again from the table, [`crate::catch_up`]).
 //! `Committed` and `Confirmed` are the same promise.
+//!
+//! A message whose route has mode `confirmed` is not stored: [`crate::confirmed`] takes it from here. Outcomes stay in order.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use countersign_delivery::topology::Mode;
 use countersign_delivery::{Fingerprint, Message, MessageId};
 use countersign_telemetry::{names, propagate};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -18,6 +21,7 @@ use tracing::Span;
 
 use crate::accept::{NewMessage, Rules, accept};
 use crate::commit::{Row, Slip, Stored};
+use crate::confirmed;
 use crate::desk::Desk;
 use crate::ledger::Ticket;
 use crate::refusal::Refusal;
@@ -53,6 +57,20 @@ pub(crate) async fn send(desk: &Arc<Desk>, batch: Vec<NewMessage>) -> Vec<Outcom
     let judged: Vec<Result<Message, Refusal>> = batch.into_iter().map(|new| judge(desk, new)).collect();
 
     // Act.
+    let is_unstored = |judged: &Result<Message, Refusal>| judged.as_ref().is_ok_and(|message| message.mode == Mode::Confirmed);
+    let order: Vec<bool> = judged.iter().map(is_unstored).collect();
+    let (unstored, stored): (Vec<_>, Vec<_>) = judged.into_iter().partition(is_unstored);
+    let unstored = confirmed::send(desk, unstored.into_iter().flatten().collect());
+    let (unstored, stored) = futures::join!(unstored, send_stored(desk, stored, commit_by));
+    let (mut unstored, mut stored) = (unstored.into_iter(), stored.into_iter());
+    order.into_iter().filter_map(|is_unstored| if is_unstored { unstored.next() } else { stored.next() }).collect()
+}
+
+/// Commits, publishes, and awaits the confirms.
+async fn send_stored(desk: &Arc<Desk>, judged: Vec<Result<Message, Refusal>>, commit_by: Instant) -> Vec<Outcome> {
+    if judged.is_empty() {
+        return Vec::new();
+    }
     let pending = store(desk, judged, commit_by).await;
     let mut stored = Vec::with_capacity(pending.len());
     for pending in pending {
@@ -121,9 +139,9 @@ pub(crate) fn stopping() -> Refusal {
     Refusal::Unavailable("this upstream is stopping".into())
 }
 
-fn row_of(desk: &Desk, mut message: Message, queued: OwnedSemaphorePermit) -> Result<(Row, Pending), Refusal> {
+fn row_of(desk: &Desk, message: Message, queued: OwnedSemaphorePermit) -> Result<(Row, Pending), Refusal> {
     let place = desk.place()?;
-    let span = traced(&mut message);
+    let (message, span) = traced(message);
     let (answer, stored) = oneshot::channel();
     let (settled_sender, settled) = oneshot::channel();
     let pending = Pending { id: message.id, fingerprint: message.fingerprint.clone(), stored, settled, span };
@@ -188,13 +206,13 @@ impl Outcome {
     }
 }
 
-/// Opens the span of a message, whose context travels with it.
-pub(crate) fn traced(message: &mut Message) -> Span {
-    let span = span(message);
+/// The message with the span whose context travels with it.
+pub(crate) fn traced(mut message: Message) -> (Message, Span) {
+    let span = span(&message);
     message.trace = propagate::of(&span)
         .map(|(traceparent, tracestate)| countersign_delivery::TraceContext { traceparent, tracestate })
-        .or(message.trace.take());
-    span
+        .or(message.trace);
+    (message, span)
 }
 
 fn span(message: &Message) -> Span {

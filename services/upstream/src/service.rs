@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::keeper::Vitals;
 use crate::source::{MessageSource, Sources};
 use crate::upstream::Upstream;
-use crate::{grpc, http, retention, topology};
+use crate::{confirmed, grpc, http, retention, topology};
 
 /// Between two tries to open a database that is away.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -57,7 +57,8 @@ impl Service {
     pub async fn start(self, context: &Context) -> Result<Upstream, Error> {
         let Config { topology: source, database, broker: broker_config, policy, upstream: section, .. } = self.config;
         let topology = source.load()?;
-        if let Some(problem) = retention::problem(&section, &topology, &policy) {
+        let problem = retention::problem(&section, &topology, &policy).or_else(|| confirmed::problem(&section, &topology));
+        if let Some(problem) = problem {
             return Err(Error::Unsound(problem));
         }
         let shown = context.health.dependency("database");
@@ -95,7 +96,8 @@ impl Service {
             until.run_until_cancelled(Box::pin(watch.run())).await;
             anyhow::Ok(())
         });
-        let ports = Ports { messages: Arc::new(database.messages()), publisher: Arc::new(broker), sources: self.sources };
+        let messages = Arc::new(database.messages().sweeping_after(section.outbox_sweep_after_ms));
+        let ports = Ports { messages: messages.clone(), outbox: messages, publisher: Arc::new(broker), sources: self.sources };
         Ok(Upstream::start(section, topology, ports, context, vitals, finished).with_database(database))
     }
 

@@ -13,9 +13,10 @@ use countersign_delivery::check::Check;
 use countersign_delivery::ports::broker::{HeaderValue, Publication, Published, Publisher};
 use countersign_delivery::ports::messages::{Entombed, Expiry, Heartbeat, IncarnationState, Insertion, Messages, Numbered};
 use countersign_delivery::ports::{Ids, PortError};
+use countersign_delivery::topology::{Mode, OnFull, Route};
 use countersign_delivery::{IdempotencyKey, IncarnationId, MessageId, Position, Seq, StoredMessage, Topology, UpstreamName};
 use countersign_testkit::broker::MemoryBroker;
-use countersign_testkit::build::{a_subscription, a_topology, upstream};
+use countersign_testkit::build::{EXCHANGE, a_subscription, a_topology, upstream};
 use countersign_testkit::clock::ManualClock;
 use countersign_testkit::ids::CountingIds;
 use countersign_testkit::messages::MemoryMessages;
@@ -59,8 +60,22 @@ impl Stage {
         let topology = Topology { subscriptions, ..a_topology() };
         let clock = ManualClock::default();
         let broker = MemoryBroker::new(&topology, &clock);
-        let (messages, sources) = (MemoryMessages::default(), Sources::default());
-        Self { messages, broker, topology, clock, sources, ids, checks_to_refuse: Arc::default() }
+        Self {
+            messages: MemoryMessages::on(&clock, section().outbox_sweep_after_ms),
+            broker,
+            topology,
+            clock,
+            sources: Sources::default(),
+            ids,
+            checks_to_refuse: Arc::default(),
+        }
+    }
+
+    /// The same with another mode for what goes to `orders`.
+    pub(crate) fn with_route(mut self, mode: Mode, check: bool) -> Self {
+        let (exchange, routing_key) = (EXCHANGE.to_owned(), "order.#".to_owned());
+        self.topology.routes = vec![Route { exchange, routing_key, mode, check, on_full: OnFull::Keep }];
+        self.with_topology()
     }
 
     /// The same with a broker for its topology as it is now.
@@ -82,7 +97,8 @@ impl Stage {
             broker: context.health.dependency("broker"),
             broker_state: Box::new(|| "down".into()),
         };
-        let ports = Ports { messages, publisher: Arc::new(CheckRefuser(self.clone())), sources: self.sources.clone() };
+        let publisher = Arc::new(CheckRefuser(self.clone()));
+        let ports = Ports { messages, outbox: Arc::new(self.messages.clone()), publisher, sources: self.sources.clone() };
         let upstream = Upstream::start(section, self.topology.clone(), ports, &context, vitals, CancellationToken::new());
         context.health.running();
         Process { upstream, context }

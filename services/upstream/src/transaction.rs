@@ -21,6 +21,7 @@ use std::time::Duration;
 use countersign_delivery::Message;
 use countersign_delivery::ports::PortError;
 use countersign_delivery::ports::messages::{Inserted, Insertion, Numbered};
+use countersign_delivery::topology::Mode;
 use countersign_store::{Database, DatabaseTransaction, Enlisted};
 use countersign_telemetry::{names, with_sources};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -104,7 +105,7 @@ impl Transaction {
         // Opened before BEGIN, which on SQLite takes the only connection that writes.
         desk.incarnations.accepting().await.map_err(|error| refused(&error))?;
         let idle_limit = Duration::from_millis(desk.config.transaction_limit_ms());
-        let enlisted = database.enlist(idle_limit).await.map_err(|error| refused(&error))?;
+        let enlisted = database.enlist(idle_limit, desk.config.outbox_sweep_after_ms).await.map_err(|error| refused(&error))?;
         Ok(Self { desk: desk.clone(), holds: Holds::default(), poison: Mutex::default(), enlisted, _turn: turn })
     }
 
@@ -123,13 +124,17 @@ impl Transaction {
         if let Some(poison) = self.poison() {
             return Err(poison);
         }
-        let mut message = judge(&self.desk, message)?;
+        let message = judge(&self.desk, message)?;
+        if message.mode == Mode::Confirmed {
+            let words = "its route has mode confirmed, which stores nothing: send it after the commit, or give the route mode verified or outbox";
+            return Err(Refusal::Invalid(words.into()));
+        }
         let place = self.desk.place()?;
         let queued = self.desk.queued.take(message.body.len()).ok_or_else(|| {
             let what = format!("too many bytes wait for the database (max_queued_bytes {})", self.desk.config.max_queued_bytes);
             Refusal::Exhausted { what, retry_ms: self.desk.config.retry_after_ms }
         })?;
-        let span = traced(&mut message);
+        let (message, span) = traced(message);
         let (settled_sender, settled) = oneshot::channel();
         let ticket = Ticket { settled: Some(settled_sender), _place: Some(place) };
         let ledger = self.desk.incarnations.current();

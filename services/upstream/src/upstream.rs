@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use countersign_boot::Context;
 use countersign_delivery::ports::PortError;
-use countersign_delivery::{StoredMessage, Topology, TraceContext};
+use countersign_delivery::ports::outbox::{OutboxRow, Released};
+use countersign_delivery::{MessageId, StoredMessage, Topology, TraceContext};
 use countersign_store::Database;
 use tokio_util::sync::CancellationToken;
 
@@ -15,6 +16,8 @@ use crate::config::UpstreamSection;
 use crate::desk::{Desk, Ports};
 use crate::keeper::Vitals;
 use crate::lookup::{By, Found};
+use crate::outbox::outcomes::KnownQueue;
+use crate::outbox::{operate, outcomes, sweep};
 use crate::refusal::Refusal;
 use crate::resend::{Order, Outcome as Resent};
 use crate::send::{Outcome, stopping};
@@ -42,13 +45,17 @@ impl Upstream {
         finished: CancellationToken,
     ) -> Self {
         let (checks, receiver) = CheckQueue::new();
-        let desk = Desk::new(section, topology, ports, context, checks, finished);
+        let (known, outcomes) = KnownQueue::new();
+        let desk = Desk::new(section, topology, ports, context, (checks, known), finished);
         let tasks = &desk.tasks;
         for _ in 0..desk.config.committers {
             tasks.critical("commit", ended(commit::run(desk.clone())));
         }
         tasks.critical("check batches", ended(check_queue::run(desk.clone(), receiver)));
         tasks.critical("catching up", ended(catch_up::run(desk.clone())));
+        tasks.critical("outbox outcomes", ended(outcomes::run(desk.clone(), outcomes)));
+        tasks.critical("outbox sweep", ended(sweep::run(desk.clone())));
+        tasks.critical("outbox count", ended(sweep::count(desk.clone())));
         tasks.critical("adoption", ended(adopt::run(desk.clone())));
         tasks.critical("retention", ended(retention::run(desk.clone())));
         tasks.critical("heartbeat", ended(keeper::run(desk.clone(), vitals)));
@@ -121,9 +128,8 @@ impl Upstream {
 
     /// The same with its body, if that is not stored; or why it cannot be shown.
     pub(crate) async fn with_body(&self, found: Found) -> Result<Found, String> {
-        let Found { stored, settled } = found;
-        let id = stored.message.id;
-        let message = match rebuild::whole(&self.0, stored.message).await {
+        let id = found.stored.message.id;
+        let message = match rebuild::whole(&self.0, found.stored.message).await {
             Whole::Ready(message) => message,
             Whole::Changed(_) => {
                 return Err(format!("the body of message {id} is not stored, and its source gives another one now"));
@@ -131,7 +137,24 @@ impl Upstream {
             Whole::Gone(_) => return Err(format!("the body of message {id} is not stored, and its source has it no more")),
             Whole::NotNow(_, why) => return Err(format!("the body of message {id} cannot be shown: {why}")),
         };
-        Ok(Found { stored: StoredMessage { message, ..stored }, settled })
+        let stored = StoredMessage { message, position: found.stored.position };
+        Ok(Found { stored, ..found })
+    }
+
+    /// Rows of mode `outbox` that wait for a human, by ascending id, from after `after` on; bodies are left empty.
+    ///
+    /// # Errors
+    /// [`PortError`] of the database.
+    pub async fn list_outbox(&self, after: Option<MessageId>, limit: u32) -> Result<Vec<OutboxRow>, PortError> {
+        operate::list(&self.0, after, limit).await
+    }
+
+    /// Releases rows of mode `outbox` that wait for a human; one answer each, in order.
+    ///
+    /// # Errors
+    /// [`PortError`] of the database.
+    pub async fn release(&self, ids: &[MessageId]) -> Result<Vec<Released>, PortError> {
+        operate::release(&self.0, ids).await
     }
 
     /// Publishes messages again, each with a new check; one outcome each, in order. `caller` is the trace that ordered it.

@@ -12,6 +12,7 @@ pub mod fingerprint;
 pub mod horizon;
 pub mod id;
 pub mod message;
+pub mod outbox;
 pub mod policy;
 pub mod ports;
 pub mod probe;

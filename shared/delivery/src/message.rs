@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::fingerprint::Fingerprint;
 use crate::id::{IdempotencyKey, IncarnationId, MessageId, Seq, SubscriptionName};
 use crate::time::Timestamp;
+use crate::topology::Mode;
 
 /// Which try of a message this is. Ordered: a later epoch beats any attempt of an earlier one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -71,6 +72,8 @@ pub struct Message {
     pub sent_at: Timestamp,
     /// Where its trace began.
     pub trace: Option<TraceContext>,
+    /// How it is delivered: what its route said when it was accepted.
+    pub mode: Mode,
 }
 
 /// Where a message stands in its upstream's own order.

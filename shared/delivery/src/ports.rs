@@ -6,6 +6,7 @@ pub mod broker;
 pub mod claims;
 pub mod deliveries;
 pub mod messages;
+pub mod outbox;
 
 use uuid::Uuid;
 

@@ -3,6 +3,7 @@
 mod enlist;
 mod fence;
 mod insert;
+mod outbox;
 mod retention;
 mod row;
 
@@ -11,8 +12,12 @@ pub use enlist::Enlisted;
 use async_trait::async_trait;
 use countersign_delivery::id::{IdempotencyKey, IncarnationId, MessageId, Seq, UpstreamName};
 use countersign_delivery::message::{Position, StoredMessage};
+use countersign_delivery::outbox::{Entry, Outcome, Patience};
 use countersign_delivery::ports::PortError;
 use countersign_delivery::ports::messages::{Entombed, Expiry, Heartbeat, Insertion, Messages, Numbered};
+use countersign_delivery::ports::outbox::{Claim, Outbox, OutboxRow, Released};
+use countersign_delivery::time::Timestamp;
+use countersign_delivery::topology::Mode;
 use sea_orm::Value;
 
 use crate::database::Database;
@@ -24,11 +29,26 @@ use crate::sql::{Sql, signed};
 #[derive(Clone, Debug)]
 pub struct SqlMessages {
     database: Database,
+    sweep_after_ms: u64,
 }
 
 impl SqlMessages {
+    /// When a row of mode `outbox` is due unless told otherwise, milliseconds after it was stored or claimed.
+    pub const SWEEP_AFTER_MS: u64 = 300_000;
+
     pub(crate) const fn new(database: Database) -> Self {
-        Self { database }
+        Self { database, sweep_after_ms: Self::SWEEP_AFTER_MS }
+    }
+
+    /// The same with another time after which rows of mode `outbox` are due, milliseconds.
+    #[must_use]
+    pub fn sweeping_after(self, sweep_after_ms: u64) -> Self {
+        Self { sweep_after_ms, ..self }
+    }
+
+    /// The database's time.
+    async fn now(&self) -> Result<Timestamp, PortError> {
+        self.database.inner.clock.now(self.sql()).await
     }
 
     fn sql(&self) -> &Sql {
@@ -48,7 +68,10 @@ impl Messages for SqlMessages {
     }
 
     async fn insert(&self, incarnation: IncarnationId, batch: &[Numbered]) -> Result<Insertion, PortError> {
-        insert::insert(self.sql(), incarnation, batch).await
+        // The clock is asked only for those that need it.
+        let has_outbox = batch.iter().any(|row| row.message.mode == Mode::Outbox);
+        let now = if has_outbox { self.now().await? } else { Timestamp::from_millis(0) };
+        insert::insert(self.sql(), incarnation, batch, now.plus_millis(self.sweep_after_ms)).await
     }
 
     async fn entomb(&self, position: Position) -> Result<Entombed, PortError> {
@@ -72,7 +95,7 @@ impl Messages for SqlMessages {
     }
 
     async fn scan(&self, incarnation: IncarnationId, from: Seq, limit: u32) -> Result<Vec<StoredMessage>, PortError> {
-        let rest = "WHERE m.incarnation = $1 AND m.seq >= $2 AND m.id IS NOT NULL ORDER BY m.seq LIMIT $3";
+        let rest = "WHERE m.incarnation = $1 AND m.seq >= $2 AND m.id IS NOT NULL AND m.status IS NULL ORDER BY m.seq LIMIT $3";
         let values = vec![incarnation.0.into(), signed(from.0).into(), i64::from(limit).into()];
         self.select(rest, values).await
     }
@@ -96,7 +119,7 @@ impl Messages for SqlMessages {
 
     async fn delete_expired(&self, upstream: &UpstreamName, expiry: Expiry, limit: u32) -> Result<u64, PortError> {
         // The database's clock must agree that a message is old.
-        let now = self.database.inner.clock.now(self.sql()).await?.min(expiry.now);
+        let now = self.now().await?.min(expiry.now);
         retention::delete_expired(self.sql(), upstream, Expiry { now, ..expiry }, limit).await
     }
 
@@ -106,5 +129,33 @@ impl Messages for SqlMessages {
                    WHERE i.id = $1 AND i.state <> 'closed' AND h.watermark <= $2";
         let values = vec![position.incarnation.0.into(), signed(position.seq.0).into()];
         Ok(self.sql().read("reading a watermark", sql, values).await?.is_empty())
+    }
+}
+
+#[async_trait]
+impl Outbox for SqlMessages {
+    async fn record(&self, outcomes: &[(Position, Outcome)], patience: Patience) -> Result<Vec<Position>, PortError> {
+        outbox::record(self.sql(), outcomes, patience, self.now().await?).await
+    }
+
+    async fn claim(&self, upstream: &UpstreamName, which: &Claim, limit: u32) -> Result<Vec<StoredMessage>, PortError> {
+        let now = self.now().await?;
+        outbox::claim(self.sql(), upstream, which, limit, now, now.plus_millis(self.sweep_after_ms)).await
+    }
+
+    async fn entries(&self, ids: &[MessageId]) -> Result<Vec<(MessageId, Entry)>, PortError> {
+        outbox::entries(self.sql(), ids).await
+    }
+
+    async fn failed(&self, upstream: &UpstreamName, after: Option<MessageId>, limit: u32) -> Result<Vec<OutboxRow>, PortError> {
+        outbox::failed(self.sql(), upstream, after, limit).await
+    }
+
+    async fn release(&self, upstream: &UpstreamName, ids: &[MessageId]) -> Result<Vec<Released>, PortError> {
+        outbox::release(self.sql(), upstream, ids, self.now().await?).await
+    }
+
+    async fn count_failed(&self, upstream: &UpstreamName, limit: u32) -> Result<u64, PortError> {
+        outbox::count_failed(self.sql(), upstream, limit).await
     }
 }

@@ -156,6 +156,12 @@ metrics_list! {
         "Age in seconds of the oldest message that is not settled.";
     Counter RETENTION_DELETED_TOTAL = "countersign_retention_deleted_total" []
         "Rows of settled messages that upstream deleted after their retention.";
+    Counter OUTBOX_SWEPT_TOTAL = "countersign_outbox_swept_total" []
+        "Rows of mode outbox that were due and published again.";
+    Counter OUTBOX_FAILED_TOTAL = "countersign_outbox_failed_total" []
+        "Rows of mode outbox that the broker refused too often.";
+    Gauge OUTBOX_FAILED_ROWS = "countersign_outbox_failed_rows" []
+        "Rows of mode outbox that wait for a human, counted up to 10,000; every replica says the same.";
     Gauge CONNECTION_BLOCKED = "countersign_connection_blocked" ["connection"]
         "1 while the broker blocks this connection.";
     Counter CONSUME_TOTAL = "countersign_consume_total" ["subscription", "outcome"]

@@ -8,7 +8,7 @@ use countersign_delivery::policy::Policy;
 use countersign_delivery::ports::broker::{Properties, Publication};
 use countersign_delivery::routing::ExchangeKind;
 use countersign_delivery::state::Facts;
-use countersign_delivery::topology::{Binding, CheckTiers, Exchange, Subscription};
+use countersign_delivery::topology::{Binding, CheckTiers, Exchange, Mode, Subscription};
 use countersign_delivery::{
     Attempt, Fingerprint, IncarnationId, Message, MessageId, Outcome, Position, Receipt, Seq, SubscriptionName, Timestamp,
     Topology, UpstreamName,
@@ -91,6 +91,7 @@ pub fn a_message_with(n: u64, body: &str) -> Message {
         body: Bytes::copy_from_slice(body.as_bytes()),
         sent_at: NOW,
         trace: None,
+        mode: Mode::Verified,
     }
 }
 

@@ -10,6 +10,7 @@ pub mod broker;
 pub mod claims;
 pub mod deliveries;
 pub mod messages;
+pub mod outbox;
 pub mod retention;
 pub mod walk;
 

@@ -1,24 +1,38 @@
-//! [`Messages`] in memory: upstream's tables, with the fence.
+//! [`Messages`] in memory: upstream's tables, with the fence and the outbox.
+
+mod outbox;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use countersign_delivery::ports::PortError;
+use countersign_delivery::outbox::{Entry, Status};
 use countersign_delivery::ports::messages::{
     Entombed, Expiry, Heartbeat, IncarnationState, Inserted, Insertion, Messages, Numbered,
 };
-use countersign_delivery::{IdempotencyKey, IncarnationId, MessageId, Position, Seq, StoredMessage, UpstreamName};
+use countersign_delivery::ports::{Clock as _, PortError};
+use countersign_delivery::topology::Mode;
+use countersign_delivery::{IdempotencyKey, IncarnationId, MessageId, Position, Seq, StoredMessage, Timestamp, UpstreamName};
 
+use crate::clock::ManualClock;
 use crate::switch::{self, Switch};
 
 const WHAT: &str = "memory messages";
 
 /// Upstream's tables in memory; clones share them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct MemoryMessages {
     switch: Switch,
     data: Arc<Mutex<Data>>,
+    /// The clock of the database.
+    clock: ManualClock,
+    sweep_after_ms: u64,
+}
+
+impl Default for MemoryMessages {
+    fn default() -> Self {
+        Self::on(&ManualClock::default(), 300_000)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -26,11 +40,19 @@ struct Data {
     incarnations: BTreeMap<IncarnationId, (UpstreamName, Heartbeat)>,
     /// None: a tombstone.
     rows: BTreeMap<Position, Option<StoredMessage>>,
+    /// The rows of mode `outbox`.
+    entries: BTreeMap<Position, Entry>,
     lose_commits: u32,
     lost_are_committed: bool,
 }
 
 impl MemoryMessages {
+    /// Empty, with this clock; rows of mode `outbox` are due `sweep_after_ms` milliseconds after they are stored or claimed.
+    #[must_use]
+    pub fn on(clock: &ManualClock, sweep_after_ms: u64) -> Self {
+        Self { switch: Switch::default(), data: Arc::default(), clock: clock.clone(), sweep_after_ms }
+    }
+
     /// From now on every call fails as unavailable.
     pub fn go_down(&self) {
         self.switch.set_down(true);
@@ -55,8 +77,9 @@ impl MemoryMessages {
         let mut data = self.lock();
         let state = data.incarnations.get(&incarnation).map(|(_, heartbeat)| heartbeat.state);
         assert_eq!(state, Some(IncarnationState::Open), "a fence waits for it");
+        let due_at = self.clock.now().plus_millis(self.sweep_after_ms);
         for row in batch {
-            let inserted = data.insert_row(incarnation, row);
+            let inserted = data.insert_row(incarnation, row, due_at);
             assert!(matches!(inserted, Ok(Inserted::Stored)), "{inserted:?}");
         }
     }
@@ -87,7 +110,7 @@ impl Data {
     }
 
     /// The row's fate; writes it when it is to be stored.
-    fn insert_row(&mut self, incarnation: IncarnationId, row: &Numbered) -> Result<Inserted, PortError> {
+    fn insert_row(&mut self, incarnation: IncarnationId, row: &Numbered, due_at: Timestamp) -> Result<Inserted, PortError> {
         let position = Position { incarnation, seq: row.seq };
         if let Some(known) = row.message.idempotency_key.as_ref().and_then(|key| self.by_key(key)) {
             let (id, position) = (known.message.id, known.position);
@@ -100,6 +123,9 @@ impl Data {
         if self.stored().any(|known| known.message.id == row.message.id) {
             return Err(switch::refused(WHAT, format!("{} is taken", row.message.id)));
         }
+        if row.message.mode == Mode::Outbox {
+            self.entries.insert(position, Entry { status: Status::Sending, tries: 0, due_at, reason: None });
+        }
         self.rows.insert(position, Some(StoredMessage { position, message: row.message.clone() }));
         Ok(Inserted::Stored)
     }
@@ -109,11 +135,14 @@ impl Data {
         let closed = of.state == IncarnationState::Closed;
         let end = if closed { Seq(u64::MAX) } else { of.watermark };
         let place = |seq| Position { incarnation: of.incarnation, seq };
-        let page = self.rows.range(place(Seq(0))..place(end)).filter(|(_, row)| closed || row.is_some()).take(limit);
+        let page = self.rows.range(place(Seq(0))..place(end)).filter(|(_, row)| closed || row.is_some());
+        let unconfirmed = |position: &Position| self.entries.get(position).is_some_and(|entry| entry.status != Status::Confirmed);
+        let page = page.filter(|(position, _)| !unconfirmed(position)).take(limit);
         let is_old = |row: &Option<StoredMessage>| row.as_ref().is_none_or(|row| row.message.sent_at < expiry.before());
         let old: Vec<Position> = page.filter(|(_, row)| is_old(row)).map(|(position, _)| *position).collect();
         for position in &old {
             self.rows.remove(position);
+            self.entries.remove(position);
         }
         old.len()
     }
@@ -144,11 +173,11 @@ impl Messages for MemoryMessages {
         if heartbeat.is_none_or(|row| row.state != IncarnationState::Open || row.adopter.is_some()) {
             return Ok(Insertion::Fenced);
         }
-        let before = data.rows.clone();
-        let inserted: Result<Vec<_>, _> = batch.iter().map(|row| data.insert_row(incarnation, row)).collect();
+        let (before, due_at) = ((data.rows.clone(), data.entries.clone()), self.clock.now().plus_millis(self.sweep_after_ms));
+        let inserted: Result<Vec<_>, _> = batch.iter().map(|row| data.insert_row(incarnation, row, due_at)).collect();
         let loses = data.lose_commits > 0;
         if inserted.is_err() || (loses && !data.lost_are_committed) {
-            data.rows = before;
+            (data.rows, data.entries) = before;
         }
         if loses {
             data.lose_commits -= 1;
@@ -204,6 +233,7 @@ impl Messages for MemoryMessages {
         let data = self.open_data()?;
         let rows = data.rows.range(Position { incarnation, seq: from }..=Position { incarnation, seq: Seq(u64::MAX) });
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let rows = rows.filter(|(position, _)| !data.entries.contains_key(position));
         Ok(rows.filter_map(|(_, row)| row.clone()).take(limit).collect())
     }
 

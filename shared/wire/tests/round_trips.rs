@@ -33,6 +33,7 @@ fn trace() -> TraceContext {
 
 fn message() -> Message {
     Message {
+        mode: countersign_delivery::topology::Mode::Verified,
         id: id(1),
         fingerprint: Fingerprint::of("order.created", "application/json", b"{}"),
         idempotency_key: None,

@@ -22,7 +22,7 @@ async fn typed(arguments: &[&str]) -> anyhow::Result<Output> {
 }
 
 /// The verbs, each with a command line that reaches a service.
-fn verbs<'a>(topology: &'a str, rows: &'a str) -> [Vec<&'a str>; 8] {
+fn verbs<'a>(topology: &'a str, rows: &'a str) -> [Vec<&'a str>; 10] {
     let send = ["send", "--exchange", "orders", "--type", "order.created"];
     [
         [&send[..], &["--body", "{}"]].concat(),
@@ -31,6 +31,8 @@ fn verbs<'a>(topology: &'a str, rows: &'a str) -> [Vec<&'a str>; 8] {
         vec!["get", "--key", "nobody"],
         vec!["list"],
         vec!["resend", NO_ID],
+        vec!["outbox", "list"],
+        vec!["outbox", "release", NO_ID],
         vec!["topology", "apply", "--file", topology],
         vec!["topology", "verify", "--file", topology],
     ]
@@ -58,12 +60,13 @@ async fn every_verb_tells_in_json_what_is_wrong_with_its_input() -> anyhow::Resu
     flow.start(&[Which::Callback, Which::Upstream]).await?;
     let missing = flow.ground.path("missing").display().to_string();
     let send = ["send", "--exchange", "orders", "--type", "order.created"];
-    let table: [(Vec<&str>, &str); 12] = [
+    let table: [(Vec<&str>, &str); 14] = [
         // Read by the service.
         (vec!["send", "--exchange", "nowhere", "--type", "a", "--body", "{}"], "no subscription gets"),
         (vec!["get", NO_ID], "no such message"),
         (vec!["list", "--state", "wonderful"], "wonderful"),
         (vec!["resend", NO_ID], ""),
+        (vec!["outbox", "release", "no-uuid"], ""),
         // Read by the command.
         ([&send[..], &["--body-file", &missing]].concat(), "cannot be read"),
         ([&send[..], &["--id-field", "a", "--format", "csv", "--file", &missing]].concat(), "cannot be read"),
@@ -72,6 +75,7 @@ async fn every_verb_tells_in_json_what_is_wrong_with_its_input() -> anyhow::Resu
         (vec!["--upstream", "no address", "get", NO_ID], "is not an address"),
         // Not understood at all.
         (vec!["list", "--limit", "many"], "--limit"),
+        (vec!["outbox", "release"], "<IDS>"),
         (vec!["completions", "tcsh"], "possible values: bash"),
         (vec!["wonder"], "unrecognized subcommand"),
     ];

@@ -3,7 +3,7 @@
 use countersign_wire::proto::{Attempt, Delivery, GetMessageResponse, HistoryLine, SendState};
 
 use super::known::{Answer, Known};
-use super::{next, parked};
+use super::{next, outbox, parked};
 use crate::output;
 
 /// What happened, what comes next, and what an operator may do.
@@ -61,7 +61,7 @@ const WRONG_UPSTREAM: &str =
 
 fn unknown_to_both(story: &mut Story) {
     let what = "neither upstream nor callback knows this id: nothing was accepted under it here, or it was settled and deleted after its \
-                retention; nothing will happen"
+                retention, or its route has mode confirmed, which stores nothing; nothing will happen"
         .into();
     story.next.push(Next { subscription: None, what, when_ms: None });
     story.advice.push(WRONG_UPSTREAM.into());
@@ -74,7 +74,7 @@ fn unknown_to_upstream(deliveries: &[Delivery], story: &mut Story) {
         0,
         Happened {
             at_ms: None,
-            what: format!("the upstream asked here does not know it, or has deleted it after its retention; callback knows it as a message of upstream {name}"),
+            what: format!("the upstream asked here does not know it, or has deleted it after its retention, or never stored it (mode confirmed); callback knows it as a message of upstream {name}"),
         },
     );
     story.advice.push(format!("ask upstream {name} itself, with --upstream; if its row is gone, it cannot send it again"));
@@ -106,12 +106,12 @@ fn accepted(message: &GetMessageResponse) -> [Happened; 2] {
         message.body_bytes,
         message.required.join(", ")
     );
-    let confirmed = if message.state() == SendState::Confirmed {
-        "the broker has confirmed it and its delayed check"
-    } else {
-        "upstream does not know yet that the broker has confirmed it and its delayed check"
+    let confirmed = match &message.outbox {
+        Some(entry) => outbox::outbox_words(entry, message.outbox_check),
+        None if message.state() == SendState::Confirmed => "the broker has confirmed it and its delayed check".to_owned(),
+        None => "upstream does not know yet that the broker has confirmed it and its delayed check".to_owned(),
     };
-    [Happened { at_ms: Some(message.sent_at_ms), what }, Happened { at_ms: None, what: confirmed.to_owned() }]
+    [Happened { at_ms: Some(message.sent_at_ms), what }, Happened { at_ms: None, what: confirmed }]
 }
 
 /// One line of a delivery's history as a sentence.

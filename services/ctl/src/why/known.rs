@@ -52,6 +52,11 @@ impl Known {
         self.outlook.got().map_or(self.local_now_ms, |outlook| outlook.now_ms)
     }
 
+    /// Whether nobody looks whether it is signed for.
+    pub fn is_unchecked(&self) -> bool {
+        self.message.got().is_some_and(|message| message.outbox.is_some() && !message.outbox_check)
+    }
+
     /// Who must sign as upstream stored it, and whoever callback knows besides; sorted.
     pub fn subscriptions(&self) -> Vec<&str> {
         let required = self.message.got().into_iter().flat_map(|message| &message.required).map(String::as_str);

@@ -4,13 +4,16 @@ use countersign_wire::proto::{Delivery, SendState};
 
 use super::explain::{Next, Story, attempt_words};
 use super::known::{Answer, Known};
-use super::{parked, span, waiting};
+use super::{outbox, parked, span, waiting};
 
 /// Adds what comes, and what an operator may do about it.
 pub(super) fn tell(known: &Known, story: &mut Story) {
     let committed = known.message.got().is_some_and(|message| message.state() == SendState::Committed);
     if committed {
-        of_committed(story);
+        match known.message.got().and_then(|message| Some((message, message.outbox.as_ref()?))) {
+            Some((message, entry)) => outbox::tell(message, entry, known.now_ms(), story),
+            None => of_committed(story),
+        }
     }
     match (&known.deliveries, &known.message) {
         (Answer::Away(_), _) => of_callback_away(story),
@@ -53,6 +56,7 @@ fn of_subscriptions(known: &Known, committed: bool, story: &mut Story) {
             Some(delivery) => of_delivery(known, delivery, story),
             // Before the broker has it, nobody can sign and no check is under way.
             None if committed => {}
+            None if known.is_unchecked() => outbox::tell_unchecked(name, story),
             None => waiting::tell(known, name, None, story),
         }
     }

@@ -7,6 +7,7 @@ use tonic::Status;
 use tonic::metadata::MetadataMap;
 
 use crate::accept::NewMessage;
+use crate::grpc::outbox;
 use crate::grpc::status::code;
 use crate::lookup::Found;
 use crate::resend::{Order, Outcome as Resent};
@@ -22,6 +23,7 @@ pub(super) fn new_message(message: proto::NewMessage) -> NewMessage {
         body: message.body,
         headers: message.headers.into_iter().collect(),
         idempotency_key: message.idempotency_key,
+        key_is_implied: false,
         fingerprint: message.fingerprint,
         trace: message.trace.and_then(|trace| trace_of(&trace.traceparent, &trace.tracestate)),
     }
@@ -56,6 +58,7 @@ pub(super) fn send_result(outcome: Outcome) -> proto::SendResult {
 
 pub(super) fn get_response(found: Found, with_body: bool) -> proto::GetMessageResponse {
     let message = found.stored.message;
+    let mode = if found.entry.is_some() { proto::DeliveryMode::Outbox } else { proto::DeliveryMode::Verified };
     let state = if found.settled { proto::SendState::Confirmed } else { proto::SendState::Committed };
     let trace = message
         .trace
@@ -66,6 +69,9 @@ pub(super) fn get_response(found: Found, with_body: bool) -> proto::GetMessageRe
         required: message.required.iter().map(ToString::to_string).collect(),
         sent_at_ms: message.sent_at.as_millis(),
         body_bytes: message.body.len() as u64,
+        mode: mode.into(),
+        outbox_check: found.entry.is_some() && found.has_check,
+        outbox: found.entry.map(outbox::entry),
         message: Some(proto::NewMessage {
             exchange: message.exchange,
             routing_key: message.routing_key,

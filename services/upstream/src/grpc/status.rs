@@ -18,9 +18,9 @@ pub(crate) const fn code(refusal: &Refusal) -> Code {
     match refusal {
         Refusal::Invalid(_) | Refusal::TooLarge(_) => Code::InvalidArgument,
         Refusal::Conflict { .. } => Code::AlreadyExists,
-        Refusal::NoSubscription { .. } => Code::FailedPrecondition,
+        Refusal::NoSubscription { .. } | Refusal::Returned { .. } => Code::FailedPrecondition,
         Refusal::Exhausted { .. } => Code::ResourceExhausted,
-        Refusal::Unavailable(_) => Code::Unavailable,
+        Refusal::Unavailable(_) | Refusal::Unconfirmed(_) => Code::Unavailable,
         Refusal::Broken(_) => Code::Internal,
     }
 }

@@ -40,7 +40,7 @@ pub(super) fn batch(outcomes: &[Outcome]) -> Result<Response, Problem> {
     };
     let detail = format!(
         "{} of {} events were not accepted, see results: mend what is to be mended and send the whole batch again; what was accepted is \
-         known by its source and id and not sent twice",
+         known by its source and id and not sent twice, unless its route has mode confirmed",
         refused.len(),
         outcomes.len()
     );

@@ -103,6 +103,7 @@ impl Event {
             let why = format!("{} is not allowed: upstream makes it of id, source and time; rename it", self.form.place(name));
             return Err(Refusal::Invalid(why));
         }
+        let key_is_implied = key.is_none();
         let idempotency_key = key.map_or_else(|| key_of(&source, &id), Ok)?;
         let mut headers = self.attributes;
         headers.extend([("eventid".to_owned(), id), ("eventsource".to_owned(), source)]);
@@ -115,6 +116,7 @@ impl Event {
             body: self.body,
             headers,
             idempotency_key,
+            key_is_implied,
             fingerprint: Bytes::new(),
             trace,
         })

@@ -7,6 +7,8 @@
 //! | media type, charset or encoding that is not read | 415 | `unsupported-media-type` | `INVALID_ARGUMENT` |
 //! | the key belongs to another content | 409 | `conflict` | `ALREADY_EXISTS` |
 //! | nobody would get it | 422 | `no-subscription` | `FAILED_PRECONDITION` |
+//! | mode `confirmed`: no queue took it | 422 | `returned` | `FAILED_PRECONDITION` |
+//! | mode `confirmed`: the broker did not answer | 503, `Retry-After` | `unconfirmed` | `UNAVAILABLE` |
 //! | a bound is reached | 429, `Retry-After` | `exhausted` | `RESOURCE_EXHAUSTED` |
 //! | nothing was promised | 503, `Retry-After` | `unavailable` | `UNAVAILABLE` |
 //! | the database refuses for good | 500 | `broken` | `INTERNAL` |
@@ -65,6 +67,10 @@ impl From<&Refusal> for Problem {
             Refusal::Conflict { .. } => (StatusCode::CONFLICT, "urn:countersign:conflict", "Another content under this key"),
             Refusal::NoSubscription { .. } => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "urn:countersign:no-subscription", "Nobody would get it")
+            }
+            Refusal::Returned { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "urn:countersign:returned", "No queue took it"),
+            Refusal::Unconfirmed(_) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "urn:countersign:unconfirmed", "The broker did not answer")
             }
             Refusal::Exhausted { .. } => (StatusCode::TOO_MANY_REQUESTS, "urn:countersign:exhausted", "A bound is reached"),
             Refusal::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "urn:countersign:unavailable", "Not available now"),

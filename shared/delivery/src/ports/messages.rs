@@ -144,7 +144,8 @@ pub trait Messages: Send + Sync {
     /// [`PortError::Unavailable`] when a statement time-out ended the wait: repeat.
     async fn fence(&self, incarnation: IncarnationId) -> Result<(), PortError>;
 
-    /// Messages of an incarnation from a seq on, ascending, tombstones left out, in a new transaction.
+    /// Messages of an incarnation from a seq on, ascending, in a new transaction. Left out are tombstones, and rows of mode `outbox`: those
+    /// are done as soon as they are committed, as far as watermark and successor go; their own status tracks them ([`super::outbox`]).
     ///
     /// # Errors
     /// [`PortError`].
@@ -173,7 +174,7 @@ pub trait Messages: Send + Sync {
     ///
     /// A message goes when it is older than the retention **and** settled for good: below its incarnation's *stored* watermark, or in a
     /// closed incarnation. An adopter scans from the stored watermark, so what it may still need stays, whatever its age; so does what
-    /// stands behind an unsettled message in the same incarnation. A tombstone goes only with a closed incarnation: until then it keeps a
+    /// stands behind an unsettled message in the same incarnation, and a row of mode `outbox` that is not confirmed. A tombstone goes only with a closed incarnation: until then it keeps a
     /// late insert out, afterwards the fence does. An incarnation's heartbeat goes with it. A deleted message frees its idempotency key,
     /// and its id is unknown. Settled is not signed for: whether it was processed only callback knows.
     ///

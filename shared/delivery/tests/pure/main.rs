@@ -4,6 +4,7 @@ mod decide;
 mod horizon;
 mod ids;
 mod model;
+mod outbox;
 mod probes;
 mod routes;
 mod state;

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use countersign_delivery::Timestamp;
 use countersign_delivery::id::{IncarnationId, MessageId};
 use countersign_delivery::ports::PortError;
 use countersign_delivery::ports::messages::{Insertion, Numbered};
@@ -20,20 +21,25 @@ const WHAT: &str = "the transaction of business rows and messages";
 
 /// An open transaction of business rows and messages. Dropped without [`Self::commit`] it rolls back.
 #[derive(Debug)]
-pub struct Enlisted(Tx);
+pub struct Enlisted {
+    tx: Tx,
+    /// When its rows of mode `outbox` are due for the sweeper.
+    due_at: Timestamp,
+}
 
 impl Database {
     /// Begins a transaction in which the caller's own statements run beside [`Enlisted::insert`]. `idle_limit` is the longest time it may
-    /// sit between two statements. On SQLite it holds the one connection that writes until it ends.
+    /// sit between two statements; rows of mode `outbox` are left to the sweeper after `sweep_after_ms`. On SQLite it holds the one connection that writes until it ends.
     ///
     /// # Errors
     /// [`PortError`]: nothing has begun.
-    pub async fn enlist(&self, idle_limit: Duration) -> Result<Enlisted, PortError> {
+    pub async fn enlist(&self, idle_limit: Duration, sweep_after_ms: u64) -> Result<Enlisted, PortError> {
+        let due_at = self.inner.clock.now(self.sql()).await?.plus_millis(sweep_after_ms);
         let tx = self.sql().begin(WHAT).await?;
         if tx.backend() == DbBackend::Postgres {
             tx.run_all(&settings(idle_limit)).await?;
         }
-        Ok(Enlisted(tx))
+        Ok(Enlisted { tx, due_at })
     }
 }
 
@@ -47,7 +53,7 @@ impl Enlisted {
     /// The transaction, for the business statements; savepoints can be begun in it.
     #[must_use]
     pub const fn connection(&self) -> &DatabaseTransaction {
-        self.0.inner()
+        self.tx.inner()
     }
 
     /// Inserts messages, by the same fenced statement as [`countersign_delivery::ports::messages::Messages::insert`];
@@ -56,7 +62,7 @@ impl Enlisted {
     /// # Errors
     /// [`PortError`]: the transaction must not be committed. Neither must it after [`Insertion::Fenced`].
     pub async fn insert(&self, incarnation: IncarnationId, batch: &[Numbered]) -> Result<Insertion, PortError> {
-        insert_within(&self.0, incarnation, batch).await
+        insert_within(&self.tx, incarnation, batch, self.due_at).await
     }
 
     /// Which of these messages a commit would store: a savepoint that was rolled back took its own with it.
@@ -66,11 +72,11 @@ impl Enlisted {
     pub async fn present(&self, ids: &[MessageId]) -> Result<HashSet<MessageId>, PortError> {
         let mut present = HashSet::with_capacity(ids.len());
         // Asked even for nothing: a statement that failed, and whose error the caller swallowed, comes to light here.
-        self.0.rows("SELECT 1", Vec::new()).await?;
-        for ids in ids.chunks(Rows::limit(self.0.backend(), 1)) {
-            let (source, values) = Rows::default().uuids("id", ids.iter().map(|id| id.uuid())).source(self.0.backend());
+        self.tx.rows("SELECT 1", Vec::new()).await?;
+        for ids in ids.chunks(Rows::limit(self.tx.backend(), 1)) {
+            let (source, values) = Rows::default().uuids("id", ids.iter().map(|id| id.uuid())).source(self.tx.backend());
             let sql = format!("SELECT m.id FROM countersign_message AS m WHERE m.id IN (SELECT v.id FROM {source})");
-            for row in self.0.rows(&sql, values).await? {
+            for row in self.tx.rows(&sql, values).await? {
                 present.insert(row::message_id(&row)?);
             }
         }
@@ -82,7 +88,7 @@ impl Enlisted {
     /// # Errors
     /// [`PortError`]: whether it was committed is only known by [`countersign_delivery::ports::messages::Messages::entomb`].
     pub async fn commit(self) -> Result<(), PortError> {
-        self.0.commit().await
+        self.tx.commit().await
     }
 
     /// Takes everything back at once.
@@ -90,6 +96,6 @@ impl Enlisted {
     /// # Errors
     /// [`PortError`]: nothing was committed all the same.
     pub async fn rollback(self) -> Result<(), PortError> {
-        self.0.rollback().await
+        self.tx.rollback().await
     }
 }

@@ -10,6 +10,7 @@ use countersign_delivery::id::{IncarnationId, Seq};
 use countersign_delivery::message::Position;
 use countersign_delivery::ports::PortError;
 use countersign_delivery::ports::messages::{Entombed, Inserted, Insertion, Numbered};
+use countersign_delivery::time::Timestamp;
 use sea_orm::{DbBackend, QueryResult};
 
 use crate::messages::row::{self, COLUMNS, WIDTH, stored};
@@ -22,13 +23,20 @@ const OPEN: &str = "i.state = 'open' AND NOT EXISTS \
                     (SELECT 1 FROM countersign_heartbeat AS h WHERE h.incarnation = i.id AND h.adopter IS NOT NULL)";
 
 /// Inserts a batch in one transaction, under a share lock of the incarnation's row, and only while that is open.
-pub(super) async fn insert(sql: &Sql, incarnation: IncarnationId, batch: &[Numbered]) -> Result<Insertion, PortError> {
+///
+/// Rows of mode `outbox` are due at `due_at`.
+pub(super) async fn insert(
+    sql: &Sql,
+    incarnation: IncarnationId,
+    batch: &[Numbered],
+    due_at: Timestamp,
+) -> Result<Insertion, PortError> {
     if batch.is_empty() {
         return Ok(Insertion::Committed(Vec::new()));
     }
     let tx = sql.begin(INSERTING).await?;
     // An error here drops the transaction, which rolls it back: nothing that is not explained is ever committed.
-    let inserted = insert_within(&tx, incarnation, batch).await?;
+    let inserted = insert_within(&tx, incarnation, batch, due_at).await?;
     match &inserted {
         Insertion::Committed(rows) if rows.contains(&Inserted::Stored) => {
             failpoint(Failpoint::StoreAfterInsert);
@@ -40,11 +48,16 @@ pub(super) async fn insert(sql: &Sql, incarnation: IncarnationId, batch: &[Numbe
 }
 
 /// Inserts a batch in an open transaction, which its owner commits or not. After an error it must not commit.
-pub(super) async fn insert_within(tx: &Tx, incarnation: IncarnationId, batch: &[Numbered]) -> Result<Insertion, PortError> {
+pub(super) async fn insert_within(
+    tx: &Tx,
+    incarnation: IncarnationId,
+    batch: &[Numbered],
+    due_at: Timestamp,
+) -> Result<Insertion, PortError> {
     let (ordered, backend) = (by_key(batch), tx.backend());
     let mut written = HashSet::with_capacity(batch.len());
     for rows in ordered.chunks(Rows::limit(backend, WIDTH)) {
-        written.extend(insert_rows(tx, backend, incarnation, rows).await?);
+        written.extend(insert_rows(tx, backend, incarnation, rows, due_at).await?);
     }
     let missing: Vec<&Numbered> = batch.iter().filter(|row| !written.contains(&row.seq)).collect();
     // Some may have been written: a claim may come between two statements.
@@ -85,8 +98,9 @@ async fn insert_rows(
     backend: DbBackend,
     incarnation: IncarnationId,
     batch: &[&Numbered],
+    due_at: Timestamp,
 ) -> Result<Vec<Seq>, PortError> {
-    let rows = row::rows(incarnation, batch)?;
+    let rows = row::rows(incarnation, batch, due_at)?;
     let names = rows.names();
     let (source, mut values) = rows.source(backend);
     let own = place(&mut values, incarnation.0);

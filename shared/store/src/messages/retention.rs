@@ -53,12 +53,14 @@ async fn incarnations(sql: &Sql, upstream: &UpstreamName) -> Result<Vec<Incarnat
 /// order, and the later one finds them gone.
 async fn delete_page(sql: &Sql, of: &Incarnation, expiry: Expiry, limit: u64) -> Result<u64, PortError> {
     let tombstones = if of.closed { "" } else { "AND m.id IS NOT NULL" };
+    // What the broker has not confirmed must neither go nor fill the page.
+    let confirmed = "AND (m.status IS NULL OR m.status = 1)";
     let before = expiry.before().as_millis();
     let values = vec![of.id.0.into(), of.watermark.into(), before.into(), signed(limit).into()];
     let statement = format!(
-        "DELETE FROM countersign_message AS m WHERE m.incarnation = $1 AND m.sent_at < $3 {tombstones} AND m.seq <= \
+        "DELETE FROM countersign_message AS m WHERE m.incarnation = $1 AND m.sent_at < $3 {tombstones} {confirmed} AND m.seq <= \
          (SELECT MAX(p.seq) FROM (SELECT m.seq, m.sent_at FROM countersign_message AS m \
-          WHERE m.incarnation = $1 AND m.seq < $2 {tombstones} ORDER BY m.seq LIMIT $4) AS p WHERE p.sent_at < $3)"
+          WHERE m.incarnation = $1 AND m.seq < $2 {tombstones} {confirmed} ORDER BY m.seq LIMIT $4) AS p WHERE p.sent_at < $3)"
     );
     Ok(sql.write(DELETING, &statement, values).await?.rows_affected())
 }

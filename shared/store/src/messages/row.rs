@@ -6,9 +6,11 @@ use bytes::Bytes;
 use countersign_delivery::fingerprint::Fingerprint;
 use countersign_delivery::id::{IdempotencyKey, IncarnationId, MessageId, Seq, SubscriptionName};
 use countersign_delivery::message::{Message, Position, StoredMessage, TraceContext};
+use countersign_delivery::outbox::Status;
 use countersign_delivery::ports::PortError;
 use countersign_delivery::ports::messages::Numbered;
 use countersign_delivery::time::Timestamp;
+use countersign_delivery::topology::Mode;
 use sea_orm::QueryResult;
 use uuid::Uuid;
 
@@ -17,20 +19,20 @@ use crate::sql::{signed, take, unreadable, unsigned};
 
 /// What [`stored`] reads.
 pub(super) const COLUMNS: &str = "m.incarnation, m.seq, m.id, m.sent_at, m.fingerprint, m.idempotency_key, m.required, \
-     m.exchange, m.routing_key, m.type, m.content_type, m.headers, m.traceparent, m.tracestate, m.body";
+     m.exchange, m.routing_key, m.type, m.content_type, m.headers, m.traceparent, m.tracestate, m.body, m.status";
 
-/// How many columns [`rows`] makes.
-pub(super) const WIDTH: usize = 15;
+/// How many columns [`rows`] makes at most.
+pub(super) const WIDTH: usize = 18;
 
 /// No name may hold it, so it can stand between names.
 const SEPARATOR: char = ',';
 
-/// A batch as rows.
-pub(super) fn rows(incarnation: IncarnationId, batch: &[&Numbered]) -> Result<Rows, PortError> {
+/// A batch as rows; those of mode `outbox` are due at `due_at`. Without any of them the columns of their mode are left out.
+pub(super) fn rows(incarnation: IncarnationId, batch: &[&Numbered], due_at: Timestamp) -> Result<Rows, PortError> {
     let headers = batch.iter().map(|row| headers_to_text(&row.message)).collect::<Result<Vec<_>, _>>()?;
     let messages = || batch.iter().map(|row| &row.message);
     let trace = |part: fn(&TraceContext) -> Option<String>| messages().map(move |m| m.trace.as_ref().and_then(part));
-    Ok(Rows::default()
+    let rows = Rows::default()
         .uuids("incarnation", batch.iter().map(|_| incarnation.0))
         .ints("seq", batch.iter().map(|row| signed(row.seq.0)))
         .uuids("id", messages().map(|m| m.id.uuid()))
@@ -45,7 +47,15 @@ pub(super) fn rows(incarnation: IncarnationId, batch: &[&Numbered]) -> Result<Ro
         .texts("headers", headers)
         .texts("traceparent", trace(|trace| Some(trace.traceparent.clone())))
         .texts("tracestate", trace(|trace| trace.tracestate.clone()))
-        .bytes("body", messages().map(|m| m.body.to_vec())))
+        .bytes("body", messages().map(|m| m.body.to_vec()));
+    if messages().all(|message| message.mode != Mode::Outbox) {
+        return Ok(rows);
+    }
+    let of_outbox = |value: i64| messages().map(move |m| (m.mode == Mode::Outbox).then_some(value));
+    Ok(rows
+        .ints("status", of_outbox(Status::Sending.number().into()))
+        .ints("tries", of_outbox(0))
+        .ints("due_at", of_outbox(due_at.as_millis())))
 }
 
 /// A row as a message.
@@ -66,6 +76,7 @@ pub(super) fn stored(row: &QueryResult) -> Result<StoredMessage, PortError> {
         body: Bytes::from(take::<Vec<u8>>(row, "body")?),
         sent_at: Timestamp::from_millis(take(row, "sent_at")?),
         trace: trace.map(|traceparent| TraceContext { traceparent, tracestate }),
+        mode: if take::<Option<i16>>(row, "status")?.is_some() { Mode::Outbox } else { Mode::Verified },
     };
     Ok(StoredMessage { position: position(row)?, message })
 }

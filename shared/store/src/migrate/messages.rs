@@ -1,10 +1,12 @@
 //! Upstream's tables.
 //!
-//! A row of `countersign_message` without an `id` is a tombstone: it keeps its place from being taken, and is never published.
+//! A row with a `status` has mode `outbox`; in all others the columns of that mode are NULL and cost nothing. A row of `countersign_message` without an `id` is a tombstone: it keeps its place from being taken, and is never published.
 
 use super::Step;
 
-pub(super) const STEPS: &[Step] = &[Step {
+pub(super) const STEPS: &[Step] = &[M001_MESSAGES, M002_OUTBOX];
+
+const M001_MESSAGES: Step = Step {
     name: "m001_messages",
     statements: &[
         "CREATE TABLE countersign_incarnation (
@@ -36,4 +38,16 @@ pub(super) const STEPS: &[Step] = &[Step {
             PRIMARY KEY (incarnation, seq))",
         "CREATE UNIQUE INDEX countersign_message_key ON countersign_message (idempotency_key) WHERE idempotency_key IS NOT NULL",
     ],
-}];
+};
+
+const M002_OUTBOX: Step = Step {
+    name: "m002_outbox",
+    statements: &[
+        "ALTER TABLE countersign_message ADD COLUMN status {smallint} CHECK (status IN (0, 1, 2))",
+        "ALTER TABLE countersign_message ADD COLUMN tries {smallint}",
+        "ALTER TABLE countersign_message ADD COLUMN due_at {bigint}",
+        "ALTER TABLE countersign_message ADD COLUMN reason {name}",
+        "CREATE INDEX countersign_message_due ON countersign_message (due_at) WHERE status = 0",
+        "CREATE INDEX countersign_message_failed ON countersign_message (id) WHERE status = 2",
+    ],
+};

@@ -40,9 +40,9 @@ macro_rules! retention_suite {
 const RETENTION_MS: u64 = 1_000;
 /// Now; long before the real time, since a database may ask its own clock too.
 const NOW: Timestamp = Timestamp::from_millis(1_000_000_000_000);
-const EXPIRY: Expiry = Expiry { now: NOW, retention_ms: RETENTION_MS };
+pub(super) const EXPIRY: Expiry = Expiry { now: NOW, retention_ms: RETENTION_MS };
 /// Just old enough.
-const OLD: Timestamp = NOW.minus_millis(RETENTION_MS + 1);
+pub(super) const OLD: Timestamp = NOW.minus_millis(RETENTION_MS + 1);
 /// Just not.
 const YOUNG: Timestamp = NOW.minus_millis(RETENTION_MS);
 

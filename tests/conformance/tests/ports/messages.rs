@@ -3,7 +3,7 @@
 use countersign_launcher::Ground;
 use countersign_store::{Database, SqlMessages};
 use countersign_testkit::messages::MemoryMessages;
-use countersign_testkit::{messages_suite, retention_suite};
+use countersign_testkit::{messages_suite, outbox_suite, retention_suite};
 use tempfile::TempDir;
 
 async fn open(url: &str) -> SqlMessages {
@@ -20,6 +20,7 @@ mod memory {
     }
 
     messages_suite!(set_up);
+    outbox_suite!(set_up);
     retention_suite!(set_up);
 }
 
@@ -32,6 +33,7 @@ mod sqlite {
     }
 
     messages_suite!(set_up);
+    outbox_suite!(set_up);
     retention_suite!(set_up);
 }
 
@@ -44,5 +46,6 @@ mod postgres {
     }
 
     messages_suite!(set_up);
+    outbox_suite!(set_up);
     retention_suite!(set_up);
 }

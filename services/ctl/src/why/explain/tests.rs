@@ -26,6 +26,7 @@ fn message(state: SendState) -> Answer<GetMessageResponse> {
         required: vec!["audit".into(), "stock".into()],
         sent_at_ms: SENT,
         body_bytes: 12,
+        ..GetMessageResponse::default()
     })
 }
 

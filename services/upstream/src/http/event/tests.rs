@@ -54,6 +54,7 @@ fn an_event_is_the_same_message_in_either_mode() {
         body: Bytes::from_static(b"{\"order\": 17}"),
         headers: [("eventid".to_owned(), "A-17".to_owned()), ("eventsource".to_owned(), "/shop".to_owned())].into(),
         idempotency_key: "/shop A-17".into(),
+        key_is_implied: true,
         fingerprint: Bytes::new(),
         trace: None,
     };

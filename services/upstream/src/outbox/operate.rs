@@ -1,0 +1,21 @@
+//! What an operator does with rows that were refused too often: looks at them, and releases them.
+
+use countersign_delivery::MessageId;
+use countersign_delivery::ports::PortError;
+use countersign_delivery::ports::outbox::{OutboxRow, Released};
+
+use crate::desk::Desk;
+
+/// A page of rows that wait for a human, by ascending id, from after `after` on.
+pub(crate) async fn list(desk: &Desk, after: Option<MessageId>, limit: u32) -> Result<Vec<OutboxRow>, PortError> {
+    desk.outbox.failed(&desk.config.name, after, limit).await
+}
+
+/// Releases rows; one answer each, in order. A sweeper publishes them within a second.
+pub(crate) async fn release(desk: &Desk, ids: &[MessageId]) -> Result<Vec<Released>, PortError> {
+    let answers = desk.outbox.release(&desk.config.name, ids).await?;
+    for (id, answer) in ids.iter().zip(&answers) {
+        tracing::info!(%id, ?answer, "an operator released a row of the outbox");
+    }
+    Ok(answers)
+}
