@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::check_queue::CheckQueue;
 use crate::commit::CommitQueue;
 use crate::config::UpstreamSection;
+use crate::fullness::Fullness;
 use crate::incarnations::{Bounds, Incarnations};
 use crate::refusal::Refusal;
 use crate::room::Room;
@@ -45,6 +46,8 @@ pub(crate) struct Desk {
     pub queued: Room,
     /// Bodies that are being published.
     pub in_flight: Room,
+    /// Which queues refused when they were last tried.
+    pub fullness: Fullness,
     /// One place for each message of ours that is accepted and not settled.
     pub places: Arc<Semaphore>,
     /// Everything is drained, or the hard stop has come: loops end.
@@ -68,6 +71,7 @@ impl Desk {
             checks,
             queued: Room::of(config.max_queued_bytes),
             in_flight: Room::of(config.max_in_flight_bytes),
+            fullness: Fullness::default(),
             places: Arc::new(Semaphore::new(config.max_unconfirmed)),
             finished,
             clock: context.clock.clone(),

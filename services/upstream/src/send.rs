@@ -4,7 +4,8 @@
 //!
 //! What can fail, and what covers it: the caller goes away (commit and publish run in tasks of their own); the commit's answer is
 //! lost (a tombstone finds out, [`crate::commit`]); the process dies after the commit (its successor adopts it, [`crate::adopt`]); the
-//! broker is away, refuses, returns, or its confirm is lost (published again from the table, [`crate::catch_up`]).
+//! broker is away, refuses, returns, or its confirm is lost (published again from the table, [`crate::catch_up`]). On a route that says
+//! `on_full = "reject"`, what comes after a refusal is refused before it is stored ([`crate::fullness`]).
 //! `Committed` and `Confirmed` are the same promise.
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use tracing::Span;
 use crate::accept::{NewMessage, Rules, accept};
 use crate::commit::{Row, Slip, Stored};
 use crate::desk::Desk;
+use crate::fullness::known;
 use crate::ledger::Ticket;
 use crate::refusal::Refusal;
 
@@ -63,8 +65,10 @@ pub(crate) async fn send(desk: &Arc<Desk>, batch: Vec<NewMessage>) -> Vec<Outcom
         .map(|(new, id)| accept(new, rules, id.map_err(|error| Refusal::Broken(error.to_string()))?, now))
         .collect();
 
+    let (judged, full) = apart(desk, judged);
+
     // Act.
-    let pending = store(desk, judged, commit_by).await;
+    let (pending, full) = tokio::join!(store(desk, judged, commit_by), turn_away(desk, full, commit_by));
     let mut stored = Vec::with_capacity(pending.len());
     for pending in pending {
         stored.push(match pending {
@@ -80,7 +84,39 @@ pub(crate) async fn send(desk: &Arc<Desk>, batch: Vec<NewMessage>) -> Vec<Outcom
             Err(outcome) => outcome,
         });
     }
+    for (index, outcome) in full {
+        outcomes.insert(index, outcome);
+    }
+    count_refused(&outcomes);
     outcomes
+}
+
+/// A message and its place in the batch.
+type Placed = (usize, Message);
+
+/// Takes out what is for queues that refuse, where the route says so; in order.
+fn apart(desk: &Desk, judged: Vec<Result<Message, Refusal>>) -> (Vec<Result<Message, Refusal>>, Vec<Placed>) {
+    let (mut rest, mut full) = (Vec::with_capacity(judged.len()), Vec::new());
+    for (index, judged) in judged.into_iter().enumerate() {
+        match judged {
+            Ok(message) if desk.fullness.refuses(&desk.topology, &message) => full.push((index, message)),
+            judged => rest.push(judged),
+        }
+    }
+    (rest, full)
+}
+
+async fn turn_away(desk: &Desk, full: Vec<Placed>, by: Instant) -> Vec<(usize, Outcome)> {
+    let (places, messages): (Vec<_>, Vec<_>) = full.into_iter().unzip();
+    places.into_iter().zip(known::answers(desk, messages, by).await).collect()
+}
+
+fn count_refused(outcomes: &[Outcome]) {
+    for outcome in outcomes {
+        if let Outcome::Refused(refusal) = outcome {
+            metrics::counter!(names::REFUSED_TOTAL, "reason" => refusal.word()).increment(1);
+        }
+    }
 }
 
 /// A message on its way, seen from its caller.

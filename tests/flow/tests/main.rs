@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests have no launch frame; the ban is for the product")]
 
 mod bad_input;
+mod broker_outcomes;
 mod callback_killed;
 mod check_redelivered;
 mod command;
@@ -21,6 +22,7 @@ mod lost_message;
 mod lost_receipt;
 mod nothing_lost;
 mod operator_resend;
+mod peak_shaving;
 mod readme;
 mod retention;
 mod shipped_files;

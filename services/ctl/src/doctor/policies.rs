@@ -145,6 +145,8 @@ fn harm(queue: &QueuePlan, key: &str, value: &Value, overflow: Option<&str>) -> 
             loses("what waits longer is dead-lettered unprocessed, and parked")
         }
         ("message-ttl", false) => loses("what waits longer is thrown away, since nothing comes after this queue"),
+        // Of two bounds the lower one holds, and the topology's own is meant.
+        ("max-length", true) if own("x-max-length").is_some() && !lower("x-max-length") => None,
         ("max-length" | "max-length-bytes", true) => delays("a full queue refuses messages, and what publishes to it waits"),
         ("max-length" | "max-length-bytes", false) if overflow != Some("reject-publish") => {
             loses("when full, the oldest messages are dropped")
@@ -169,7 +171,7 @@ mod tests {
     use serde_json::json;
 
     fn plan() -> Plan {
-        let text = "[checks]\ncheck_delay_ms = 300\nrecheck_delays_ms = [200]\n[[subscription]]\nname = 'work'\nretry_delays_ms = [100]\n\
+        let text = "[checks]\ncheck_delay_ms = 300\nrecheck_delays_ms = [200]\n[[subscription]]\nname = 'work'\nmax_length = 50\nretry_delays_ms = [100]\n\
             bind = [{ exchange = 'countersign.messages', routing_key = 'a.#' }, { exchange = 'countersign.messages', routing_key = 'b', arguments = { k = 'v' } }]";
         Plan::of(&Topology::from_toml(text).unwrap())
     }
@@ -199,6 +201,9 @@ mod tests {
             ("countersign.quarantine", json!({"message-ttl": 1}), error),
             ("countersign.checks.200", json!({"expires": 1}), error),
             ("work", json!({"max-length": 10}), warning),
+            ("work", json!({"max-length": 50}), None),
+            ("work", json!({"max-length-bytes": 50}), warning),
+            ("work.retry.100", json!({"max-length": 50}), warning),
             ("work.dead", json!({"max-length": 10}), error),
             ("work.dead", json!({"max-length-bytes": 10, "overflow": "reject-publish"}), warning),
             ("work", json!({"delivery-limit": 3}), warning),
@@ -259,6 +264,7 @@ mod tests {
             said,
             [
                 "its argument x-delivery-limit is 3 instead of 1000",
+                "its argument x-max-length is nothing instead of 50",
                 "its argument x-overflow is nothing instead of \"reject-publish\""
             ]
         );

@@ -1,0 +1,26 @@
+//! A memory alarm: the broker takes no publishes, and says so.
+
+use countersign_flow::PATIENCE;
+use countersign_launcher::{Which, wait_until};
+use countersign_wire::proto::SendState;
+
+use super::rig::{Private, all_are, finish, private};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sends_to_a_blocked_broker_are_committed_in_time_and_flow_after_the_alarm() -> anyhow::Result<()> {
+    let Private { broker, mut flow, _dir } = private("blocked", "").await?;
+    flow.start(&Which::ALL).await?;
+    let mut ids = all_are(&flow, SendState::Confirmed, 0, 3).await?;
+    broker.ctl(&["set_vm_memory_high_watermark", "absolute", "1"]).await?;
+    // The alarm is told to connections that publish.
+    ids.extend(all_are(&flow, SendState::Committed, 3, 5).await?);
+    wait_until("upstream's connection to be blocked", PATIENCE, async || {
+        let blocked = flow.system.metric(Which::Upstream, "countersign_connection_blocked").await;
+        blocked.is_ok_and(|blocked| blocked > 0.0)
+    })
+    .await?;
+    ids.extend(all_are(&flow, SendState::Committed, 8, 5).await?);
+    anyhow::ensure!(flow.system.look().is_ready(Which::Upstream).await, "sends are taken, so upstream is ready");
+    broker.ctl(&["set_vm_memory_high_watermark", "0.4"]).await?;
+    finish(flow, &ids).await
+}
