@@ -24,7 +24,7 @@ const NEW: u32 = 200;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn more_than_may_wait_is_refused_at_once_until_the_broker_is_back() -> anyhow::Result<()> {
-    let Private { mut broker, mut flow, _dir } = private("unconfirmed", &format!("max_unconfirmed = {FEW}")).await?;
+    let Private { dir: _dir, mut broker, mut flow } = private("unconfirmed", &format!("max_unconfirmed = {FEW}")).await?;
     flow.start(&Which::ALL).await?;
     let mut ids = all_are(&flow, SendState::Confirmed, 0, 2).await?;
     broker.settle().await?;
@@ -65,7 +65,7 @@ async fn more_than_may_wait_is_refused_at_once_until_the_broker_is_back() -> any
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backlog_does_not_hold_up_new_sends() -> anyhow::Result<()> {
-    let Private { mut broker, mut flow, _dir } = private("backlog", "").await?;
+    let Private { dir: _dir, mut broker, mut flow } = private("backlog", "").await?;
     flow.start(&[Which::Upstream]).await?;
     broker.settle().await?;
     broker.kill9();

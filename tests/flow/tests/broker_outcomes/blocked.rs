@@ -8,7 +8,7 @@ use super::rig::{Private, all_are, finish, private};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sends_to_a_blocked_broker_are_committed_in_time_and_flow_after_the_alarm() -> anyhow::Result<()> {
-    let Private { broker, mut flow, _dir } = private("blocked", "").await?;
+    let Private { dir: _dir, broker, mut flow } = private("blocked", "").await?;
     flow.start(&Which::ALL).await?;
     let mut ids = all_are(&flow, SendState::Confirmed, 0, 3).await?;
     broker.ctl(&["set_vm_memory_high_watermark", "absolute", "1"]).await?;

@@ -9,6 +9,7 @@ use countersign_wire::proto::{NewMessage, SendState};
 use lapin::options::{ExchangeDeclareOptions, ExchangeDeleteOptions};
 use lapin::types::FieldTable;
 use lapin::{Connection, ConnectionProperties, ExchangeKind};
+use tokio::sync::Mutex;
 
 use super::rig::{all_are, extras, finish, has_fired, published, send};
 
@@ -83,15 +84,7 @@ async fn connections_that_the_broker_closes_are_made_anew_without_loss() -> anyh
             for round in 1..=3 {
                 flow.effects_reach(10 * round).await?;
                 let confirmed = published(&flow, "confirmed").await?;
-                // The management interface knows a connection some seconds after it was made.
-                let found = std::sync::atomic::AtomicUsize::new(0);
-                wait_until("connections to close", PATIENCE, async || {
-                    let listed = flow.ground.broker().close_connections(flow.ground.vhost()).await.unwrap_or(0);
-                    found.store(listed, Ordering::Relaxed);
-                    listed > 0
-                })
-                .await?;
-                closed += found.into_inner();
+                closed += close_all(&flow).await?;
                 has_fired(&flow, "confirmed", confirmed).await?;
             }
             anyhow::Ok(())
@@ -104,4 +97,18 @@ async fn connections_that_the_broker_closes_are_made_anew_without_loss() -> anyh
     let (ids, closed) = (ids?, closed?);
     ensure!(closed >= 3, "{closed} connections were closed");
     finish(flow, &ids).await
+}
+
+/// Closes every connection; waits until the management interface knows of one.
+async fn close_all(flow: &Flow) -> anyhow::Result<usize> {
+    let found = Mutex::new(Ok(0));
+    let closed = wait_until("connections to close", PATIENCE, async || {
+        let outcome = flow.ground.broker().close_connections(flow.ground.vhost()).await;
+        let some = outcome.as_ref().is_ok_and(|closed| *closed > 0);
+        *found.lock().await = outcome;
+        some
+    });
+    let closed = closed.await;
+    let found = found.into_inner()?;
+    closed.map(|()| found)
 }

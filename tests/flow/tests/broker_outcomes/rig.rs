@@ -18,7 +18,8 @@ pub const MARGIN: Duration = Duration::from_secs(2);
 pub struct Private {
     pub broker: RabbitMq,
     pub flow: Flow,
-    _dir: TempDir,
+    /// The broker's files: drop it last.
+    pub dir: TempDir,
 }
 
 /// Starts a broker and wires the services to it; starts none.
@@ -38,7 +39,7 @@ pub async fn private(test: &str, upstream: &str) -> anyhow::Result<Private> {
         otlp: None,
     };
     let system = System::prepare_with(wiring, extras(upstream)).await?;
-    Ok(Private { broker, flow: Flow { system, ground }, _dir: dir })
+    Ok(Private { broker, flow: Flow { system, ground }, dir })
 }
 
 /// Short waits, and these keys of upstream's section.

@@ -7,7 +7,7 @@ use super::rig::{Private, all_are, finish, has_fired, private};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sends_to_a_silent_broker_are_committed_in_time() -> anyhow::Result<()> {
-    let Private { broker, mut flow, _dir } = private("silent", "").await?;
+    let Private { dir: _dir, broker, mut flow } = private("silent", "").await?;
     flow.start(&Which::ALL).await?;
     let mut ids = all_are(&flow, SendState::Confirmed, 0, 3).await?;
     broker.settle().await?;
