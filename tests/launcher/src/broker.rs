@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use lapin::options::{QueueBindOptions, QueueDeclareOptions, QueuePurgeOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, ConnectionProperties};
-use reqwest::{Method, StatusCode};
+use reqwest::Method;
 use serde_json::json;
 use tokio::time::timeout;
 
@@ -159,25 +159,18 @@ impl Broker {
         .with_context(|| format!("binding {queue} to {exchange}"))
     }
 
-    /// Closes the connections of all clients, as an operator would, and says how many they were. The management interface knows a
-    /// connection some seconds after it was made, and some seconds after it has gone.
+    /// Closes the connections of all clients, as an operator would.
     ///
     /// # Errors
     /// When the management interface refuses or does not answer.
     pub async fn close_connections(&self, vhost: &str) -> anyhow::Result<usize> {
         let listed = self.send(Method::GET, &format!("vhosts/{}/connections", encode(vhost))).await?;
         let listed: Vec<serde_json::Value> = listed.json().await?;
-        let mut closed = 0;
-        for name in listed.iter().filter_map(|connection| connection["name"].as_str()) {
-            let url = format!("{}/api/connections/{}", self.admin, encode(name));
-            let status = http_client()?.request(Method::DELETE, &url).send().await?.status();
-            match status {
-                StatusCode::NOT_FOUND => {}
-                status if status.is_success() => closed += 1,
-                status => bail!("closing connection {name}: the broker answered {status}"),
-            }
+        for connection in &listed {
+            let name = connection["name"].as_str().context("a connection without a name")?;
+            self.ask_admin(Method::DELETE, &format!("connections/{}", encode(name))).await?;
         }
-        Ok(closed)
+        Ok(listed.len())
     }
 
     async fn on_channel<T>(&self, vhost: &str, ask: impl AsyncFnOnce(&Channel) -> lapin::Result<T>) -> anyhow::Result<T> {

@@ -3,17 +3,18 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::ensure;
-use countersign_flow::{Flow, PATIENCE, Setup, order};
-use countersign_launcher::{Extras, Which, wait_until};
+use countersign_flow::{Flow, Setup, order};
+use countersign_launcher::{Extras, RabbitMq, Which};
 use countersign_wire::proto::{NewMessage, SendState};
 use lapin::options::{ExchangeDeclareOptions, ExchangeDeleteOptions};
 use lapin::types::FieldTable;
 use lapin::{Connection, ConnectionProperties, ExchangeKind};
-use tokio::sync::Mutex;
 
-use super::rig::{all_are, extras, finish, has_fired, published, send};
+use super::rig::{Private, all_are, extras, finish, has_fired, private, published, send};
 
 const ON_POSTGRES: Setup = Setup { postgres: true, max_batch: 256 };
+/// How often all connections are closed.
+const ROUNDS: usize = 3;
 /// A route beside the one that breaks; its consumer is somebody else's.
 const OTHER: &str = r#"
 [[exchange]]
@@ -65,7 +66,7 @@ async fn an_exchange_that_goes_stops_its_own_messages_and_no_others() -> anyhow:
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_that_the_broker_closes_are_made_anew_without_loss() -> anyhow::Result<()> {
-    let mut flow = Flow::with_extras("closed", ON_POSTGRES, extras("")).await?;
+    let Private { dir: _dir, broker, mut flow } = private("closed", "").await?;
     flow.start(&Which::ALL).await?;
     let over = AtomicBool::new(false);
     let sending = async {
@@ -79,36 +80,29 @@ async fn connections_that_the_broker_closes_are_made_anew_without_loss() -> anyh
         anyhow::Ok(ids)
     };
     let closing = async {
-        let mut closed = 0;
-        let disturbed = async {
-            for round in 1..=3 {
-                flow.effects_reach(10 * round).await?;
-                let confirmed = published(&flow, "confirmed").await?;
-                closed += close_all(&flow).await?;
-                has_fired(&flow, "confirmed", confirmed).await?;
-            }
-            anyhow::Ok(())
-        };
-        let disturbed = disturbed.await;
+        let closed = close_all(&broker, &flow).await;
         over.store(true, Ordering::Relaxed);
-        disturbed.map(|()| closed)
+        closed
     };
     let (ids, closed) = tokio::join!(sending, closing);
-    let (ids, closed) = (ids?, closed?);
-    ensure!(closed >= 3, "{closed} connections were closed");
+    closed?;
+    let ids = ids?;
+    for which in Which::ALL {
+        let times = flow.system.log_of(which)?.matches("CONNECTION_FORCED").count();
+        ensure!(times >= ROUNDS, "{} was cut off {times} times", which.name());
+    }
     finish(flow, &ids).await
 }
 
-/// Closes every connection; waits until the management interface knows of one.
-async fn close_all(flow: &Flow) -> anyhow::Result<usize> {
-    let found = Mutex::new(Ok(0));
-    let closed = wait_until("connections to close", PATIENCE, async || {
-        let outcome = flow.ground.broker().close_connections(flow.ground.vhost()).await;
-        let some = outcome.as_ref().is_ok_and(|closed| *closed > 0);
-        *found.lock().await = outcome;
-        some
-    });
-    let closed = closed.await;
-    let found = found.into_inner()?;
-    closed.map(|()| found)
+/// Closes every connection, several times, and waits each time until messages flow again.
+async fn close_all(broker: &RabbitMq, flow: &Flow) -> anyhow::Result<()> {
+    for _ in 0..ROUNDS {
+        let effects = flow.system.effects().await?.distinct;
+        flow.effects_reach(effects + 10).await?;
+        let confirmed = published(flow, "confirmed").await?;
+        broker.ctl(&["close_all_connections", "a test"]).await?;
+        has_fired(flow, "confirmed", confirmed).await?;
+    }
+    let effects = flow.system.effects().await?.distinct;
+    flow.effects_reach(effects + 10).await
 }
