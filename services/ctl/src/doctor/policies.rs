@@ -15,6 +15,8 @@ use crate::doctor::management::{Binding, Managed};
 const POLICY: &str = "topology.policy";
 const BINDING: &str = "topology.binding";
 const ARGUMENT: &str = "topology.queue";
+/// The one argument that a queue of ours may have or not.
+const BOUND: &str = "x-max-length";
 
 /// Every queue's policies and every binding.
 pub fn judge(plan: &Plan, managed: &Managed, apply: &str) -> Vec<Finding> {
@@ -86,6 +88,10 @@ pub fn judge_arguments(plan: &Plan, managed: &Managed, mend: &str) -> Vec<Findin
                 findings.push(Finding::error(ARGUMENT, format!("queue {}", wanted.name), said, mend));
             }
         }
+        if let Some(found) = seen.arguments.get(BOUND).filter(|_| !wanted.arguments.contains_key(BOUND)) {
+            let said = format!("its argument {BOUND} is {found}, and the topology gives it no max_length");
+            findings.push(Finding::error(ARGUMENT, format!("queue {}", wanted.name), said, mend));
+        }
     }
     findings
 }
@@ -146,7 +152,7 @@ fn harm(queue: &QueuePlan, key: &str, value: &Value, overflow: Option<&str>) -> 
         }
         ("message-ttl", false) => loses("what waits longer is thrown away, since nothing comes after this queue"),
         // Of two bounds the lower one holds, and the topology's own is meant.
-        ("max-length", true) if own("x-max-length").is_some() && !lower("x-max-length") => None,
+        ("max-length", true) if own(BOUND).is_some() && !lower(BOUND) => None,
         ("max-length" | "max-length-bytes", true) => delays("a full queue refuses messages, and what publishes to it waits"),
         ("max-length" | "max-length-bytes", false) if overflow != Some("reject-publish") => {
             loses("when full, the oldest messages are dropped")
@@ -257,7 +263,7 @@ mod tests {
     fn differing_arguments_are_named_with_both_values() {
         let arguments = json!({"x-queue-type": "quorum", "x-delivery-limit": 3, "x-dead-letter-exchange": "",
             "x-dead-letter-routing-key": "work.limit", "x-dead-letter-strategy": "at-least-once"});
-        let seen = Queue { name: "work".into(), arguments, ..Queue::default() };
+        let seen = Queue { name: "work".into(), arguments: arguments.clone(), ..Queue::default() };
         let findings = judge_arguments(&plan(), &managed(vec![seen], Vec::new()), "mend");
         let said: Vec<_> = findings.iter().map(|finding| finding.found.as_str()).collect();
         assert_eq!(
@@ -268,5 +274,11 @@ mod tests {
                 "its argument x-overflow is nothing instead of \"reject-publish\""
             ]
         );
+        let mut arguments = arguments;
+        arguments[BOUND] = json!(7);
+        let seen = Queue { name: "work.retry.100".into(), arguments, ..Queue::default() };
+        let findings = judge_arguments(&plan(), &managed(vec![seen], Vec::new()), "mend");
+        let bound = findings.iter().find(|finding| finding.found.contains(BOUND)).map(|finding| finding.found.as_str());
+        assert_eq!(bound, Some("its argument x-max-length is 7, and the topology gives it no max_length"));
     }
 }

@@ -10,8 +10,6 @@ use crate::refusal::Refusal;
 use crate::send::Outcome;
 use crate::stage::{Stage, a_movement, an_order, pass, section};
 
-const LATER: Duration = Duration::from_millis(1);
-
 fn set(names: &[&str]) -> Vec<SubscriptionName> {
     names.iter().map(|name| subscription(name)).collect()
 }
@@ -42,7 +40,7 @@ async fn a_set_is_refused_from_a_nack_to_a_confirm_or_until_its_mark_runs_out() 
         ),
         (
             "news renews the mark",
-            vec![Nacked(&["a"]), Passes(MARK - LATER), Nacked(&["a"]), Passes(MARK - LATER), Refused(&["a"])],
+            vec![Nacked(&["a"]), Passes(MARK * 3 / 4), Nacked(&["a"]), Passes(MARK * 3 / 4), Refused(&["a"])],
         ),
     ];
     for (name, steps) in rows {
