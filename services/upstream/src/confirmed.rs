@@ -83,6 +83,9 @@ fn start(desk: &Arc<Desk>, mut outgoing: Vec<Outgoing>) {
         desk.tasks.spawn("publish unstored", async move {
             let publish = |one: &Outgoing| to_exchange(&one.message, &task.config.name, Publish::FIRST);
             let outcomes = task.publisher.publish(group.iter().map(publish).collect()).await;
+            if let Some(one) = group.first() {
+                task.fullness.learn(&one.message.required, &outcomes);
+            }
             for (one, outcome) in group.into_iter().zip(outcomes) {
                 // A caller who is gone does not need the answer.
                 let _ = one.answer.send(outcome);

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::check_queue::CheckQueue;
 use crate::commit::CommitQueue;
 use crate::config::UpstreamSection;
+use crate::fullness::Fullness;
 use crate::incarnations::{Bounds, Incarnations};
 use crate::outbox::outcomes::KnownQueue;
 use crate::outbox::waiting::Waiting;
@@ -58,6 +59,8 @@ pub(crate) struct Desk {
     pub queued: Room,
     /// Bodies that are being published.
     pub in_flight: Room,
+    /// Which queues refused when they were last tried.
+    pub fullness: Fullness,
     /// One place for each message of ours that is accepted and not settled.
     pub places: Arc<Semaphore>,
     /// A clone is held by whatever must come to its end before the stop, beside what the ledgers hold.
@@ -85,6 +88,7 @@ impl Desk {
             known,
             queued: Room::of(config.max_queued_bytes),
             in_flight: Room::of(config.max_in_flight_bytes),
+            fullness: Fullness::default(),
             places: Arc::new(Semaphore::new(config.max_unconfirmed)),
             busy: Arc::default(),
             finished,

@@ -4,6 +4,7 @@
 //! publishes it ([`publish`]) and awaits the confirm; [`schedule_check`] publishes its delayed check, in batches ([`check_queue`]). Both
 //! confirmed: settled ([`ledger`]). What is not confirmed is published again from the table ([`catch_up`]). Once a second the watermark is
 //! written ([`keeper`], [`incarnations`]), so that the successor of a dead process knows where to begin ([`adopt`]).
+//! What the broker nacks is kept; a route may have its like refused meanwhile ([`fullness`]).
 //! [`resend`](mod@resend) is callback's order. [`confirmed`] is the way of a message that is not stored at all, [`outbox`] that
 //! of one whose row has a status instead of a place below the watermark. What is settled and old is deleted ([`retention`]).
 //!
@@ -21,6 +22,7 @@ pub mod config;
 mod confirmed;
 mod desk;
 mod error;
+mod fullness;
 mod grpc;
 mod http;
 mod incarnations;

@@ -69,6 +69,9 @@ fn by_required(mut outgoing: Vec<Outgoing>) -> Vec<Vec<Outgoing>> {
 async fn publish_group(desk: Arc<Desk>, group: Vec<Outgoing>, publish: Publish, busy: Arc<()>) {
     let publications = group.iter().map(|one| to_exchange(&one.message, &desk.config.name, publish)).collect();
     let published = publish_all(&desk, publications).await;
+    if let Some(one) = group.first() {
+        desk.fullness.learn(&one.message.required, &published);
+    }
     let (mut told, mut checks, mut answers) = (Vec::new(), Vec::new(), Vec::new());
     for (one, outcome) in group.into_iter().zip(published) {
         match outcome {

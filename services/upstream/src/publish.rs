@@ -95,6 +95,9 @@ async fn publish_group(desk: Arc<Desk>, ledger: Arc<Ledger>, group: Vec<Outgoing
     if outcomes.contains(&Published::Confirmed) {
         failpoint(Failpoint::UpstreamAfterMessageConfirm);
     }
+    if let Some(one) = group.first() {
+        desk.fullness.learn(&one.message.required, &outcomes);
+    }
     let mut scheduled = Vec::with_capacity(group.len());
     for (one, outcome) in group.into_iter().zip(outcomes) {
         if outcome == Published::Confirmed {

@@ -56,6 +56,17 @@ pub enum Refusal {
     /// Mode `confirmed`: whether the broker has it is not known.
     #[error("{0}: it may have been published, nothing is stored; send again if a second one does no harm")]
     Unconfirmed(String),
+    /// The broker refused the last message like it, and its route says `on_full = "reject"`. Nothing is stored.
+    #[error(
+        "the broker refused the last message for {subscriptions}: the queue is full, or cannot take messages now; this one was not \
+         stored: send it again in {retry_ms} ms"
+    )]
+    Full {
+        /// Who would have to sign, each with its `max_length`.
+        subscriptions: String,
+        /// When it is worth trying again, milliseconds.
+        retry_ms: u64,
+    },
     /// Nothing was promised; the same message with the same key may be sent again.
     #[error("{0}; nothing was promised: send again with the same idempotency key")]
     Unavailable(String),
@@ -68,6 +79,32 @@ impl Refusal {
     /// Whether the same call may succeed later.
     #[must_use]
     pub const fn is_transient(&self) -> bool {
-        matches!(self, Self::Exhausted { .. } | Self::Unavailable(_) | Self::Unconfirmed(_))
+        matches!(self, Self::Exhausted { .. } | Self::Full { .. } | Self::Unavailable(_) | Self::Unconfirmed(_))
+    }
+
+    /// When to come back, milliseconds, if that is known.
+    #[must_use]
+    pub const fn retry_ms(&self) -> Option<u64> {
+        match self {
+            Self::Exhausted { retry_ms, .. } | Self::Full { retry_ms, .. } => Some(*retry_ms),
+            _ => None,
+        }
+    }
+
+    /// The one word for it, for the label of a metric.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Invalid(_) => "invalid",
+            Self::TooLarge(_) => "too_large",
+            Self::Conflict { .. } => "conflict",
+            Self::NoSubscription { .. } => "no_subscription",
+            Self::Exhausted { .. } => "exhausted",
+            Self::Full { .. } => "full",
+            Self::Returned { .. } => "returned",
+            Self::Unconfirmed(_) => "unconfirmed",
+            Self::Unavailable(_) => "unavailable",
+            Self::Broken(_) => "broken",
+        }
     }
 }

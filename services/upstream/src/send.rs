@@ -4,7 +4,8 @@
 //!
 //! What can fail, and what covers it: the caller goes away (commit and publish run in tasks of their own); the commit's answer is
 //! lost (a tombstone finds out, [`crate::commit`]); the process dies after the commit (its successor adopts it, [`crate::adopt`]); the
-//! broker is away, refuses, returns, or its confirm is lost (published again from the table, [`crate::catch_up`]).
+//! broker is away, refuses, returns, or its confirm is lost (published again from the table, [`crate::catch_up`]). On a route that says
+//! `on_full = "reject"`, what comes after a refusal is refused before it is stored ([`crate::fullness`]).
 //! `Committed` and `Confirmed` are the same promise.
 //!
 //! A message whose route has mode `confirmed` is not stored: [`crate::confirmed`] takes it from here. Outcomes stay in order.
@@ -23,6 +24,7 @@ use crate::accept::{NewMessage, Rules, accept};
 use crate::commit::{Row, Slip, Stored};
 use crate::confirmed;
 use crate::desk::Desk;
+use crate::fullness::known;
 use crate::ledger::Ticket;
 use crate::refusal::Refusal;
 
@@ -55,15 +57,52 @@ pub(crate) async fn send(desk: &Arc<Desk>, batch: Vec<NewMessage>) -> Vec<Outcom
 
     // Decide.
     let judged: Vec<Result<Message, Refusal>> = batch.into_iter().map(|new| judge(desk, new)).collect();
+    let ways: Vec<Way> = judged.iter().map(|judged| Way::of(desk, judged)).collect();
 
     // Act.
-    let is_unstored = |judged: &Result<Message, Refusal>| judged.as_ref().is_ok_and(|message| message.mode == Mode::Confirmed);
-    let order: Vec<bool> = judged.iter().map(is_unstored).collect();
-    let (unstored, stored): (Vec<_>, Vec<_>) = judged.into_iter().partition(is_unstored);
-    let unstored = confirmed::send(desk, unstored.into_iter().flatten().collect());
-    let (unstored, stored) = futures::join!(unstored, send_stored(desk, stored, commit_by));
-    let (mut unstored, mut stored) = (unstored.into_iter(), stored.into_iter());
-    order.into_iter().filter_map(|is_unstored| if is_unstored { unstored.next() } else { stored.next() }).collect()
+    let (mut stored, mut unstored, mut full) = (Vec::new(), Vec::new(), Vec::new());
+    for (way, judged) in ways.iter().zip(judged) {
+        match (way, judged) {
+            (Way::Unstored, Ok(message)) => unstored.push(message),
+            (Way::Full, Ok(message)) => full.push(message),
+            (_, judged) => stored.push(judged),
+        }
+    }
+    let (stored, unstored, full) = futures::join!(
+        send_stored(desk, stored, commit_by),
+        confirmed::send(desk, unstored),
+        known::answers(desk, full, commit_by)
+    );
+    let (mut stored, mut unstored, mut full) = (stored.into_iter(), unstored.into_iter(), full.into_iter());
+    let in_order = ways.iter().filter_map(|way| match way {
+        Way::Stored => stored.next(),
+        Way::Unstored => unstored.next(),
+        Way::Full => full.next(),
+    });
+    let outcomes: Vec<Outcome> = in_order.collect();
+    count_refused(&outcomes);
+    outcomes
+}
+
+/// Where a message of a batch goes.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    /// Into the table and to the broker; or it is refused already.
+    Stored,
+    /// To the broker alone.
+    Unstored,
+    /// Back: its queues refuse, and its route wants to be told.
+    Full,
+}
+
+impl Way {
+    fn of(desk: &Desk, judged: &Result<Message, Refusal>) -> Self {
+        match judged {
+            Ok(message) if desk.fullness.refuses(&desk.topology, message) => Self::Full,
+            Ok(message) if message.mode == Mode::Confirmed => Self::Unstored,
+            Ok(_) | Err(_) => Self::Stored,
+        }
+    }
 }
 
 /// Commits, publishes, and awaits the confirms.
@@ -99,6 +138,14 @@ pub(crate) fn judge(desk: &Desk, new: NewMessage) -> Result<Message, Refusal> {
     };
     let id = MessageId::new(desk.ids.uuid()).map_err(|error| Refusal::Broken(error.to_string()))?;
     accept(new, rules, id, desk.clock.now())
+}
+
+fn count_refused(outcomes: &[Outcome]) {
+    for outcome in outcomes {
+        if let Outcome::Refused(refusal) = outcome {
+            metrics::counter!(names::REFUSED_TOTAL, "reason" => refusal.word()).increment(1);
+        }
+    }
 }
 
 /// A message on its way, seen from its caller.

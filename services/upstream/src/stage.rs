@@ -12,6 +12,7 @@ use countersign_boot::Context;
 use countersign_delivery::check::Check;
 use countersign_delivery::ports::broker::{HeaderValue, Publication, Published, Publisher};
 use countersign_delivery::ports::messages::{Entombed, Expiry, Heartbeat, IncarnationState, Insertion, Messages, Numbered};
+use countersign_delivery::ports::outbox::Outbox;
 use countersign_delivery::ports::{Ids, PortError};
 use countersign_delivery::topology::{Mode, OnFull, Route};
 use countersign_delivery::{IdempotencyKey, IncarnationId, MessageId, Position, Seq, StoredMessage, Topology, UpstreamName};
@@ -91,6 +92,16 @@ impl Stage {
     }
 
     pub(crate) fn start_on(&self, section: UpstreamSection, messages: Arc<dyn Messages>) -> Process {
+        self.start_between(section, messages, Arc::new(self.messages.clone()))
+    }
+
+    /// The same with another table for the rows of mode `outbox`, too.
+    pub(crate) fn start_between(
+        &self,
+        section: UpstreamSection,
+        messages: Arc<dyn Messages>,
+        outbox: Arc<dyn Outbox>,
+    ) -> Process {
         let context = Context::detached("upstream", Arc::new(self.clock.clone()), self.ids.clone());
         let vitals = Vitals {
             database: context.health.dependency("database"),
@@ -98,7 +109,7 @@ impl Stage {
             broker_state: Box::new(|| "down".into()),
         };
         let publisher = Arc::new(CheckRefuser(self.clone()));
-        let ports = Ports { messages, outbox: Arc::new(self.messages.clone()), publisher, sources: self.sources.clone() };
+        let ports = Ports { messages, outbox, publisher, sources: self.sources.clone() };
         let upstream = Upstream::start(section, self.topology.clone(), ports, &context, vitals, CancellationToken::new());
         context.health.running();
         Process { upstream, context }

@@ -33,9 +33,10 @@ pub use crate::transaction::error::TransactionError;
 
 use crate::accept::NewMessage;
 use crate::desk::Desk;
+use crate::fullness::known;
 use crate::ledger::{Ledger, Ticket};
 use crate::refusal::Refusal;
-use crate::send::{Accepted, judge, stopping, traced};
+use crate::send::{Accepted, Outcome, judge, stopping, traced};
 use crate::transaction::holds::{Held, Holds};
 
 /// Where callers' transactions run, and how many at a time.
@@ -129,6 +130,9 @@ impl Transaction {
             let words = "its route has mode confirmed, which stores nothing: send it after the commit, or give the route mode verified or outbox";
             return Err(Refusal::Invalid(words.into()));
         }
+        if self.desk.fullness.refuses(&self.desk.topology, &message) {
+            return full(&self.desk, message).await;
+        }
         let place = self.desk.place()?;
         let queued = self.desk.queued.take(message.body.len()).ok_or_else(|| {
             let what = format!("too many bytes wait for the database (max_queued_bytes {})", self.desk.config.max_queued_bytes);
@@ -210,6 +214,15 @@ impl std::fmt::Debug for Transaction {
 }
 
 /// What a caller is told about an error of the database before COMMIT.
+/// The answer to a message whose queues refuse.
+async fn full(desk: &Desk, message: Message) -> Result<Accepted, Refusal> {
+    let by = Instant::now() + Duration::from_millis(desk.config.commit_wait_ms);
+    match known::answer(desk, message, by).await {
+        Outcome::Confirmed(accepted) | Outcome::Committed(accepted) => Ok(accepted),
+        Outcome::Refused(refusal) => Err(refusal),
+    }
+}
+
 fn refused(error: &PortError) -> Refusal {
     let words = with_sources(error);
     if error.is_transient() { Refusal::Unavailable(words) } else { Refusal::Broken(words) }

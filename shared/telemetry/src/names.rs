@@ -150,6 +150,8 @@ metrics_list! {
         "Publishes by kind (message, check, receipt, probe, retry, dead) and outcome (confirmed, nacked, returned, unknown).";
     Histogram PUBLISH_CONFIRM_DURATION_SECONDS = "countersign_publish_confirm_duration_seconds" ["kind"]
         "Seconds from a publish to its confirm.";
+    Counter REFUSED_TOTAL = "countersign_refused_total" ["reason"]
+        "Messages that upstream refused, by reason: the words of its refusals, such as exhausted or full.";
     Gauge UNCONFIRMED_MESSAGES = "countersign_unconfirmed_messages" []
         "Messages that are stored and not yet settled: message and check confirmed.";
     Gauge WATERMARK_LAG_SECONDS = "countersign_watermark_lag_seconds" []

@@ -4,6 +4,7 @@
 
 mod adopter_killed;
 mod bad_input;
+mod broker_outcomes;
 mod callback_killed;
 mod check_redelivered;
 mod command;
@@ -28,6 +29,7 @@ mod nothing_lost;
 mod operator_resend;
 mod order_service;
 mod outbox;
+mod peak_shaving;
 mod readme;
 mod replicas;
 mod retention;

@@ -92,6 +92,14 @@ pub struct Wiring {
 pub struct Extras {
     /// More of the topology file: further subscriptions.
     pub topology: String,
+    /// More keys of the one subscription, such as `max_length`.
+    pub subscription: String,
+    /// More keys of upstream's section.
+    pub upstream: String,
+    /// More keys of downstream's section.
+    pub downstream: String,
+    /// More keys of every service's section `[broker]`.
+    pub broker: String,
     /// Where downstream delivers to, instead of the order handler.
     pub endpoint: Option<String>,
     /// A second upstream on the same database, which cannot be `SQLite`. Callback reaches the two at one address, in turn.
@@ -326,7 +334,7 @@ impl System {
         let delay = self.wiring.check_delay_ms;
         let rechecks = [delay / 2, delay, delay * 2];
         let retries = self.retry_delays_ms();
-        let more = &self.extras.topology;
+        let Extras { topology: more, subscription, .. } = &self.extras;
         format!(
             r#"version = 1
 checks = {{ check_delay_ms = {delay}, recheck_delays_ms = {rechecks:?} }}
@@ -338,6 +346,7 @@ kind = "topic"
 [[subscription]]
 name = "{SUBSCRIPTION}"
 retry_delays_ms = {retries:?}
+{subscription}
 bind = [{{ exchange = "{EXCHANGE}", routing_key = "{BINDING}" }}]
 
 {more}"#
@@ -349,7 +358,7 @@ bind = [{{ exchange = "{EXCHANGE}", routing_key = "{BINDING}" }}]
         let topology = self.topology_file().display().to_string();
         let http = self.ports[&(which, "http")];
         let mut sections = vec![
-            format!("[broker]\nurl = {amqp:?}\n"),
+            format!("[broker]\nurl = {amqp:?}\n{}\n", self.extras.broker),
             format!("[topology]\nfile = {topology:?}\napply = true\n"),
             format!("[http]\nlisten = \"127.0.0.1:{http}\"\n"),
         ];
@@ -371,7 +380,7 @@ bind = [{{ exchange = "{EXCHANGE}", routing_key = "{BINDING}" }}]
     fn upstream_section(&self) -> String {
         let Wiring { upstream_database: database, max_batch, check_delay_ms: delay, .. } = &self.wiring;
         let (heartbeat, lease) = (delay / 5, delay * 2);
-        let policy = self.policy_section();
+        let (policy, more) = (self.policy_section(), &self.extras.upstream);
         format!(
             r#"[database]
 url = {database:?}
@@ -383,6 +392,7 @@ heartbeat_ms = {heartbeat}
 lease_ms = {lease}
 handler_timeout_ms = 30000
 handler_lease_ms = {lease}
+{more}
 
 {policy}"#
         )
@@ -401,13 +411,15 @@ response_timeout_ms = {answer}
 max_batch = {max_batch}
 lease_ms = {lease}
 progress_after_ms = {progress}
+{more}
 
 [[downstream.subscription]]
 name = "{SUBSCRIPTION}"
 endpoint = {endpoint:?}
 
 {policy}"#,
-            policy = self.policy_section()
+            policy = self.policy_section(),
+            more = self.extras.downstream,
         )
     }
 

@@ -15,6 +15,8 @@ use crate::doctor::management::{Binding, Managed};
 const POLICY: &str = "topology.policy";
 const BINDING: &str = "topology.binding";
 const ARGUMENT: &str = "topology.queue";
+/// The one argument that a queue of ours may have or not.
+const BOUND: &str = "x-max-length";
 
 /// Every queue's policies and every binding.
 pub fn judge(plan: &Plan, managed: &Managed, apply: &str) -> Vec<Finding> {
@@ -86,6 +88,10 @@ pub fn judge_arguments(plan: &Plan, managed: &Managed, mend: &str) -> Vec<Findin
                 findings.push(Finding::error(ARGUMENT, format!("queue {}", wanted.name), said, mend));
             }
         }
+        if let Some(found) = seen.arguments.get(BOUND).filter(|_| !wanted.arguments.contains_key(BOUND)) {
+            let said = format!("its argument {BOUND} is {found}, and the topology gives it no max_length");
+            findings.push(Finding::error(ARGUMENT, format!("queue {}", wanted.name), said, mend));
+        }
     }
     findings
 }
@@ -145,6 +151,8 @@ fn harm(queue: &QueuePlan, key: &str, value: &Value, overflow: Option<&str>) -> 
             loses("what waits longer is dead-lettered unprocessed, and parked")
         }
         ("message-ttl", false) => loses("what waits longer is thrown away, since nothing comes after this queue"),
+        // Of two bounds the lower one holds, and the topology's own is meant.
+        ("max-length", true) if own(BOUND).is_some() && !lower(BOUND) => None,
         ("max-length" | "max-length-bytes", true) => delays("a full queue refuses messages, and what publishes to it waits"),
         ("max-length" | "max-length-bytes", false) if overflow != Some("reject-publish") => {
             loses("when full, the oldest messages are dropped")
@@ -169,7 +177,7 @@ mod tests {
     use serde_json::json;
 
     fn plan() -> Plan {
-        let text = "[checks]\ncheck_delay_ms = 300\nrecheck_delays_ms = [200]\n[[subscription]]\nname = 'work'\nretry_delays_ms = [100]\n\
+        let text = "[checks]\ncheck_delay_ms = 300\nrecheck_delays_ms = [200]\n[[subscription]]\nname = 'work'\nmax_length = 50\nretry_delays_ms = [100]\n\
             bind = [{ exchange = 'countersign.messages', routing_key = 'a.#' }, { exchange = 'countersign.messages', routing_key = 'b', arguments = { k = 'v' } }]";
         Plan::of(&Topology::from_toml(text).unwrap())
     }
@@ -199,6 +207,9 @@ mod tests {
             ("countersign.quarantine", json!({"message-ttl": 1}), error),
             ("countersign.checks.200", json!({"expires": 1}), error),
             ("work", json!({"max-length": 10}), warning),
+            ("work", json!({"max-length": 50}), None),
+            ("work", json!({"max-length-bytes": 50}), warning),
+            ("work.retry.100", json!({"max-length": 50}), warning),
             ("work.dead", json!({"max-length": 10}), error),
             ("work.dead", json!({"max-length-bytes": 10, "overflow": "reject-publish"}), warning),
             ("work", json!({"delivery-limit": 3}), warning),
@@ -252,15 +263,22 @@ mod tests {
     fn differing_arguments_are_named_with_both_values() {
         let arguments = json!({"x-queue-type": "quorum", "x-delivery-limit": 3, "x-dead-letter-exchange": "",
             "x-dead-letter-routing-key": "work.limit", "x-dead-letter-strategy": "at-least-once"});
-        let seen = Queue { name: "work".into(), arguments, ..Queue::default() };
+        let seen = Queue { name: "work".into(), arguments: arguments.clone(), ..Queue::default() };
         let findings = judge_arguments(&plan(), &managed(vec![seen], Vec::new()), "mend");
         let said: Vec<_> = findings.iter().map(|finding| finding.found.as_str()).collect();
         assert_eq!(
             said,
             [
                 "its argument x-delivery-limit is 3 instead of 1000",
+                "its argument x-max-length is nothing instead of 50",
                 "its argument x-overflow is nothing instead of \"reject-publish\""
             ]
         );
+        let mut arguments = arguments;
+        arguments[BOUND] = json!(7);
+        let seen = Queue { name: "work.retry.100".into(), arguments, ..Queue::default() };
+        let findings = judge_arguments(&plan(), &managed(vec![seen], Vec::new()), "mend");
+        let bound = findings.iter().find(|finding| finding.found.contains(BOUND)).map(|finding| finding.found.as_str());
+        assert_eq!(bound, Some("its argument x-max-length is 7, and the topology gives it no max_length"));
     }
 }

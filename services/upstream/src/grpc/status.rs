@@ -19,7 +19,7 @@ pub(crate) const fn code(refusal: &Refusal) -> Code {
         Refusal::Invalid(_) | Refusal::TooLarge(_) => Code::InvalidArgument,
         Refusal::Conflict { .. } => Code::AlreadyExists,
         Refusal::NoSubscription { .. } | Refusal::Returned { .. } => Code::FailedPrecondition,
-        Refusal::Exhausted { .. } => Code::ResourceExhausted,
+        Refusal::Exhausted { .. } | Refusal::Full { .. } => Code::ResourceExhausted,
         Refusal::Unavailable(_) | Refusal::Unconfirmed(_) => Code::Unavailable,
         Refusal::Broken(_) => Code::Internal,
     }
@@ -27,10 +27,10 @@ pub(crate) const fn code(refusal: &Refusal) -> Code {
 
 pub(super) fn of_refusal(refusal: &Refusal) -> Status {
     let (code, words) = (code(refusal), refusal.to_string());
-    let Refusal::Exhausted { retry_ms, .. } = refusal else { return Status::new(code, words) };
+    let Some(retry_ms) = refusal.retry_ms() else { return Status::new(code, words) };
     let mut metadata = MetadataMap::new();
-    metadata.insert(PUSHBACK, (*retry_ms).into());
-    let details = retry_info(code, &words, *retry_ms);
+    metadata.insert(PUSHBACK, retry_ms.into());
+    let details = retry_info(code, &words, retry_ms);
     Status::with_details_and_metadata(code, words, details, metadata)
 }
 
@@ -42,8 +42,8 @@ pub(super) fn of_port(error: &PortError) -> Status {
 /// When to come back, if the outcome says so.
 pub(super) fn pushback(outcome: &Outcome) -> Option<u64> {
     match outcome {
-        Outcome::Refused(Refusal::Exhausted { retry_ms, .. }) => Some(*retry_ms),
-        _ => None,
+        Outcome::Refused(refusal) => refusal.retry_ms(),
+        Outcome::Confirmed(_) | Outcome::Committed(_) => None,
     }
 }
 

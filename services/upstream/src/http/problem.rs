@@ -10,6 +10,7 @@
 //! | mode `confirmed`: no queue took it | 422 | `returned` | `FAILED_PRECONDITION` |
 //! | mode `confirmed`: the broker did not answer | 503, `Retry-After` | `unconfirmed` | `UNAVAILABLE` |
 //! | a bound is reached | 429, `Retry-After` | `exhausted` | `RESOURCE_EXHAUSTED` |
+//! | a queue is full, and the route says `on_full = "reject"` | 429, `Retry-After` | `full` | `RESOURCE_EXHAUSTED` |
 //! | nothing was promised | 503, `Retry-After` | `unavailable` | `UNAVAILABLE` |
 //! | the database refuses for good | 500 | `broken` | `INTERNAL` |
 //! | the body takes too long | 408 | `timeout` | `DEADLINE_EXCEEDED` |
@@ -73,14 +74,11 @@ impl From<&Refusal> for Problem {
                 (StatusCode::SERVICE_UNAVAILABLE, "urn:countersign:unconfirmed", "The broker did not answer")
             }
             Refusal::Exhausted { .. } => (StatusCode::TOO_MANY_REQUESTS, "urn:countersign:exhausted", "A bound is reached"),
+            Refusal::Full { .. } => (StatusCode::TOO_MANY_REQUESTS, "urn:countersign:full", "A queue is full"),
             Refusal::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "urn:countersign:unavailable", "Not available now"),
             Refusal::Broken(_) => (StatusCode::INTERNAL_SERVER_ERROR, "urn:countersign:broken", "The database refuses"),
         };
-        let retry_ms = match refusal {
-            Refusal::Exhausted { retry_ms, .. } => Some(*retry_ms),
-            _ => None,
-        };
-        Self { retry_ms, ..Self::new(status, urn, title, code(refusal), refusal.to_string()) }
+        Self { retry_ms: refusal.retry_ms(), ..Self::new(status, urn, title, code(refusal), refusal.to_string()) }
     }
 }
 

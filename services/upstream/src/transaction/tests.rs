@@ -6,6 +6,7 @@ mod ends;
 mod ground;
 mod keys;
 mod lost_answer;
+mod routes;
 mod unusual;
 
 use countersign_delivery::MessageId;

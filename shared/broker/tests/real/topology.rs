@@ -200,3 +200,31 @@ async fn an_alternate_exchange_is_declared_compared_and_gets_the_rest() {
         assert!(matches!(topology::apply(&config, &other).await, Err(Error::Refused(words)) if words.len() == 1));
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_bound_of_a_work_queue_is_declared_compared_and_kept() {
+    let ground = ground("bounded").await;
+    let config = config(&ground.amqp_url());
+    let bounded = |bound: &str| {
+        Topology::from_toml(&TOPOLOGY.replace("name = 'inventory'", &format!("name = 'inventory'{bound}"))).unwrap()
+    };
+    let wanted = bounded("\nmax_length = 3");
+    topology::apply(&config, &wanted).await.unwrap();
+    topology::apply(&config, &wanted).await.expect("twice is once");
+    assert_eq!(topology::verify_arguments(&config, &wanted).await.unwrap(), Vec::<String>::new());
+    for other in [bounded(""), bounded("\nmax_length = 4")] {
+        let differences = topology::verify_arguments(&config, &other).await.unwrap();
+        let [difference] = &differences[..] else { panic!("{differences:?}") };
+        assert!(difference.contains("queue inventory ") && difference.contains("x-max-length"), "{difference}");
+    }
+
+    let rig = Rig::up(config.url.expose()).await;
+    // One after the other: a quorum queue tells its channels that it is full a moment after it is.
+    let mut outcomes = Vec::new();
+    while !outcomes.contains(&Published::Nacked) {
+        assert!(outcomes.len() < 100, "it never refuses");
+        outcomes.extend(rig.broker.publish(vec![to("inventory", outcomes.len())]).await);
+    }
+    assert!(outcomes.len() > 3, "it has room for three: {outcomes:?}");
+    rig.end().await;
+}

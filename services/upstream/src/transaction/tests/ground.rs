@@ -47,7 +47,8 @@ impl Ground {
     async fn at(url: String, admin: Option<String>, server: Option<Postgres>, dir: TempDir) -> Self {
         let database = Database::connect(url.as_str()).await.unwrap();
         database.migrate_messages().await.unwrap();
-        let ground = Self { stage: Stage::new(), database, url, admin, _server: server, _dir: dir };
+        let stage = Stage::new();
+        let ground = Self { stage, database, url, admin, _server: server, _dir: dir };
         ground.session().await.execute_unprepared("CREATE TABLE business (name TEXT PRIMARY KEY)").await.unwrap();
         ground
     }
@@ -63,7 +64,8 @@ impl Ground {
 
     /// On another connection to the database.
     pub(super) fn start_on(&self, section: UpstreamSection, database: Database) -> Process {
-        let Process { upstream, context } = self.stage.start_on(section, Arc::new(database.messages()));
+        let messages = Arc::new(database.messages().sweeping_after(section.outbox_sweep_after_ms));
+        let Process { upstream, context } = self.stage.start_between(section, messages.clone(), messages);
         Process { upstream: upstream.with_database(database), context }
     }
 
