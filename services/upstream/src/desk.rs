@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::catch_up;
 use crate::check_queue::CheckQueue;
 use crate::commit::CommitQueue;
 use crate::config::UpstreamSection;
@@ -60,7 +61,11 @@ impl Desk {
         checks: CheckQueue,
         finished: CancellationToken,
     ) -> Arc<Self> {
-        let bounds = Bounds { max_outstanding: config.max_outstanding, max_incarnations: config.max_incarnations };
+        let bounds = Bounds {
+            max_outstanding: config.max_outstanding,
+            max_incarnations: config.max_incarnations,
+            page_bytes: config.max_in_flight_bytes / catch_up::SHARE,
+        };
         let Ports { messages, publisher } = ports;
         Arc::new(Self {
             incarnations: Incarnations::new(config.name.clone(), messages.clone(), context.ids.clone(), bounds),

@@ -14,7 +14,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::check_queue::{Done, Scheduled};
 use crate::desk::Desk;
-use crate::ledger::{Again, Ledger};
+use crate::ledger::{Again, Ledger, What};
 
 /// One message on its way.
 #[derive(Debug)]
@@ -28,7 +28,6 @@ struct Outgoing {
 /// Publishes what was committed a moment ago.
 pub(crate) fn first(desk: &Arc<Desk>, ledger: &Arc<Ledger>, rows: Vec<Numbered>) {
     let rows: Vec<_> = rows.into_iter().map(|Numbered { seq, message }| (seq, message)).collect();
-    ledger.committed(&rows.iter().map(|(seq, _)| *seq).collect::<Vec<_>>());
     for group in start(desk, ledger, rows, Publish::FIRST) {
         desk.tasks.spawn("publish", group);
     }
@@ -130,5 +129,5 @@ fn reason(outcomes: &[Published]) -> &str {
 }
 
 fn again_of(message: &Message) -> Again {
-    Again::Message { id: message.id, bytes: message.body.len() }
+    Again { what: What::Message, bytes: message.body.len() }
 }
