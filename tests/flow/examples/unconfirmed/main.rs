@@ -112,11 +112,11 @@ async fn run(options: &Options) -> anyhow::Result<Run> {
     let waiting_kib = installation.memory("VmRSS")?;
 
     installation.rabbitmq.start_again().await?;
-    let probe = Probe::start(&upstream, options);
     let patience = BEGINNING + Duration::from_secs((options.messages / SLOWEST_PER_SECOND).into());
     // It has begun when the first of them are published; how long a client pauses between two tries to connect is not the matter.
     let began = |left: f64| left < waiting - f64::from(BATCH);
     wait_until("upstream to reach the broker", BEGINNING, async || upstream.unconfirmed().await.is_ok_and(began)).await?;
+    let probe = Probe::start(&upstream, options);
     let (since, left) = (Instant::now(), upstream.unconfirmed().await?);
     let few = f64::from(options.sends_per_second);
     wait_until("everything to be published", patience, async || upstream.unconfirmed().await.is_ok_and(|left| left < few))
