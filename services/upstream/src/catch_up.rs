@@ -2,10 +2,11 @@
 //!
 //! It uses a quarter of `max_in_flight_bytes` at most, so new messages never wait for old ones.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use countersign_delivery::ports::messages::Entombed;
-use countersign_delivery::{Message, MessageId, Seq};
+use countersign_delivery::{Attempt, Message, Seq};
 use countersign_telemetry::invariants;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until};
@@ -14,13 +15,13 @@ use crate::check_queue::{Done, Scheduled};
 use crate::commit::doubt::entomb;
 use crate::desk::Desk;
 use crate::incarnations::note;
-use crate::ledger::{Again, Due, Ledger};
+use crate::ledger::{Due, Ledger, What};
 use crate::publish;
 
 /// Batches that are being published again at a time.
 const AT_A_TIME: usize = 2;
 /// Which part of the room for bodies one of them may take.
-const SHARE: usize = 8;
+pub(crate) const SHARE: usize = 8;
 
 /// Runs until everything is finished.
 pub(crate) async fn run(desk: Arc<Desk>) {
@@ -56,9 +57,8 @@ async fn catch_up(desk: Arc<Desk>) {
 
 /// What is due in each ledger, within one share of the room.
 fn due_now(desk: &Desk) -> Vec<(Arc<Ledger>, Vec<Due>)> {
-    let (rows, bytes) = (desk.config.commit_batch, desk.config.max_in_flight_bytes / SHARE);
     let due = |ledger: Arc<Ledger>| {
-        let due = ledger.take_due(Instant::now(), rows, bytes);
+        let due = ledger.take_due(Instant::now());
         (ledger, due)
     };
     desk.incarnations.all().into_iter().map(due).filter(|(_, due)| !due.is_empty()).collect()
@@ -66,52 +66,54 @@ fn due_now(desk: &Desk) -> Vec<(Arc<Ledger>, Vec<Due>)> {
 
 /// Publishes what is due of one ledger and waits for the outcomes.
 async fn publish_due(desk: &Arc<Desk>, ledger: &Arc<Ledger>, due: Vec<Due>) {
-    let (mut wanted, mut scheduled) = (Vec::new(), Vec::new());
-    for Due { seq, again } in due {
-        match again {
-            Again::Check(check) => {
-                scheduled.push(Scheduled { check: *check, done: Done::Settle(ledger.clone(), seq) });
+    let (mut rows, mut scheduled) = (Vec::new(), Vec::new());
+    for (what, seq, message) in read(desk, ledger, due).await {
+        match what {
+            What::Message => rows.push((seq, message)),
+            What::Check => {
+                let done = Done::Settle(ledger.clone(), seq);
+                scheduled.push(Scheduled::of(&message, Attempt::FIRST, message.required.clone(), done));
             }
-            Again::Message { id, bytes } => wanted.push((seq, id, bytes)),
         }
     }
     desk.checks.schedule(scheduled).await;
-    if wanted.is_empty() {
-        return;
-    }
-    let rows = read(desk, ledger, wanted).await;
     publish::again_and_wait(desk, ledger, rows).await;
 }
 
 /// Reads messages back; those that cannot be read now are deferred, those that are not there are resolved.
-async fn read(desk: &Desk, ledger: &Arc<Ledger>, wanted: Vec<(Seq, MessageId, usize)>) -> Vec<(Seq, Message)> {
-    let ids: Vec<MessageId> = wanted.iter().map(|(_, id, _)| *id).collect();
-    let found = match desk.messages.get(&ids).await {
-        Ok(found) => found,
+async fn read(desk: &Desk, ledger: &Arc<Ledger>, due: Vec<Due>) -> Vec<(What, Seq, Message)> {
+    let seqs: Vec<Seq> = due.iter().map(|due| due.seq).collect();
+    let mut found: HashMap<Seq, Message> = match desk.messages.at(ledger.incarnation(), &seqs).await {
+        Ok(found) => found.into_iter().map(|stored| (stored.position.seq, stored.message)).collect(),
         Err(error) => {
             note("unsettled messages cannot be read", &error);
-            for (seq, id, bytes) in wanted {
-                ledger.defer(seq, Again::Message { id, bytes }, true, |tries| desk.republish_at(tries));
+            for Due { seq, again } in due {
+                ledger.defer(seq, again, true, |tries| desk.republish_at(tries));
             }
             return Vec::new();
         }
     };
-    let mut rows: Vec<_> = found.into_iter().map(|stored| (stored.position.seq, stored.message)).collect();
-    rows.sort_unstable_by_key(|(seq, _)| *seq);
-    for (seq, id, _) in wanted {
-        if rows.binary_search_by_key(&seq, |(seq, _)| *seq).is_err() {
-            rows.extend(missing(desk, ledger, seq, id).await);
-        }
+    let mut rows = Vec::with_capacity(due.len());
+    for Due { seq, again } in due {
+        let message = match found.remove(&seq) {
+            Some(message) => Some(message),
+            None => missing(desk, ledger, seq).await,
+        };
+        rows.extend(message.map(|message| (again.what, seq, message)));
     }
     rows
 }
 
-/// A committed row that is not there: somebody deleted it, or it moved. Its place decides.
-async fn missing(desk: &Desk, ledger: &Ledger, seq: Seq, id: MessageId) -> Option<(Seq, Message)> {
+/// A committed row that was not found: somebody deleted it. Its place decides.
+async fn missing(desk: &Desk, ledger: &Ledger, seq: Seq) -> Option<Message> {
     match entomb(desk, ledger, seq).await? {
-        Entombed::Committed(stored) => Some((seq, stored.message)),
+        Entombed::Committed(stored) => Some(stored.message),
         Entombed::RolledBack => {
-            invariants::violated("I1", &format!("the committed message {id} was deleted before it was settled: it is lost"));
+            let place = format!("seq {} of incarnation {}", seq.0, ledger.incarnation());
+            invariants::violated(
+                "I1",
+                &format!("the committed message at {place} was deleted before it was settled: it is lost"),
+            );
             drop(ledger.roll_back(seq));
             None
         }

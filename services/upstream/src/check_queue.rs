@@ -32,6 +32,8 @@ pub(crate) enum Done {
 pub(crate) struct Scheduled {
     pub check: Check,
     pub done: Done,
+    /// How large its message's body is.
+    pub bytes: usize,
 }
 
 impl Scheduled {
@@ -47,7 +49,7 @@ impl Scheduled {
             marks: Vec::new(),
             trace: message.trace.clone(),
         };
-        Self { check, done }
+        Self { check, done, bytes: message.body.len() }
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::catch_up;
 use crate::check_queue::CheckQueue;
 use crate::commit::CommitQueue;
 use crate::config::UpstreamSection;
@@ -78,7 +79,11 @@ impl Desk {
         (checks, known): (CheckQueue, KnownQueue),
         finished: CancellationToken,
     ) -> Arc<Self> {
-        let bounds = Bounds { max_outstanding: config.max_outstanding, max_incarnations: config.max_incarnations };
+        let bounds = Bounds {
+            max_outstanding: config.max_outstanding,
+            max_incarnations: config.max_incarnations,
+            page_bytes: config.max_in_flight_bytes / catch_up::SHARE,
+        };
         let Ports { messages, outbox, publisher, sources } = ports;
         Arc::new(Self {
             incarnations: Incarnations::new(config.name.clone(), messages.clone(), context.ids.clone(), bounds),

@@ -23,6 +23,8 @@ pub(crate) struct Bounds {
     pub max_outstanding: u64,
     /// How many incarnations of this process may be alive at a time.
     pub max_incarnations: usize,
+    /// Bytes of bodies that are published again at a time.
+    pub page_bytes: usize,
 }
 
 /// All incarnations that this process answers for.
@@ -79,7 +81,7 @@ impl Incarnations {
         let id = IncarnationId(self.ids.uuid());
         self.messages.open(&self.upstream, id).await?;
         tracing::info!(incarnation = %id, "opened an incarnation");
-        let ledger = Ledger::own(id, self.wake.clone());
+        let ledger = Ledger::own(id, self.wake.clone(), self.bounds.page_bytes);
         lock(&self.own).push(ledger.clone());
         Ok(ledger)
     }
@@ -185,7 +187,7 @@ impl Incarnations {
         if let Some(known) = inherited.iter().find(|ledger| ledger.incarnation() == incarnation) {
             return known.clone();
         }
-        let ledger = Ledger::inherited(incarnation, self.wake.clone());
+        let ledger = Ledger::inherited(incarnation, self.wake.clone(), self.bounds.page_bytes);
         inherited.push(ledger.clone());
         ledger
     }

@@ -1,18 +1,26 @@
 //! What is not settled yet of one incarnation: who waits for it, and when it is to be published again.
 //!
 //! **Invariant (I7):** a seq is assigned and registered under one lock, and leaves the ledger only when message and check are
-//! confirmed ([`Ledger::settle`]), its own status tracks it ([`Ledger::hand_over`]), or the row is known not to exist ([`Ledger::roll_back`]). Bodies are never kept here.
+//! confirmed ([`Ledger::settle`]), its own status tracks it ([`Ledger::hand_over`]), or the row is known not to exist
+//! ([`Ledger::roll_back`]). Bodies are never kept here.
+//!
+//! **Invariant:** memory grows with what is being stored and published at the moment, which has bounds of its own; what waits for the
+//! broker takes a few bytes a message ([`deferred`]).
 
-use std::collections::{BTreeMap, BTreeSet};
+mod deferred;
+
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use countersign_delivery::check::Check;
+use countersign_delivery::seqs::Seqs;
 use countersign_delivery::watermark::Tracker;
-use countersign_delivery::{IncarnationId, MessageId, Position, Seq};
+use countersign_delivery::{IncarnationId, Position, Seq};
 use countersign_telemetry::invariants;
 use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
+
+use crate::ledger::deferred::{Deferred, Waiting};
 
 /// What an accepted message holds until it is settled.
 #[derive(Debug, Default)]
@@ -20,21 +28,25 @@ pub(crate) struct Ticket {
     /// Told when message and check are confirmed.
     pub settled: Option<oneshot::Sender<()>>,
     /// Its place among `max_unconfirmed`.
-    pub _place: Option<OwnedSemaphorePermit>,
+    pub place: Option<OwnedSemaphorePermit>,
 }
 
-/// What is to be published again.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Again {
-    /// The message, read anew from the table, and a new check.
-    Message {
-        /// Which.
-        id: MessageId,
-        /// How large its body is.
-        bytes: usize,
-    },
-    /// Only the check: its message is confirmed.
-    Check(Box<Check>),
+/// What is to be published again, from the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Again {
+    /// What of it.
+    pub what: What,
+    /// How large its body is, which has to be read for it.
+    pub bytes: usize,
+}
+
+/// What of a message is to be published again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum What {
+    /// The message, and a new check.
+    Message,
+    /// Only a check: the message is confirmed.
+    Check,
 }
 
 /// One thing that is due to be published again.
@@ -67,8 +79,10 @@ struct State {
     accepting: bool,
     /// Somebody else has taken over: what cannot be published at once is theirs.
     adopted: bool,
+    /// What is being stored or published.
     entries: BTreeMap<Seq, Entry>,
-    due: BTreeSet<(Instant, Seq)>,
+    /// What waits to be published again.
+    deferred: Deferred,
     /// The highest watermark that was given out.
     highest: Seq,
 }
@@ -78,7 +92,7 @@ enum Order {
     /// We give out the seqs.
     Own(Tracker),
     /// Somebody else gave them out; these have been taken on.
-    Inherited(BTreeSet<Seq>),
+    Inherited(Seqs),
 }
 
 #[derive(Debug)]
@@ -86,30 +100,22 @@ struct Entry {
     since: Instant,
     tries: u32,
     ticket: Ticket,
-    stage: Stage,
-}
-
-#[derive(Debug)]
-enum Stage {
-    Inserting,
-    Publishing,
-    Deferred(Instant, Again),
 }
 
 impl Ledger {
-    /// For an incarnation of this process.
-    pub(crate) fn own(incarnation: IncarnationId, wake: Arc<Notify>) -> Arc<Self> {
-        Self::new(incarnation, Order::Own(Tracker::default()), true, wake)
+    /// For an incarnation of this process. Bodies of `page_bytes` are published again at a time.
+    pub(crate) fn own(incarnation: IncarnationId, wake: Arc<Notify>, page_bytes: usize) -> Arc<Self> {
+        Self::new(incarnation, Order::Own(Tracker::default()), true, wake, page_bytes)
     }
 
     /// For an incarnation that this process adopts.
-    pub(crate) fn inherited(incarnation: IncarnationId, wake: Arc<Notify>) -> Arc<Self> {
-        Self::new(incarnation, Order::Inherited(BTreeSet::new()), false, wake)
+    pub(crate) fn inherited(incarnation: IncarnationId, wake: Arc<Notify>, page_bytes: usize) -> Arc<Self> {
+        Self::new(incarnation, Order::Inherited(Seqs::default()), false, wake, page_bytes)
     }
 
-    fn new(incarnation: IncarnationId, order: Order, accepting: bool, wake: Arc<Notify>) -> Arc<Self> {
-        let state =
-            State { order, accepting, adopted: false, entries: BTreeMap::new(), due: BTreeSet::new(), highest: Seq::FIRST };
+    fn new(incarnation: IncarnationId, order: Order, accepting: bool, wake: Arc<Notify>, page_bytes: usize) -> Arc<Self> {
+        let (entries, deferred) = (BTreeMap::new(), Deferred::new(page_bytes));
+        let state = State { order, accepting, adopted: false, entries, deferred, highest: Seq::FIRST };
         Arc::new(Self {
             incarnation,
             state: Mutex::new(state),
@@ -137,7 +143,7 @@ impl Ledger {
         let Order::Own(tracker) = order else { return Err(tickets) };
         let register = |ticket| {
             let seq = tracker.assign();
-            entries.insert(seq, Entry { since, tries: 0, ticket, stage: Stage::Inserting });
+            entries.insert(seq, Entry { since, tries: 0, ticket });
             seq
         };
         Ok(tickets.into_iter().map(register).collect())
@@ -147,18 +153,8 @@ impl Ledger {
     pub(crate) fn take_on(&self, seq: Seq) -> bool {
         let mut state = self.lock();
         let State { order: Order::Inherited(known), entries, .. } = &mut *state else { return false };
-        let entry = Entry { since: Instant::now(), tries: 0, ticket: Ticket::default(), stage: Stage::Publishing };
+        let entry = Entry { since: Instant::now(), tries: 0, ticket: Ticket::default() };
         known.insert(seq) && entries.insert(seq, entry).is_none()
-    }
-
-    /// The rows are committed: from now on they are to be published.
-    pub(crate) fn committed(&self, seqs: &[Seq]) {
-        let mut state = self.lock();
-        for seq in seqs {
-            if let Some(entry) = state.entries.get_mut(seq) {
-                entry.stage = Stage::Publishing;
-            }
-        }
     }
 
     /// Message and check are confirmed.
@@ -186,14 +182,14 @@ impl Ledger {
         if let Order::Own(tracker) = &mut state.order {
             tracker.settle(seq);
         }
-        let entry = state.entries.remove(&seq)?;
-        if let Stage::Deferred(at, _) = entry.stage {
-            state.due.remove(&(at, seq));
-        }
-        if state.entries.is_empty() {
+        let ticket = match state.entries.remove(&seq) {
+            Some(entry) => entry.ticket,
+            None => state.deferred.remove(seq)?,
+        };
+        if state.is_empty() {
             self.drained.notify_waiters();
         }
-        Some(entry.ticket)
+        Some(ticket)
     }
 
     /// It could not be published, or not for certain: again at `at`, counting a try if it was tried.
@@ -204,43 +200,28 @@ impl Ledger {
             self.remove(seq);
             return;
         }
-        let State { entries, due, .. } = &mut *state;
-        let Some(entry) = entries.get_mut(&seq) else { return };
+        let Some(mut entry) = state.entries.remove(&seq) else { return };
         entry.tries = entry.tries.saturating_add(u32::from(tried));
         let at = at(entry.tries);
-        entry.stage = Stage::Deferred(at, again);
-        due.insert((at, seq));
+        state.deferred.put(Waiting { seq, again, entry }, at);
         drop(state);
         self.wake.notify_one();
     }
 
-    /// Takes out what is due, oldest first: at most `rows`, and bodies of `bytes` altogether (but always one).
-    pub(crate) fn take_due(&self, now: Instant, rows: usize, bytes: usize) -> Vec<Due> {
+    /// Takes out what is due, oldest first: about a page of it, within `page_bytes` of bodies (but always one message).
+    pub(crate) fn take_due(&self, now: Instant) -> Vec<Due> {
         let mut state = self.lock();
-        let State { entries, due, .. } = &mut *state;
-        let (mut taken, mut size) = (Vec::new(), 0);
-        while let Some((at, seq)) = due.first().copied().filter(|(at, _)| *at <= now && taken.len() < rows) {
-            let Some(entry) = entries.get_mut(&seq) else {
-                due.pop_first();
-                continue;
-            };
-            if let Stage::Deferred(_, Again::Message { bytes: more, .. }) = entry.stage {
-                if size + more > bytes && !taken.is_empty() {
-                    break;
-                }
-                size += more;
-            }
-            due.remove(&(at, seq));
-            if let Stage::Deferred(_, again) = std::mem::replace(&mut entry.stage, Stage::Publishing) {
-                taken.push(Due { seq, again });
-            }
-        }
-        taken
+        let State { entries, deferred, .. } = &mut *state;
+        let publish = |Waiting { seq, again, entry }| {
+            entries.insert(seq, entry);
+            Due { seq, again }
+        };
+        deferred.take_due(now).into_iter().map(publish).collect()
     }
 
     /// When something is due next.
     pub(crate) fn next_due(&self) -> Option<Instant> {
-        self.lock().due.first().map(|(at, _)| *at)
+        self.lock().deferred.next_due()
     }
 
     /// The smallest unsettled seq, or the next one: what the heartbeat may write. It never goes back.
@@ -265,13 +246,15 @@ impl Ledger {
 
     /// Whether this seq still waits to be settled.
     pub(crate) fn is_unsettled(&self, seq: Seq) -> bool {
-        self.lock().entries.contains_key(&seq)
+        let state = self.lock();
+        state.entries.contains_key(&seq) || state.deferred.contains(seq)
     }
 
     /// How many wait to be settled, and since when the oldest does.
     pub(crate) fn backlog(&self) -> (usize, Option<Instant>) {
         let state = self.lock();
-        (state.entries.len(), state.entries.first_key_value().map(|(_, entry)| entry.since))
+        let publishing = state.entries.first_key_value().map(|(_, entry)| entry.since);
+        (state.count(), publishing.into_iter().chain(state.deferred.since()).min())
     }
 
     /// Whether new seqs are given out.
@@ -288,14 +271,16 @@ impl Ledger {
     pub(crate) fn give_up(&self) {
         let mut state = self.lock();
         (state.accepting, state.adopted) = (false, true);
-        state.entries.retain(|_, entry| !matches!(entry.stage, Stage::Deferred(..)));
-        state.due.clear();
+        state.deferred.clear();
+        if state.is_empty() {
+            self.drained.notify_waiters();
+        }
     }
 
     /// Whether no more are given out and none is unsettled.
     pub(crate) fn is_drained(&self) -> bool {
         let state = self.lock();
-        !state.accepting && state.entries.is_empty()
+        !state.accepting && state.is_empty()
     }
 
     /// Waits until nothing is unsettled.
@@ -320,3 +305,17 @@ impl Ledger {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+impl State {
+    /// How many are unsettled and ours.
+    fn count(&self) -> usize {
+        self.entries.len() + self.deferred.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.count() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests;

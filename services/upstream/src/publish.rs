@@ -15,7 +15,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::check_queue::{Done, Scheduled};
 use crate::desk::Desk;
-use crate::ledger::{Again, Ledger};
+use crate::ledger::{Again, Ledger, What};
 use crate::outbox;
 use crate::source::rebuild::publishable;
 
@@ -32,7 +32,6 @@ struct Outgoing {
 pub(crate) fn first(desk: &Arc<Desk>, ledger: &Arc<Ledger>, rows: Vec<Numbered>) {
     let rows = rows.into_iter().map(|Numbered { seq, message }| (seq, message)).collect();
     let rows = verified(desk, ledger, rows, Publish::FIRST);
-    ledger.committed(&rows.iter().map(|(seq, _)| *seq).collect::<Vec<_>>());
     for group in start(desk, ledger, rows, Publish::FIRST) {
         desk.tasks.spawn("publish", group);
     }
@@ -146,5 +145,5 @@ fn reason(outcomes: &[Published]) -> &str {
 }
 
 fn again_of(message: &Message) -> Again {
-    Again::Message { id: message.id, bytes: message.body.len() }
+    Again { what: What::Message, bytes: message.body.len() }
 }

@@ -20,7 +20,7 @@ use tracing::Span;
 
 use crate::check_queue::{Done, Scheduled};
 use crate::desk::Desk;
-use crate::ledger::Again;
+use crate::ledger::{Again, What};
 use crate::publish::note_unconfirmed;
 
 /// What became of a batch of checks.
@@ -40,7 +40,8 @@ pub(crate) async fn schedule_checks(desk: &Desk, batch: Vec<Scheduled>) -> Outco
     let spans: Vec<Span> = batch.iter().map(|scheduled| span(&scheduled.check, &queue, batch.len())).collect();
 
     // Decide: one publication for all of them.
-    let (checks, done): (Vec<_>, Vec<_>) = batch.into_iter().map(|scheduled| (scheduled.check, scheduled.done)).unzip();
+    let (checks, done): (Vec<_>, Vec<_>) =
+        batch.into_iter().map(|Scheduled { check, done, bytes }| (check, (done, bytes))).unzip();
     let batch = CheckBatch { upstream: desk.config.name.clone(), checks };
     let publication = publication::to_queue(queue, id, checks::encode(&batch));
 
@@ -53,13 +54,13 @@ pub(crate) async fn schedule_checks(desk: &Desk, batch: Vec<Scheduled>) -> Outco
         confirmed(done);
         Outcome::Confirmed
     } else {
-        not_confirmed(desk, batch.checks, done);
+        not_confirmed(desk, done);
         Outcome::NotConfirmed
     }
 }
 
-fn confirmed(done: Vec<Done>) {
-    for done in done {
+fn confirmed(done: Vec<(Done, usize)>) {
+    for (done, _) in done {
         match done {
             Done::Settle(ledger, seq) => ledger.settle(seq),
             // Whoever ordered it may have stopped waiting.
@@ -68,11 +69,11 @@ fn confirmed(done: Vec<Done>) {
     }
 }
 
-fn not_confirmed(desk: &Desk, checks: Vec<Check>, done: Vec<Done>) {
-    for (check, done) in checks.into_iter().zip(done) {
+fn not_confirmed(desk: &Desk, done: Vec<(Done, usize)>) {
+    for (done, bytes) in done {
         match done {
             Done::Settle(ledger, seq) => {
-                ledger.defer(seq, Again::Check(Box::new(check)), true, |tries| desk.republish_at(tries));
+                ledger.defer(seq, Again { what: What::Check, bytes }, true, |tries| desk.republish_at(tries));
             }
             Done::Answer(answer) => drop(answer.send(false)),
         }

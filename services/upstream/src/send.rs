@@ -192,7 +192,7 @@ fn row_of(desk: &Desk, message: Message, queued: OwnedSemaphorePermit) -> Result
     let (answer, stored) = oneshot::channel();
     let (settled_sender, settled) = oneshot::channel();
     let pending = Pending { id: message.id, fingerprint: message.fingerprint.clone(), stored, settled, span };
-    let ticket = Ticket { settled: Some(settled_sender), _place: Some(place) };
+    let ticket = Ticket { settled: Some(settled_sender), place: Some(place) };
     Ok((Row { message, ticket, slip: Slip { answer, tries: 0, _queued: queued } }, pending))
 }
 

@@ -288,6 +288,10 @@ impl Messages for Mortal {
         self.live()?;
         self.inner.scan(incarnation, from, limit).await
     }
+    async fn at(&self, incarnation: IncarnationId, seqs: &[Seq]) -> Result<Vec<StoredMessage>, PortError> {
+        self.live()?;
+        self.inner.at(incarnation, seqs).await
+    }
     async fn close(&self, incarnation: IncarnationId) -> Result<(), PortError> {
         self.live()?;
         self.inner.close(incarnation).await

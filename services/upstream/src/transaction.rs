@@ -140,7 +140,7 @@ impl Transaction {
         })?;
         let (message, span) = traced(message);
         let (settled_sender, settled) = oneshot::channel();
-        let ticket = Ticket { settled: Some(settled_sender), _place: Some(place) };
+        let ticket = Ticket { settled: Some(settled_sender), place: Some(place) };
         let ledger = self.desk.incarnations.current();
         let assigned = ledger.and_then(|ledger| ledger.assign(vec![ticket]).ok()?.pop().map(|seq| (ledger, seq)));
         let Some((ledger, seq)) = assigned else {

@@ -1,7 +1,7 @@
 //! The pure protocol of Countersign: "every message is signed for, or sent again".
 //!
 //! Read it in the order of the story. What travels: [`id`], [`fingerprint`], [`message`], [`receipt`], [`check`], [`probe`].
-//! How it is judged: [`watermark`] (what upstream may forget), [`state`] (what callback knows of one delivery),
+//! How it is judged: [`watermark`] and [`seqs`] (what upstream may forget), [`state`] (what callback knows of one delivery),
 //! [`policy`] and [`decide`](mod@decide) (what callback does about it), [`horizon`] (how late it can come). Where it travels: [`topology`]. What the adapters must fill: [`ports`].
 //!
 //! **Invariant:** nothing here reads a clock, draws a random number, awaits, or does I/O; time and ids are arguments.
@@ -18,6 +18,7 @@ pub mod ports;
 pub mod probe;
 pub mod receipt;
 pub mod routing;
+pub mod seqs;
 pub mod state;
 pub mod time;
 pub mod topology;

@@ -1,8 +1,7 @@
 //! The watermark: below it every message of an incarnation is settled, so a successor need not look there.
 
-use std::collections::BTreeSet;
-
 use crate::id::Seq;
+use crate::seqs::Seqs;
 
 /// The unsettled messages of one incarnation.
 ///
@@ -11,12 +10,12 @@ use crate::id::Seq;
 #[derive(Debug)]
 pub struct Tracker {
     next: Seq,
-    unsettled: BTreeSet<Seq>,
+    unsettled: Seqs,
 }
 
 impl Default for Tracker {
     fn default() -> Self {
-        Self { next: Seq::FIRST, unsettled: BTreeSet::new() }
+        Self { next: Seq::FIRST, unsettled: Seqs::default() }
     }
 }
 
@@ -33,19 +32,19 @@ impl Tracker {
     ///
     /// Returns whether it was unsettled until now.
     pub fn settle(&mut self, seq: Seq) -> bool {
-        self.unsettled.remove(&seq)
+        self.unsettled.remove(seq)
     }
 
     /// Whether this seq still waits to be settled.
     #[must_use]
     pub fn is_unsettled(&self, seq: Seq) -> bool {
-        self.unsettled.contains(&seq)
+        self.unsettled.contains(seq)
     }
 
     /// The smallest unsettled seq; the next seq when there is none.
     #[must_use]
     pub fn watermark(&self) -> Seq {
-        self.unsettled.first().copied().unwrap_or(self.next)
+        self.unsettled.first().unwrap_or(self.next)
     }
 
     /// How many wait to be settled.

@@ -22,7 +22,7 @@ use sea_orm::Value;
 
 use crate::database::Database;
 use crate::messages::row::{COLUMNS, stored};
-use crate::rows::Rows;
+use crate::rows::{Rows, place};
 use crate::sql::{Sql, signed};
 
 /// Upstream's side of the business database. Cheap to clone.
@@ -98,6 +98,19 @@ impl Messages for SqlMessages {
         let rest = "WHERE m.incarnation = $1 AND m.seq >= $2 AND m.id IS NOT NULL AND m.status IS NULL ORDER BY m.seq LIMIT $3";
         let values = vec![incarnation.0.into(), signed(from.0).into(), i64::from(limit).into()];
         self.select(rest, values).await
+    }
+
+    async fn at(&self, incarnation: IncarnationId, seqs: &[Seq]) -> Result<Vec<StoredMessage>, PortError> {
+        let backend = self.sql().backend;
+        let mut found = Vec::with_capacity(seqs.len());
+        for seqs in seqs.chunks(Rows::limit(backend, 1)) {
+            let (source, mut values) = Rows::default().ints("seq", seqs.iter().map(|seq| signed(seq.0))).source(backend);
+            let incarnation = place(&mut values, incarnation.0);
+            let rest =
+                format!("WHERE m.seq IN (SELECT v.seq FROM {source}) AND m.incarnation = {incarnation} AND m.id IS NOT NULL");
+            found.extend(self.select(&rest, values).await?);
+        }
+        Ok(found)
     }
 
     async fn close(&self, incarnation: IncarnationId) -> Result<(), PortError> {

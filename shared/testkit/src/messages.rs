@@ -237,6 +237,11 @@ impl Messages for MemoryMessages {
         Ok(rows.filter_map(|(_, row)| row.clone()).take(limit).collect())
     }
 
+    async fn at(&self, incarnation: IncarnationId, seqs: &[Seq]) -> Result<Vec<StoredMessage>, PortError> {
+        let data = self.open_data()?;
+        Ok(seqs.iter().filter_map(|seq| data.rows.get(&Position { incarnation, seq: *seq }).cloned().flatten()).collect())
+    }
+
     async fn close(&self, incarnation: IncarnationId) -> Result<(), PortError> {
         self.open_data()?.set_state(incarnation, IncarnationState::Closed);
         Ok(())

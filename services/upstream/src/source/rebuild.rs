@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use crate::check_queue::{Done, Scheduled};
 use crate::desk::Desk;
-use crate::ledger::{Again, Ledger};
+use crate::ledger::{Again, Ledger, What};
 use crate::source::{MessageSource, Rebuilt, Wanted};
 
 /// Questions to sources at a time, of one batch.
@@ -73,7 +73,7 @@ pub(crate) async fn publishable(desk: &Desk, ledger: &Arc<Ledger>, rows: Vec<(Se
             }
             Whole::NotNow(message, why) => {
                 tracing::warn!(id = %message.id, why, "cannot be published again yet");
-                let again = Again::Message { id: message.id, bytes: desk.config.max_body_bytes };
+                let again = Again { what: What::Message, bytes: desk.config.max_body_bytes };
                 ledger.defer(seq, again, true, |tries| desk.republish_at(tries));
             }
         }

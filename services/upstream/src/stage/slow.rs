@@ -75,6 +75,9 @@ impl Messages for Slow {
     async fn scan(&self, incarnation: IncarnationId, from: Seq, limit: u32) -> Result<Vec<StoredMessage>, PortError> {
         self.inner.scan(incarnation, from, limit).await
     }
+    async fn at(&self, incarnation: IncarnationId, seqs: &[Seq]) -> Result<Vec<StoredMessage>, PortError> {
+        self.inner.at(incarnation, seqs).await
+    }
     async fn close(&self, incarnation: IncarnationId) -> Result<(), PortError> {
         self.inner.close(incarnation).await
     }

@@ -151,6 +151,12 @@ pub trait Messages: Send + Sync {
     /// [`PortError`].
     async fn scan(&self, incarnation: IncarnationId, from: Seq, limit: u32) -> Result<Vec<StoredMessage>, PortError>;
 
+    /// Messages of an incarnation by their seqs; tombstones and those that are not there are left out. Any order.
+    ///
+    /// # Errors
+    /// [`PortError`].
+    async fn at(&self, incarnation: IncarnationId, seqs: &[Seq]) -> Result<Vec<StoredMessage>, PortError>;
+
     /// Sets an incarnation to closed: everything it stored is settled.
     ///
     /// # Errors

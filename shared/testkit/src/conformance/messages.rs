@@ -29,6 +29,7 @@ macro_rules! messages_suite {
             adoption_compares_and_sets,
             a_fenced_incarnation_with_a_dead_adopter_is_adoptable_again,
             a_scan_ascends_from_a_seq_and_leaves_tombstones_out,
+            what_lies_at_seqs_is_found_without_tombstones,
             a_closed_incarnation_stays_closed,
             settled_is_what_lies_below_the_watermark_or_in_a_closed_incarnation,
             what_is_not_there_is_left_out,
@@ -283,6 +284,20 @@ pub async fn a_scan_ascends_from_a_seq_and_leaves_tombstones_out(messages: &impl
     assert_eq!(seqs(messages, 1, 2, 3).await, [2, 3, 5]);
     assert_eq!(seqs(messages, 1, 2, 2).await, [2, 3]);
     assert_eq!(seqs(messages, 1, 6, 10).await, [0_u64; 0]);
+}
+
+/// As the name says, and only in the incarnation asked for.
+pub async fn what_lies_at_seqs_is_found_without_tombstones(messages: &impl Messages) {
+    open(messages, 1).await;
+    open(messages, 2).await;
+    insert(messages, 1, &[numbered(1), numbered(2), numbered(3)]).await;
+    insert(messages, 2, &[numbered(4)]).await;
+    messages.entomb(position(1, 5)).await.expect("the store is up");
+    let mut found = messages.at(incarnation(1), &[3, 1, 4, 5, 6].map(Seq)).await.expect("the store is up");
+    found.sort_by_key(|row| row.position);
+    let rows = [1, 3].map(|n| StoredMessage { position: position(1, n), message: numbered(n).message });
+    assert_eq!(found, rows);
+    assert_eq!(messages.at(incarnation(1), &[]).await.expect("the store is up"), []);
 }
 
 /// As the name says: a fence that comes late does not open it again.
