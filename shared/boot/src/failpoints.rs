@@ -28,7 +28,7 @@ macro_rules! points {
 
 points! {
     /// Step 1: business rows and messages are written, their transaction is not committed.
-    UpstreamInTransaction = "upstream.in_transaction";
+    TransactionBeforeCommit = "transaction.before_commit";
     /// Step 1: the row is committed, nothing is published.
     UpstreamAfterStore = "upstream.after_store";
     /// Step 1: the message is handed to the broker, its confirm has not come.

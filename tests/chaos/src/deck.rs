@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use countersign_boot::Failpoint;
 
-/// The failpoints of an upstream process, by the first word of their names.
+/// The failpoints of an upstream process, by the first word of their names. `transaction` is left out: only a service that embeds upstream
+/// comes by it.
 const UPSTREAM_WORDS: [&str; 4] = ["upstream", "store", "adopt", "resend"];
 /// How often SIGKILL at any moment is in a round; everything else is there once.
 const KILLS: usize = 2;

@@ -49,7 +49,7 @@ async fn placed(flow: &Flow) -> anyhow::Result<(BTreeSet<String>, Vec<String>)> 
 async fn killed_at(mut flow: Flow, failpoint: &str, is_there: bool) -> anyhow::Result<()> {
     flow.start(&[Which::Callback, Which::Downstream]).await?;
     // The first transaction makes the table.
-    let before = if failpoint == "upstream.in_transaction" { 4 } else { 3 };
+    let before = if failpoint == "transaction.before_commit" { 4 } else { 3 };
     start(&mut flow, &format!("{failpoint}={before}*off->1*return")).await?;
     for number in 1..=3 {
         place(&flow, number).await?;
@@ -74,7 +74,7 @@ async fn killed_at(mut flow: Flow, failpoint: &str, is_there: bool) -> anyhow::R
 
 everywhere!(killed_before_the_commit_leaves_nothing);
 async fn killed_before_the_commit_leaves_nothing(flow: Flow) -> anyhow::Result<()> {
-    killed_at(flow, "upstream.in_transaction", false).await
+    killed_at(flow, "transaction.before_commit", false).await
 }
 
 everywhere!(killed_after_the_commit_leaves_both);

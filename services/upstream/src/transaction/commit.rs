@@ -69,7 +69,7 @@ pub(super) async fn commit<T, E>(transaction: Transaction, value: T) -> Result<C
             return Err(TransactionError::RolledBack(refusal));
         }
     };
-    failpoint(Failpoint::UpstreamInTransaction);
+    failpoint(Failpoint::TransactionBeforeCommit);
     let desk = transaction.desk.clone();
     let (answer, verdict) = oneshot::channel();
     desk.tasks.spawn("commit a transaction", async move {
