@@ -20,6 +20,8 @@ use crate::publish;
 
 /// Batches that are being published again at a time.
 const AT_A_TIME: usize = 2;
+/// Messages of one of them that are with the broker at a time: what is new stands in line behind them.
+const IN_FLIGHT: usize = 64;
 /// Which part of the room for bodies one of them may take.
 pub(crate) const SHARE: usize = 8;
 
@@ -77,7 +79,10 @@ async fn publish_due(desk: &Arc<Desk>, ledger: &Arc<Ledger>, due: Vec<Due>) {
         }
     }
     desk.checks.schedule(scheduled).await;
-    publish::again_and_wait(desk, ledger, rows).await;
+    while !rows.is_empty() {
+        let rest = rows.split_off(IN_FLIGHT.min(rows.len()));
+        publish::again_and_wait(desk, ledger, std::mem::replace(&mut rows, rest)).await;
+    }
 }
 
 /// Reads messages back; those that cannot be read now are deferred, those that are not there are resolved.
