@@ -100,9 +100,9 @@ impl MessageSource for Orders {
 
 fn main() -> ExitCode {
     countersign_boot::launch("order_service", async |config: Config, context: Context| {
-        // A connection of its own for reading; it connects when it is first needed, since the database may be away now.
+        // A connection of its own for reading; it connects when it is first needed, since the database may be away now, or not there yet.
         let mut options = ConnectOptions::new(config.database.url.expose());
-        options.connect_lazy(true).sqlx_logging(false);
+        options.connect_lazy(true).sqlx_logging(false).map_sqlx_sqlite_opts(|options| options.create_if_missing(true));
         let orders = Orders { database: Database::connect(options).await? };
         let upstream = Service::new(config).source(CREATED, Arc::new(orders)).serve(&context).await?;
         let prepared =

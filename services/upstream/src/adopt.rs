@@ -1,9 +1,10 @@
 //! Takes over what a stopped process left behind: its unsettled messages are published, then its incarnation is closed.
 //!
 //! Five steps, in this order: claim the heartbeat row, from when on no insert begins under it; publish from its stored watermark on;
-//! fence, which waits for the transactions that are open; scan again from the *stored* watermark, publish, await the confirms; close. The scan after the fence is a new
-//! transaction, so it sees what was committed between the first scan and the fence. A message that this adopter has taken on in the
-//! first scan is not published twice by the second one: it is in the ledger until the broker has confirmed message and check.
+//! fence, which waits for the transactions that are open; scan again from the *stored* watermark, publish, await the confirms; close. The
+//! scan after the fence is a new transaction, so it sees what was committed between the first scan and the fence. A message that this
+//! adopter has taken on in the first scan is not published twice by the second one: it is in the ledger until the broker has confirmed
+//! message and check.
 //!
 //! An adopter that dies is adopted itself, and what it had claimed can be claimed again. Two adopters are harmless: downstream
 //! processes once. The stored watermark is never moved here.

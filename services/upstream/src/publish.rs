@@ -1,7 +1,8 @@
 //! Publishing messages, the first time or again, and what follows from each outcome.
 //!
-//! Rows of mode `outbox` go their own way ([`crate::outbox`]). A confirmed message goes on to its check. Everything else (nacked, returned, unknown) stays unsettled and is published again
-//! from the table, with growing pauses. Bodies are only kept while they are in flight, within `max_in_flight_bytes`.
+//! Rows of mode `outbox` go their own way ([`crate::outbox`]). A confirmed message goes on to its check. Everything else (nacked,
+//! returned, unknown) stays unsettled and is published again from the table, with growing pauses. Bodies are only kept while they are in
+//! flight, within `max_in_flight_bytes`.
 
 use std::sync::Arc;
 

@@ -3,6 +3,7 @@
 use countersign_delivery::MessageId;
 use countersign_delivery::ports::PortError;
 use countersign_delivery::ports::outbox::{OutboxRow, Released};
+use countersign_telemetry::names;
 
 use crate::desk::Desk;
 
@@ -15,7 +16,9 @@ pub(crate) async fn list(desk: &Desk, after: Option<MessageId>, limit: u32) -> R
 pub(crate) async fn release(desk: &Desk, ids: &[MessageId]) -> Result<Vec<Released>, PortError> {
     let answers = desk.outbox.release(&desk.config.name, ids).await?;
     for (id, answer) in ids.iter().zip(&answers) {
-        tracing::info!(%id, ?answer, "an operator released a row of the outbox");
+        let result = if *answer == Released::Released { "done" } else { "refused" };
+        metrics::counter!(names::OPERATOR_ACTS_TOTAL, "act" => "release", "result" => result).increment(1);
+        tracing::info!(%id, ?answer, result, "an operator's release of a row of the outbox");
     }
     Ok(answers)
 }
