@@ -17,6 +17,7 @@ use tracing::Span;
 
 use crate::config::UpstreamSection;
 use crate::desk::Desk;
+use crate::publish::by_required;
 use crate::refusal::Refusal;
 use crate::send::{Accepted, Outcome, stopping, traced};
 
@@ -73,12 +74,9 @@ fn admit(desk: &Desk, message: Message, outgoing: &mut Vec<Outgoing>) -> Result<
     Ok(Pending { accepted, exchange, routing_key, answer, span })
 }
 
-/// Publishes in tasks that no caller can cancel, one for each required set: a queue without a leader holds up nobody else.
-fn start(desk: &Arc<Desk>, mut outgoing: Vec<Outgoing>) {
-    outgoing.sort_by(|one, other| one.message.required.cmp(&other.message.required));
-    while let Some(first) = outgoing.first() {
-        let same = outgoing.partition_point(|one| one.message.required <= first.message.required);
-        let group: Vec<_> = outgoing.drain(..same).collect();
+/// Publishes in tasks that no caller can cancel, one for each required set.
+fn start(desk: &Arc<Desk>, outgoing: Vec<Outgoing>) {
+    for group in by_required(outgoing, |one| &one.message) {
         let (task, busy) = (desk.clone(), desk.busy.clone());
         desk.tasks.spawn("publish unstored", async move {
             let publish = |one: &Outgoing| to_exchange(&one.message, &task.config.name, Publish::FIRST);

@@ -27,7 +27,7 @@ use crate::check_queue::{Done, Scheduled};
 use crate::desk::Desk;
 use crate::ledger::Ledger;
 use crate::outbox::outcomes::Known;
-use crate::publish::publish_all;
+use crate::publish::{by_required, publish_all};
 
 /// One row on its way.
 struct Outgoing {
@@ -49,20 +49,9 @@ pub(crate) fn take_over(desk: &Arc<Desk>, ledger: &Ledger, rows: Vec<(Seq, Messa
             None => desk.waiting.doubt(position, up, |tries| desk.republish_at(tries)),
         }
     }
-    for group in by_required(outgoing) {
+    for group in by_required(outgoing, |one| &one.message) {
         desk.tasks.spawn("publish outbox", publish_group(desk.clone(), group, publish, desk.busy.clone()));
     }
-}
-
-/// One group for each required set: a queue without a leader holds up nobody else.
-fn by_required(mut outgoing: Vec<Outgoing>) -> Vec<Vec<Outgoing>> {
-    outgoing.sort_by(|one, other| one.message.required.cmp(&other.message.required));
-    let mut groups = Vec::new();
-    while let Some(first) = outgoing.first() {
-        let same = outgoing.partition_point(|one| one.message.required <= first.message.required);
-        groups.push(outgoing.drain(..same).collect());
-    }
-    groups
 }
 
 /// Publishes rows, each with a check behind it if its route asks for one, and hands on what the broker said.

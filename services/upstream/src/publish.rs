@@ -62,8 +62,6 @@ fn verified(desk: &Arc<Desk>, ledger: &Ledger, rows: Vec<(Seq, Message)>, publis
 }
 
 /// Splits into what goes out now, by required set, and what has to wait: no broker, or no room.
-///
-/// By required set, because messages for the same queues share their fate: a queue without a leader holds up nobody else.
 fn start(
     desk: &Arc<Desk>,
     ledger: &Arc<Ledger>,
@@ -79,12 +77,17 @@ fn start(
             None => ledger.defer(seq, again_of(&message), up, |tries| desk.republish_at(tries)),
         }
     }
-    outgoing.sort_by(|one, other| one.message.required.cmp(&other.message.required));
+    let groups = by_required(outgoing, |one| &one.message);
+    groups.into_iter().map(|group| publish_group(desk.clone(), ledger.clone(), group, publish)).collect()
+}
+
+/// One group for each required set, because messages for the same queues share their fate: a queue without a leader holds up nobody else.
+pub(crate) fn by_required<T>(mut all: Vec<T>, message: fn(&T) -> &Message) -> Vec<Vec<T>> {
+    all.sort_by(|one, other| message(one).required.cmp(&message(other).required));
     let mut groups = Vec::new();
-    while let Some(first) = outgoing.first() {
-        let same = outgoing.partition_point(|one| one.message.required <= first.message.required);
-        let group: Vec<_> = outgoing.drain(..same).collect();
-        groups.push(publish_group(desk.clone(), ledger.clone(), group, publish));
+    while let Some(first) = all.first() {
+        let same = all.partition_point(|one| message(one).required <= message(first).required);
+        groups.push(all.drain(..same).collect());
     }
     groups
 }

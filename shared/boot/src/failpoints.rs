@@ -41,6 +41,10 @@ points! {
     StoreAfterInsert = "store.after_insert";
     /// Step 1: COMMIT is handed to the database, its answer has not been looked at.
     StoreAfterCommitSent = "store.after_commit_sent";
+    /// Mode outbox: the broker has answered, the status is not written.
+    OutboxAfterConfirm = "outbox.after_confirm";
+    /// Mode outbox: a sweeper has claimed rows, nothing is published.
+    OutboxAfterClaim = "outbox.after_claim";
     /// The watermark is about to be written.
     UpstreamBeforeWatermark = "upstream.before_watermark";
     /// Adoption: the heartbeat row is claimed, nothing is published.

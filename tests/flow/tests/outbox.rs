@@ -47,21 +47,56 @@ async fn reaches(flow: &Flow, id: &str, wanted: OutboxStatus) -> anyhow::Result<
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_after_store_on_sqlite() -> anyhow::Result<()> {
-    killed_after_store("outbox_killed_sqlite", false).await
+    killed_at("outbox_killed_after_store_sqlite", false, &["upstream.after_store"]).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_after_store_on_postgres() -> anyhow::Result<()> {
-    killed_after_store("outbox_killed_postgres", true).await
+    killed_at("outbox_killed_after_store_postgres", true, &["upstream.after_store"]).await
 }
 
-/// Dies between commit and publish; its successor's sweeper publishes what is due, and nothing else finds it.
-async fn killed_after_store(test: &str, postgres: bool) -> anyhow::Result<()> {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_after_publish_on_sqlite() -> anyhow::Result<()> {
+    killed_at("outbox_killed_after_publish_sqlite", false, &["upstream.after_message_publish"]).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_after_publish_on_postgres() -> anyhow::Result<()> {
+    killed_at("outbox_killed_after_publish_postgres", true, &["upstream.after_message_publish"]).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_after_confirm_on_sqlite() -> anyhow::Result<()> {
+    killed_at("outbox_killed_after_confirm_sqlite", false, &["outbox.after_confirm"]).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_after_confirm_on_postgres() -> anyhow::Result<()> {
+    killed_at("outbox_killed_after_confirm_postgres", true, &["outbox.after_confirm"]).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_after_claim_on_sqlite() -> anyhow::Result<()> {
+    killed_at("outbox_killed_after_claim_sqlite", false, &["upstream.after_store", "outbox.after_claim"]).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_after_claim_on_postgres() -> anyhow::Result<()> {
+    killed_at("outbox_killed_after_claim_postgres", true, &["upstream.after_store", "outbox.after_claim"]).await
+}
+
+/// One process after the other dies at these points; the next one's sweeper publishes what is due, and nothing else finds it.
+async fn killed_at(test: &str, postgres: bool, points: &[&str]) -> anyhow::Result<()> {
     let mut flow = prepare(test, postgres, "outbox_sweep_after_ms = 2000").await?;
     flow.start(&[Which::Callback, Which::Downstream]).await?;
-    flow.system.start(Which::Upstream, "upstream.after_store=1*return").await?;
-    let _ = flow.upstream().await?.send_message(SendMessageRequest { message: Some(order(1)) }).await;
-    flow.system.dies_at(Which::Upstream, "upstream.after_store", PATIENCE).await?;
+    for (life, point) in points.iter().enumerate() {
+        flow.system.spawn(Which::Upstream, &format!("{point}=1*return"))?;
+        if life == 0 {
+            flow.system.ready(Which::Upstream).await?;
+            let _ = flow.upstream().await?.send_message(SendMessageRequest { message: Some(order(1)) }).await;
+        }
+        flow.system.dies_at(Which::Upstream, point, PATIENCE).await?;
+    }
     flow.start(&[Which::Upstream]).await?;
     let id = stored(&flow, By::IdempotencyKey("order-1".into())).await.context("the committed message is gone")?.id;
     flow.all_signed(std::slice::from_ref(&id)).await?;

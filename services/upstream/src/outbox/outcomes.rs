@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use countersign_boot::{Failpoint, failpoint};
 use countersign_delivery::outbox::{Outcome, Patience};
 use countersign_delivery::{MessageId, Position};
 use countersign_telemetry::names;
@@ -96,6 +97,7 @@ async fn gather(receiver: &mut mpsc::Receiver<Known>) -> Vec<Known> {
 /// Writes one batch, however long the database is away: what is not written is published again.
 async fn write(desk: &Desk, rows: &[(Position, (MessageId, Outcome))]) {
     let outcomes: Vec<_> = rows.iter().map(|(position, (_, outcome))| (*position, outcome.clone())).collect();
+    failpoint(Failpoint::OutboxAfterConfirm);
     let failed = loop {
         match desk.outbox.record(&outcomes, patience(&desk.config)).await {
             Ok(failed) => break failed,

@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use countersign_boot::{Failpoint, failpoint};
 use countersign_delivery::outbox::Outcome;
 use countersign_delivery::ports::outbox::{Claim, Named};
 use countersign_delivery::{Attempt, Position, StoredMessage};
@@ -21,7 +22,8 @@ use tokio::time::{Instant, sleep_until};
 use crate::desk::Desk;
 use crate::incarnations::note;
 use crate::outbox::outcomes::Known;
-use crate::outbox::{Outgoing, by_required, publish_group};
+use crate::outbox::{Outgoing, publish_group};
+use crate::publish::by_required;
 use crate::source::rebuild::{self, Whole};
 
 /// Longest pause before it is looked again for what is due: one index is asked, which only has rows at 0.
@@ -69,6 +71,7 @@ pub(crate) async fn run(desk: Arc<Desk>) {
         if claimed.is_empty() {
             next_look = next_look.max(Instant::now() + LOOK_PAUSE);
         } else {
+            failpoint(Failpoint::OutboxAfterClaim);
             publish(&desk, claimed, permit).await;
         }
     }
@@ -129,7 +132,7 @@ async fn publish(desk: &Arc<Desk>, rows: Vec<StoredMessage>, permit: OwnedSemaph
             desk.waiting.hold(row.position, desk.clock.now());
             Outgoing { position: row.position, message: row.message, _room: room }
         });
-        let groups = by_required(outgoing.collect());
+        let groups = by_required(outgoing.collect(), |one| &one.message);
         let publishing = groups.into_iter().map(|group| publish_group(desk.clone(), group, AGAIN, desk.busy.clone()));
         let (publishing, permit) = (join_all(publishing.collect::<Vec<_>>()), permit.clone());
         desk.tasks.spawn("sweep outbox", async move {
