@@ -31,6 +31,14 @@ pub use gate::{Gate, Side};
 
 /// From the publish to the first look in these tests, milliseconds.
 pub const CHECK_DELAY_MS: u64 = 1_000;
+/// A queue without a consumer, which takes its messages while the orders' one is unbound.
+pub const WITNESS: &str = r#"
+[[subscription]]
+name = "witness"
+probes = false
+retry_delays_ms = [250]
+bind = [{ exchange = "orders", routing_key = "witness.#" }]
+"#;
 /// How long any one thing may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_mins(1);
 

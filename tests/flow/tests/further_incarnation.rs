@@ -1,7 +1,7 @@
 //! A message that nobody can settle keeps the watermark back: new ones go into further incarnations, until all are alive that may be.
 
 use anyhow::ensure;
-use countersign_flow::{Flow, PATIENCE, Setup, order};
+use countersign_flow::{Flow, PATIENCE, Setup, WITNESS, order};
 use countersign_launcher::{Extras, Which, wait_until};
 use countersign_wire::proto::{NewMessage, SendMessagesRequest};
 
@@ -10,15 +10,6 @@ const FIGURES: &str = "max_unconfirmed = 30\nmax_outstanding = 40\nmax_incarnati
 /// More than `max_outstanding`, in batches below `max_unconfirmed`.
 const ROUND: u32 = 60;
 const BATCH: u32 = 20;
-
-/// A queue without a consumer, which takes its messages while the orders' one is unbound.
-const WITNESS: &str = r#"
-[[subscription]]
-name = "witness"
-probes = false
-retry_delays_ms = [250]
-bind = [{ exchange = "orders", routing_key = "witness.#" }]
-"#;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_sqlite() -> anyhow::Result<()> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, ensure};
-use countersign_flow::{Flow, PATIENCE, Setup, order};
+use countersign_flow::{Flow, PATIENCE, Setup, WITNESS, order};
 use countersign_launcher::{Extras, Which, binary, wait_until};
 use countersign_wire::proto::get_message_request::By;
 use countersign_wire::proto::send_result::Result as Sent;
@@ -25,15 +25,6 @@ probe_replace_max_ms = 1
 unprobed_timeout_ms = 1
 overdue_ms = 1
 ";
-
-/// A queue without a consumer, which takes its messages while the orders' one is unbound.
-const WITNESS: &str = r#"
-[[subscription]]
-name = "witness"
-probes = false
-retry_delays_ms = [250]
-bind = [{ exchange = "orders", routing_key = "witness.#" }]
-"#;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_sqlite() -> anyhow::Result<()> {
