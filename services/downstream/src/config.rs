@@ -28,7 +28,7 @@ pub struct Config {
     pub traces: Traces,
     /// Health and metrics; 127.0.0.1:7112.
     pub http: Http,
-    /// Not opened: downstream serves no gRPC.
+    /// What operators ask of it; 127.0.0.1:7102.
     pub grpc: Grpc,
     /// How a stop goes.
     pub shutdown: Shutdown,

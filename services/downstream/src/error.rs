@@ -14,6 +14,9 @@ pub enum Error {
     /// The broker's section cannot be used.
     #[error(transparent)]
     Broker(#[from] countersign_broker::Error),
+    /// The address of gRPC cannot be had.
+    #[error(transparent)]
+    Grpc(#[from] countersign_boot::Error),
     /// The section of Redis cannot be used.
     #[error(transparent)]
     Redis(#[from] countersign_dedup::Error),

@@ -13,11 +13,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_boot::{Failpoint, failpoint};
-use countersign_delivery::FailReason;
 use countersign_delivery::ports::claims::{Claim, ClaimKey, Held as Lease};
 use countersign_delivery::ports::{Clock, Ids};
 use countersign_delivery::receipt::Outcome as Signed;
 use countersign_delivery::topology::Subscription;
+use countersign_delivery::{Attempt, FailReason};
 use countersign_telemetry::{names, propagate};
 use countersign_wire::arrival;
 use futures::FutureExt as _;
@@ -136,7 +136,9 @@ impl Reception {
             message_id: arrived.arrival.id,
             fingerprint: arrived.arrival.fingerprint.clone(),
         };
-        Claim { key, token: format!("{}/{}", self.name, self.ids.uuid()), epoch: arrived.arrival.attempt.epoch }
+        let Attempt { epoch, number } = arrived.arrival.attempt;
+        let again = arrived.delivered.redelivered || arrived.arrival.republished || number > 1 || epoch > 0;
+        Claim { key, token: format!("{}/{}", self.name, self.ids.uuid()), epoch, again }
     }
 
     async fn handle(&self, arrived: &Arrived, claim: Claim, starts: u32, crashes: u32) -> Outcome {

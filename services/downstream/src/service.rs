@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign_boot::{Context, Dependency, Stop};
+use countersign_boot::{Context, Dependency, GrpcServices, Stop};
 use countersign_broker::Broker;
 use countersign_dedup::RedisClaims;
 use countersign_delivery::Topology;
@@ -12,6 +12,7 @@ use countersign_delivery::horizon::resend_horizon_ms;
 use countersign_delivery::ports::PortError;
 use countersign_delivery::ports::broker::{Consumers, Publisher};
 use countersign_delivery::topology::Subscription;
+use countersign_wire::proto;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -53,8 +54,7 @@ impl Service {
     /// Sets it up and returns; its tasks live until the context stops. Servers that are away are waited for, and readiness says so.
     ///
     /// # Errors
-    /// [`Error`] when code, configuration and topology contradict each other.
-    #[allow(clippy::unused_async, reason = "part of what teams write: setting up may come to wait for something")]
+    /// [`Error`] when code, configuration and topology contradict each other, or the address of gRPC is taken.
     pub async fn run(self, context: Context) -> Result<(), Error> {
         let config = self.config;
         let topology = config.topology.load()?;
@@ -80,6 +80,7 @@ impl Service {
             context.tasks.critical(format!("dead letters of {name}"), once(&all_there, &context.stop, dead_letters));
             context.tasks.critical(format!("consume {name}"), once(&all_there, &context.stop, lane.run()));
         }
+        context.serve_grpc(GrpcServices::new(proto::DESCRIPTORS)).await?;
         Ok(())
     }
 }

@@ -65,8 +65,12 @@ points! {
     DownstreamAfterDelivery = "downstream.after_delivery";
     /// Step 3: claimed, not handled.
     DownstreamAfterClaim = "downstream.after_claim";
+    /// Step 3: the handler has answered, the transaction that it ran in is not committed.
+    DownstreamBeforeCommit = "downstream.before_commit";
     /// Step 3: handled, not completed: the effect may come twice.
     DownstreamAfterEffect = "downstream.after_effect";
+    /// Step 3: written to the archive, not completed in Redis.
+    DownstreamAfterArchive = "downstream.after_archive";
     /// Step 3: completed, no receipt.
     DownstreamAfterComplete = "downstream.after_complete";
     /// Step 4: the receipt is handed to the broker, its confirm has not come.

@@ -2,6 +2,7 @@
 //!
 //! The signatures await; nothing in this crate does.
 
+pub mod archive;
 pub mod broker;
 pub mod claims;
 pub mod deliveries;

@@ -1,5 +1,6 @@
 //! The topology: exchanges, subscriptions with their bindings and retry tiers, check tiers. One file owns it.
 
+mod guard;
 mod problems;
 mod route;
 
@@ -11,6 +12,7 @@ use crate::id::SubscriptionName;
 use crate::message::Message;
 use crate::routing::ExchangeKind;
 
+pub use guard::Guard;
 pub use route::{Mode, OnFull, Route};
 
 /// What `topology.toml` says, with documented defaults. Unknown keys are refused.
@@ -83,6 +85,9 @@ pub struct Subscription {
     /// Whether its consumer signs probes. False for a consumer that is not the stock one; then a time-out decides.
     #[serde(default = "yes")]
     pub probes: bool,
+    /// What makes its effects happen once; `redis` by default.
+    #[serde(default)]
+    pub guard: Guard,
     /// Most messages in its work queue; the broker refuses what comes above it. None: no bound but the broker's own.
     #[serde(default)]
     pub max_length: Option<u32>,

@@ -8,7 +8,7 @@ use countersign_delivery::policy::Policy;
 use countersign_delivery::ports::broker::{Properties, Publication};
 use countersign_delivery::routing::ExchangeKind;
 use countersign_delivery::state::Facts;
-use countersign_delivery::topology::{Binding, CheckTiers, Exchange, Mode, Subscription};
+use countersign_delivery::topology::{Binding, CheckTiers, Exchange, Guard, Mode, Subscription};
 use countersign_delivery::{
     Attempt, Fingerprint, IncarnationId, Message, MessageId, Outcome, Position, Receipt, Seq, SubscriptionName, Timestamp,
     Topology, UpstreamName,
@@ -163,6 +163,7 @@ pub fn a_subscription(name: &str, pattern: &str) -> Subscription {
         bindings: vec![binding],
         retry_delays_ms: vec![100, 1_000],
         probes: true,
+        guard: Guard::default(),
         max_length: None,
     }
 }

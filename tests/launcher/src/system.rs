@@ -356,18 +356,15 @@ bind = [{{ exchange = "{EXCHANGE}", routing_key = "{BINDING}" }}]
     fn configuration(&self, which: Which) -> String {
         let Wiring { amqp, otlp, .. } = &self.wiring;
         let topology = self.topology_file().display().to_string();
-        let http = self.ports[&(which, "http")];
+        let (http, grpc) = (self.ports[&(which, "http")], self.ports[&(which, "grpc")]);
         let mut sections = vec![
             format!("[broker]\nurl = {amqp:?}\n{}\n", self.extras.broker),
             format!("[topology]\nfile = {topology:?}\napply = true\n"),
             format!("[http]\nlisten = \"127.0.0.1:{http}\"\n"),
+            format!("[grpc]\nlisten = \"127.0.0.1:{grpc}\"\n"),
         ];
         if let Some(otlp) = otlp {
             sections.push(format!("[traces]\notlp_endpoint = {otlp:?}\nsample_ratio = 1.0\n"));
-        }
-        if which != Which::Downstream {
-            let grpc = self.ports[&(which, "grpc")];
-            sections.push(format!("[grpc]\nlisten = \"127.0.0.1:{grpc}\"\n"));
         }
         sections.push(match which {
             Which::Upstream | Which::Replica => self.upstream_section(),

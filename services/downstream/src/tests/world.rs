@@ -254,5 +254,5 @@ impl World {
 /// A claim on a message by somebody.
 pub fn claim(message: &Message, token: &str) -> Claim {
     let key = ClaimKey { subscription: subscription(QUEUE), message_id: message.id, fingerprint: message.fingerprint.clone() };
-    Claim { key, token: token.into(), epoch: 0 }
+    Claim { key, token: token.into(), epoch: 0, again: true }
 }

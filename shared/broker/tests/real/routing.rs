@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use countersign_broker::topology::{ALTERNATE, Plan};
 use countersign_delivery::ports::broker::{HeaderValue, Published, Publisher};
 use countersign_delivery::routing::ExchangeKind;
-use countersign_delivery::topology::{Binding, Exchange, Subscription};
+use countersign_delivery::topology::{Binding, Exchange, Guard, Subscription};
 use countersign_delivery::{SubscriptionName, Topology};
 use lapin::Channel;
 use lapin::options::{
@@ -120,6 +120,7 @@ impl Case {
                 })
                 .collect(),
             retry_delays_ms: Vec::new(),
+            guard: Guard::default(),
             probes: true,
             max_length: None,
         });

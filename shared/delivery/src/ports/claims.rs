@@ -27,6 +27,9 @@ pub struct Claim {
     /// The epoch of the message's attempt. The record keeps the largest one that claimed. One larger than that counts starts and crashes
     /// afresh, for an operator ordered it; a smaller one is counted with the epoch on record.
     pub epoch: u32,
+    /// Whether its handling may have been started before: the broker has handed it out before, or it was published again. A record that
+    /// costs a write for each start may leave out those that cannot have been.
+    pub again: bool,
 }
 
 /// The answer to a claim. Our own token being found (a lost answer), it is the answer of the first time: the start counts once.

@@ -63,11 +63,11 @@ fn key(body: &str) -> ClaimKey {
 }
 
 fn claim_as(token: &str) -> Claim {
-    Claim { key: key("genuine"), token: token.into(), epoch: 0 }
+    Claim { key: key("genuine"), token: token.into(), epoch: 0, again: true }
 }
 
 fn impostor_as(token: &str) -> Claim {
-    Claim { key: key("impostor"), token: token.into(), epoch: 0 }
+    Claim { key: key("impostor"), token: token.into(), epoch: 0, again: true }
 }
 
 async fn claim(claims: &impl Claims, one: &Claim, lease_ms: u64) -> Claimed {
@@ -331,7 +331,7 @@ pub async fn an_impostor_of_a_later_epoch_is_a_conflict_all_the_same(claims: &im
 pub async fn a_batch_is_answered_in_order(claims: &impl Claims, _: &impl Waiting) {
     let other = |n: u64, token: &str| {
         let key = ClaimKey { message_id: message_id(n), ..key("genuine") };
-        Claim { key, token: token.into(), epoch: 0 }
+        Claim { key, token: token.into(), epoch: 0, again: true }
     };
     let batch: Vec<Claim> = (2..=40).map(|n| other(n, "a")).collect();
     let even: Vec<Claim> = batch.iter().step_by(2).cloned().collect();

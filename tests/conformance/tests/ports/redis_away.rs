@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 fn claim_as(token: &str) -> [Claim; 1] {
     let message = a_message();
     let key = ClaimKey { subscription: subscription("inventory"), message_id: message.id, fingerprint: message.fingerprint };
-    [Claim { key, token: token.into(), epoch: 0 }]
+    [Claim { key, token: token.into(), epoch: 0, again: true }]
 }
 
 async fn private(options: RedisOptions) -> (TempDir, Redis, RedisClaims) {
@@ -126,6 +126,7 @@ async fn a_large_batch_is_one_pipeline_after_another() {
             key: ClaimKey { message_id: countersign_testkit::build::message_id(n), ..claim_as("a")[0].key.clone() },
             token: "a".into(),
             epoch: 0,
+            again: true,
         })
         .collect();
     let fresh = vec![Claimed::Fresh { starts: 1 }; batch.len()];

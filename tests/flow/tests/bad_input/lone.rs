@@ -63,8 +63,7 @@ impl Lone {
     /// Starts it with these sections; files go into `dir`. Listens on free ports.
     pub fn start(dir: &Path, which: Which, sections: &str) -> anyhow::Result<Self> {
         let http = format!("127.0.0.1:{}", free_port()?);
-        let grpc =
-            if which == Which::Downstream { String::new() } else { format!("[grpc]\nlisten = \"127.0.0.1:{}\"\n", free_port()?) };
+        let grpc = format!("[grpc]\nlisten = \"127.0.0.1:{}\"\n", free_port()?);
         let text = format!("[http]\nlisten = \"{http}\"\n{grpc}{sections}");
         let name = which.name();
         let file = dir.join(format!("lone-{name}.toml"));
