@@ -17,6 +17,7 @@ mod deliveries;
 mod error;
 mod messages;
 mod migrate;
+mod open;
 mod rows;
 mod sql;
 
@@ -25,4 +26,5 @@ pub use database::Database;
 pub use deliveries::SqlDeliveries;
 pub use error::Error;
 pub use messages::{Enlisted, SqlMessages};
+pub use open::Tables;
 pub use sea_orm::DatabaseTransaction;
