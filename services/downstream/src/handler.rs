@@ -1,7 +1,10 @@
 //! What a team writes: the handler of one subscription.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use countersign_delivery::SubscriptionName;
+use countersign_delivery::topology::Guard;
 
 pub use crate::guard::transaction::Transaction;
 /// The message as a handler sees it: id, upstream, type, headers, body, and where it was meant to go.
@@ -33,6 +36,20 @@ pub trait TransactionHandler: Send + Sync {
     /// # Errors
     /// [`Failure`], as [`Handler::handle`] has it; the transaction is rolled back, as it is after a time-out or a panic.
     async fn handle(&self, message: &Event, context: &HandlerContext, transaction: &Transaction) -> Result<Handled, Failure>;
+}
+
+/// A handler of either kind, as a subscription is given it.
+#[derive(Clone)]
+pub(crate) enum AnyHandler {
+    Direct(Arc<dyn Handler>),
+    InTransaction(Arc<dyn TransactionHandler>),
+}
+
+impl AnyHandler {
+    /// Whether it can be called under this guard.
+    pub(crate) const fn fits(&self, guard: Guard) -> bool {
+        matches!(self, Self::InTransaction(_)) == guard.in_transaction()
+    }
 }
 
 /// What is known about this call beside the message.

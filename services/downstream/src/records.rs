@@ -8,18 +8,23 @@ use countersign_dedup::RedisClaims;
 use countersign_delivery::SubscriptionName;
 use countersign_delivery::ports::claims::Claims;
 use countersign_delivery::topology::Guard;
-use countersign_store::{Database, SqlInbox, Tables};
+use countersign_store::{Database, Tables};
 use countersign_telemetry::with_sources;
 
 use crate::config::Config;
 use crate::gate::Gate;
+use crate::guard::Handling;
 use crate::guard::archived::Archived;
+use crate::guard::transaction::Transactions;
 use crate::guard::watched::Watched;
+use crate::handler::AnyHandler;
 use crate::retention;
 
 /// What readiness and logs call them.
 const REDIS: &str = "redis";
 const DATABASE: &str = "database";
+/// Messages that are claimed for each transaction that may be open: while one is signed for, the next is handled.
+const CLAIMED_PER_TRANSACTION: u32 = 2;
 /// Between two looks at a database.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -32,19 +37,13 @@ pub struct Record<R> {
     pub gate: Gate,
 }
 
-impl<R: Clone> Record<R> {
-    fn watched(&self) -> Watched<R> {
-        Watched::new(self.adapter.clone(), self.gate.clone())
-    }
-}
-
 /// What is there so far. None of what no guard needs.
 #[derive(Clone, Default)]
 pub struct Records {
     /// Claims.
     pub redis: Option<Record<RedisClaims>>,
-    /// Rows of what is done.
-    pub inbox: Option<Record<SqlInbox>>,
+    /// Rows of what is done, and the handlers' transactions.
+    pub database: Option<Record<Database>>,
 }
 
 /// What one guard stands on.
@@ -78,31 +77,60 @@ impl Records {
         let gate = Gate::new(DATABASE, shown);
         gate.open();
         watch_database(context, database.clone(), gate.clone());
-        self.inbox = Some(Record { adapter: database.inbox(), gate });
+        self.database = Some(Record { adapter: database, gate });
         Ok(self)
     }
 
     /// Forgets what is old of these subscriptions, until soft stop.
     pub fn start_forgetting(&self, context: &Context, subscriptions: Vec<SubscriptionName>, retention_ms: u64) {
-        if let Some(inbox) = &self.inbox {
-            retention::start(context, inbox.adapter.clone(), subscriptions, retention_ms);
+        if let Some(database) = &self.database {
+            retention::start(context, database.adapter.inbox(), subscriptions, retention_ms);
         }
     }
 
     /// What this guard stands on; none: a record that it needs is not among these.
     pub fn ground(&self, guard: Guard, retention_ms: u64) -> Option<Ground> {
-        let redis = || self.redis.as_ref();
-        let inbox = || self.inbox.as_ref();
-        let (claims, gates): (Arc<dyn Claims>, Vec<&Gate>) = match guard {
-            Guard::Redis => (Arc::new(redis()?.watched()), vec![&redis()?.gate]),
-            Guard::Inbox => (Arc::new(inbox()?.watched()), vec![&inbox()?.gate]),
-            Guard::Tiered => (Arc::new(redis()?.watched()), vec![&redis()?.gate, &inbox()?.gate]),
-            Guard::RedisArchive => {
-                let archived = Archived::new(redis()?.watched(), inbox()?.watched(), retention_ms);
-                (Arc::new(archived), vec![&redis()?.gate, &inbox()?.gate])
-            }
+        let redis = || self.redis.as_ref().map(|redis| Watched::new(redis.adapter.clone(), redis.gate.clone()));
+        let inbox = || self.database.as_ref().map(|database| Watched::new(database.adapter.inbox(), database.gate.clone()));
+        let claims: Arc<dyn Claims> = match guard {
+            Guard::Redis | Guard::Tiered => Arc::new(redis()?),
+            Guard::Inbox => Arc::new(inbox()?),
+            Guard::RedisArchive => Arc::new(Archived::new(redis()?, inbox()?, retention_ms)),
         };
-        Some(Ground { claims, gate: Gate::all(gates.into_iter().cloned()) })
+        let mut gates = Vec::new();
+        if guard.uses_redis() {
+            gates.push(self.redis.as_ref()?.gate.clone());
+        }
+        if guard.uses_database() {
+            gates.push(self.database.as_ref()?.gate.clone());
+        }
+        Some(Ground { claims, gate: Gate::all(gates) })
+    }
+}
+
+impl Records {
+    /// How a handler is called under this guard; none: it does not fit, or the database is not there.
+    pub fn handling(&self, guard: Guard, handler: AnyHandler, timeout_ms: u64) -> Option<Handling> {
+        match handler {
+            _ if !handler.fits(guard) => None,
+            AnyHandler::Direct(handler) => Some(Handling::Direct(handler)),
+            AnyHandler::InTransaction(handler) => {
+                let Record { adapter, gate } = self.database.clone()?;
+                Some(Handling::InTransaction(handler, Transactions::new(adapter, gate, timeout_ms)))
+            }
+        }
+    }
+
+    /// So many messages are handled at a time: within transactions not many more than the database takes, for one that waits for its turn
+    /// is claimed already.
+    pub fn concurrency(&self, guard: Guard, wanted: u32) -> u32 {
+        match &self.database {
+            Some(Record { adapter, .. }) if guard.in_transaction() => {
+                let at_a_time = u32::try_from(adapter.inbox().at_a_time()).unwrap_or(u32::MAX);
+                wanted.min(at_a_time.saturating_mul(CLAIMED_PER_TRANSACTION))
+            }
+            _ => wanted,
+        }
     }
 }
 

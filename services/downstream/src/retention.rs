@@ -66,5 +66,5 @@ async fn forget(archive: &impl Archive, clock: &dyn Clock, subscription: &Subscr
     }
 }
 
-#[cfg(test)]
-mod tests;
+
+

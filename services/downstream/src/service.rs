@@ -11,7 +11,6 @@ use countersign_delivery::horizon::resend_horizon_ms;
 use countersign_delivery::ports::PortError;
 use countersign_delivery::ports::broker::{Consumers, Publisher};
 use countersign_delivery::topology::{Guard, Subscription};
-use countersign_store::TransactionLimits;
 use countersign_wire::proto;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -24,25 +23,16 @@ use crate::consume::{Bounds, Lane};
 use crate::copies::Copies;
 use crate::desk::{Desk, Times};
 use crate::error::Error;
-use crate::guard::Handling;
-use crate::guard::transaction::Transactions;
-use crate::handler::{Handler, TransactionHandler};
+use crate::handler::{AnyHandler, Handler, TransactionHandler};
 use crate::http::HttpHandler;
 use crate::receive::{Reception, Rules};
 use crate::records::Records;
-use crate::{dead, retention, topology_check};
+use crate::{dead, topology_check};
 
 /// A downstream with its handlers.
 pub struct Service {
     config: Config,
     handlers: Vec<(String, AnyHandler)>,
-}
-
-/// A handler as it was given.
-#[derive(Clone)]
-enum AnyHandler {
-    Direct(Arc<dyn Handler>),
-    InTransaction(Arc<dyn TransactionHandler>),
 }
 
 impl Service {
@@ -91,7 +81,7 @@ impl Service {
         let (late, early): (Handlers, Handlers) =
             handlers.into_iter().partition(|(subscription, _)| subscription.guard.uses_database());
         for (subscription, handler) in early {
-            parts.lane(&context, &config, &records, subscription, handler)?.start(&context, &all_there);
+            start(parts.lane(&context, &config, &records, subscription, handler)?, &context, &all_there);
         }
         // While the database is away the others work.
         if !late.is_empty() {
@@ -100,22 +90,20 @@ impl Service {
             records.start_forgetting(&context, subscriptions, config.downstream.inbox_retention_ms);
         }
         for (subscription, handler) in late {
-            parts.lane(&context, &config, &records, subscription, handler)?.start(&context, &all_there);
+            start(parts.lane(&context, &config, &records, subscription, handler)?, &context, &all_there);
         }
         context.serve_grpc(GrpcServices::new(proto::DESCRIPTORS)).await?;
         Ok(())
     }
 }
 
-impl Lane {
-    /// Starts its consumers once every queue is there.
-    fn start(self, context: &Context, all_there: &CancellationToken) {
-        let lane = Arc::new(self);
-        let name = lane.reception.subscription.name.clone();
-        let dead_letters = dead::run(lane.clone(), lane.consumers.clone(), context.stop.clone());
-        context.tasks.critical(format!("dead letters of {name}"), once(all_there, &context.stop, dead_letters));
-        context.tasks.critical(format!("consume {name}"), once(all_there, &context.stop, lane.run()));
-    }
+/// Starts the consumers of one subscription once every queue is there.
+fn start(lane: Lane, context: &Context, all_there: &CancellationToken) {
+    let lane = Arc::new(lane);
+    let name = lane.reception.subscription.name.clone();
+    let dead_letters = dead::run(lane.clone(), lane.consumers.clone(), context.stop.clone());
+    context.tasks.critical(format!("dead letters of {name}"), once(all_there, &context.stop, dead_letters));
+    context.tasks.critical(format!("consume {name}"), once(all_there, &context.stop, lane.run()));
 }
 
 /// Does `work` once every queue is there; nothing, if soft stop comes first.
@@ -181,14 +169,7 @@ impl Parts {
         let guard = subscription.guard;
         let unsound = || Error::Unsound(vec![does_not_fit(&subscription)]);
         let ground = records.ground(guard, own.dedup_retention_ms).ok_or_else(unsound)?;
-        let handling = match (handler, &records.inbox) {
-            (AnyHandler::Direct(handler), _) if !guard.in_transaction() => Handling::Direct(handler),
-            (AnyHandler::InTransaction(handler), Some(inbox)) if guard.in_transaction() => {
-                let transactions = Transactions::new(inbox.adapter.clone(), inbox.gate.clone(), limits(figures.timeout_ms));
-                Handling::InTransaction(handler, transactions)
-            }
-            _ => return Err(unsound()),
-        };
+        let handling = records.handling(guard, handler, figures.timeout_ms).ok_or_else(unsound)?;
         let rules = Rules {
             guard,
             on_unknown: figures.on_unknown,
@@ -215,7 +196,7 @@ impl Parts {
         };
         let bounds = Bounds {
             prefetch: figures.prefetch,
-            concurrency: figures.concurrency,
+            concurrency: records.concurrency(guard, figures.concurrency),
             max_batch: own.max_batch,
             lease: Duration::from_millis(own.lease_ms),
             progress_after: Duration::from_millis(own.progress_after_ms),
@@ -264,12 +245,6 @@ fn handlers_of(config: &Config, in_process: Vec<(String, AnyHandler)>, topology:
         }
     }
     if problems.is_empty() { Ok(handlers) } else { Err(Error::Unsound(problems)) }
-}
-
-impl AnyHandler {
-    const fn fits(&self, guard: Guard) -> bool {
-        matches!(self, Self::InTransaction(_)) == guard.in_transaction()
-    }
 }
 
 fn does_not_fit(subscription: &Subscription) -> String {

@@ -5,6 +5,9 @@ mod sqlite;
 
 use std::sync::Arc;
 
+use countersign_delivery::ports::PortError;
+use sea_orm::DbBackend;
+
 use crate::clock::DatabaseClock;
 use crate::config::Config;
 use crate::deliveries::SqlDeliveries;
@@ -93,19 +96,22 @@ impl Database {
         migrate::deliveries(self.sql()).await
     }
 
-    /// Whether the database answers and may be written: for readiness.
+    /// Whether the database answers and may be written: for readiness. On SQLite the only connection that writes may be in use for long, so
+    /// reading tells.
     ///
     /// # Errors
     /// [`Error::Database`].
     pub async fn ping(&self) -> Result<(), Error> {
-        let sql = self.sql().either("SELECT 1 WHERE NOT pg_is_in_recovery()", "SELECT 1");
-        match self.sql().write_returning("pinging the database", sql, Vec::new()).await? {
-            rows if rows.is_empty() => Err(Error::Database(countersign_delivery::ports::PortError::Unavailable(
-                "the database",
-                "it is a standby, which cannot be written".into(),
-            ))),
-            _ => Ok(()),
+        const PINGING: &str = "pinging the database";
+        let rows = match self.sql().backend {
+            DbBackend::Sqlite => self.sql().read(PINGING, "SELECT 1", Vec::new()).await?,
+            _ => self.sql().write_returning(PINGING, "SELECT 1 WHERE NOT pg_is_in_recovery()", Vec::new()).await?,
+        };
+        if rows.is_empty() {
+            let words = "it is a standby, which cannot be written";
+            return Err(Error::Database(PortError::Unavailable("the database", words.into())));
         }
+        Ok(())
     }
 
     /// Waits until the connections are closed. Calls made from now on fail; without this they close when the last user is gone.

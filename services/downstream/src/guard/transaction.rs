@@ -6,14 +6,16 @@
 //! has had no effect.
 
 use countersign_boot::{Failpoint, failpoint};
-use countersign_delivery::ports::PortError;
 use countersign_delivery::ports::claims::Claim;
-use countersign_store::{Committed, DatabaseTransaction, InboxTransaction, SqlInbox, Taking, TransactionLimits};
+use countersign_store::{Committed, Database, DatabaseTransaction, InboxTransaction, Taking, TransactionLimits};
 use countersign_telemetry::with_sources;
 
 use super::{Effect, count_recognised};
 use crate::gate::Gate;
 use crate::handler::{Failure, Handled};
+
+/// For so much longer than its handler may take may a transaction sit still before the server ends it, milliseconds.
+const IDLE_MARGIN_MS: u64 = 5_000;
 
 /// The open transaction of one message, lent to its handler. Whatever is written through it is there exactly if the message is done.
 #[derive(Debug)]
@@ -30,16 +32,22 @@ impl Transaction {
 /// Where the transactions of one subscription run.
 #[derive(Clone, Debug)]
 pub struct Transactions {
-    inbox: SqlInbox,
-    database: Gate,
+    database: Database,
+    gate: Gate,
     limits: TransactionLimits,
 }
 
 impl Transactions {
-    /// In this inbox, whose database has this gate.
+    /// In this database, which has this gate, for handlers that may take so long, milliseconds.
     #[must_use]
-    pub const fn new(inbox: SqlInbox, database: Gate, limits: TransactionLimits) -> Self {
-        Self { inbox, database, limits }
+    pub fn new(database: Database, gate: Gate, timeout_ms: u64) -> Self {
+        let defaults = TransactionLimits::default();
+        let limits = TransactionLimits {
+            statement_timeout_ms: timeout_ms.max(defaults.statement_timeout_ms),
+            idle_timeout_ms: timeout_ms.saturating_add(IDLE_MARGIN_MS).max(defaults.idle_timeout_ms),
+            ..defaults
+        };
+        Self { database, gate, limits }
     }
 
     /// Begins one and takes the message's row in it.
@@ -47,7 +55,7 @@ impl Transactions {
     /// # Errors
     /// [`Effect`], when there is nothing to handle: that is what became of the message.
     pub(crate) async fn begin(&self, claim: &Claim) -> Result<Transaction, Effect> {
-        match self.inbox.begin(claim, self.limits).await {
+        match self.database.inbox().begin(claim, self.limits).await {
             Ok(Taking::Ours(transaction)) => Ok(Transaction(transaction)),
             Ok(Taking::Done) => {
                 count_recognised(&claim.key.subscription);
@@ -64,34 +72,31 @@ impl Transactions {
         match handled {
             Ok(_) => {
                 failpoint(Failpoint::DownstreamBeforeCommit);
-                self.commit(transaction).await
+                match transaction.0.commit().await {
+                    Committed::Yes => Effect::Happened,
+                    Committed::RolledBack(error) => self.unless_away(Failure::retry(with_sources(&error))).await,
+                    Committed::Unknown(error) => self.away(&error),
+                }
             }
-            Err(failure) => self.roll_back(transaction, failure).await,
+            Err(failure) => {
+                transaction.0.roll_back().await;
+                self.unless_away(failure).await
+            }
         }
     }
 
-    async fn commit(&self, transaction: Transaction) -> Effect {
-        match transaction.0.commit().await {
-            Committed::Yes => Effect::Happened,
-            Committed::Unknown(error) => self.away(&error),
-            // The database says no to this transaction, or it is going away: it is asked which.
-            Committed::RolledBack(error) => match self.inbox.ping().await {
-                Ok(()) => Effect::Failed(Failure::retry(with_sources(&error))),
-                Err(_) => self.away(&error),
-            },
+    /// What fails because the database goes away has not failed by itself: it costs no try.
+    async fn unless_away(&self, failure: Failure) -> Effect {
+        if matches!(failure, Failure::Retry { .. })
+            && let Err(error) = self.database.ping().await
+        {
+            return self.away(&error);
         }
+        Effect::Failed(failure)
     }
 
-    /// A handler that fails because the database goes away has not failed by itself.
-    async fn roll_back(&self, transaction: Transaction, failure: Failure) -> Effect {
-        match (transaction.0.roll_back().await, failure) {
-            (Err(error), Failure::Retry { .. }) if error.is_transient() => self.away(&error),
-            (_, failure) => Effect::Failed(failure),
-        }
-    }
-
-    fn away(&self, error: &PortError) -> Effect {
-        self.database.close(&with_sources(error));
+    fn away(&self, error: &(dyn std::error::Error + 'static)) -> Effect {
+        self.gate.close(&with_sources(error));
         Effect::RecordAway
     }
 }
