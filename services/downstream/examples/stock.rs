@@ -30,12 +30,7 @@ struct Stock;
 
 #[async_trait]
 impl TransactionHandler for Stock {
-    async fn handle(
-        &self,
-        message: &Event,
-        context: &HandlerContext,
-        transaction: &Transaction,
-    ) -> Result<Handled, Failure> {
+    async fn handle(&self, message: &Event, context: &HandlerContext, transaction: &Transaction) -> Result<Handled, Failure> {
         let Order { item, pieces } = serde_json::from_slice(&message.body).map_err(Failure::reject)?;
         let connection = transaction.connection();
         let run = async |sql: &str, values: Vec<Value>| {

@@ -250,7 +250,9 @@ mod tests {
     fn every_problem_is_named() {
         let text = "[database]\nurl = 'mysql://x'\n[downstream]\nprefetch = 1001\ninbox_retention_ms = 1\nreceipt_linger_ms = 6\nlease_ms = 3000\n[[downstream.subscription]]\nname = 'a b'\nendpoint = 'ftp://x'\n";
         let problems = problems(text).join("\n");
-        for key in ["database.url", "prefetch", "inbox_retention_ms", "receipt_linger_ms", "response_timeout_ms", "a b", "endpoint"] {
+        for key in
+            ["database.url", "prefetch", "inbox_retention_ms", "receipt_linger_ms", "response_timeout_ms", "a b", "endpoint"]
+        {
             assert!(problems.contains(key), "{key} is missing in {problems}");
         }
         assert!(!problems.contains("ftp://x"), "addresses may hold secrets");

@@ -81,6 +81,7 @@ const fn word(claimed: &Claimed) -> &'static str {
     match claimed {
         Claimed::Fresh { .. } => "fresh",
         Claimed::Interrupted { .. } => "own",
+        Claimed::Forgotten { .. } => "forgotten",
         Claimed::Done => "done",
         Claimed::Conflict => "conflict",
         Claimed::Held { .. } => "held",

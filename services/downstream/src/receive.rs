@@ -111,7 +111,10 @@ async fn run(reception: &Reception, arrived: &Arrived, company: Company) -> Outc
         match plan {
             Plan::Handle { starts, crashes, unknown } => {
                 if unknown {
-                    reception.count_possible_duplicate(arrived, "it was being handled when a process died");
+                    reception.count_possible_duplicate(
+                        arrived,
+                        "a process died while it was being handled, or the record of that was lost",
+                    );
                 }
                 if let Some(outcome) = reception.handle(arrived, claim, starts, crashes).await {
                     return outcome;

@@ -35,12 +35,7 @@ pub fn start(context: &Context, archive: impl Archive + 'static, subscriptions: 
     drop(context.tasks.spawn("forget", context.stop.soft_token().run_until_cancelled_owned(forgetting)));
 }
 
-async fn keep_forgetting(
-    archive: impl Archive,
-    clock: Arc<dyn Clock>,
-    subscriptions: Vec<SubscriptionName>,
-    retention_ms: u64,
-) {
+async fn keep_forgetting(archive: impl Archive, clock: Arc<dyn Clock>, subscriptions: Vec<SubscriptionName>, retention_ms: u64) {
     let between_looks = Duration::from_millis(retention_ms / LOOKS_PER_RETENTION).clamp(SHORTEST_LOOK_PAUSE, LOOK_PAUSE);
     loop {
         for subscription in &subscriptions {
@@ -65,6 +60,3 @@ async fn forget(archive: &impl Archive, clock: &dyn Clock, subscription: &Subscr
         }
     }
 }
-
-
-

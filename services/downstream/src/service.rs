@@ -170,12 +170,8 @@ impl Parts {
         let unsound = || Error::Unsound(vec![does_not_fit(&subscription)]);
         let ground = records.ground(guard, own.dedup_retention_ms).ok_or_else(unsound)?;
         let handling = records.handling(guard, handler, figures.timeout_ms).ok_or_else(unsound)?;
-        let rules = Rules {
-            guard,
-            on_unknown: figures.on_unknown,
-            max_crashes: figures.max_crashes,
-            memory_ms: own.memory_ms(guard),
-        };
+        let rules =
+            Rules { guard, on_unknown: figures.on_unknown, max_crashes: figures.max_crashes, memory_ms: own.memory_ms(guard) };
         let times = Times { lease_ms: own.lease_ms, retention_ms: own.dedup_retention_ms };
         let desk = self.desks.entry(guard);
         let desk = desk.or_insert_with(|| Desk::open(&context.tasks, &context.stop, ground.claims, times, own.max_batch)).clone();

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use countersign_delivery::Timestamp;
 use countersign_delivery::ports::PortError;
 use countersign_delivery::ports::claims::{Claim, Claimed, Claims, Held};
 use redis::{Cmd, FromRedisValue, Pipeline, RedisResult};
@@ -24,7 +25,7 @@ pub struct RedisClaims {
 pub(crate) struct Inner {
     pub(crate) link: Link,
     pub(crate) config: Config,
-    scripts: Scripts,
+    pub(crate) scripts: Scripts,
 }
 
 impl RedisClaims {
@@ -45,19 +46,41 @@ impl RedisClaims {
     async fn run<T: FromRedisValue>(&self, step: &Step, claims: &[Claim], times_ms: &[u64]) -> Result<Vec<T>, PortError> {
         let mut answers = Vec::with_capacity(claims.len());
         for chunk in claims.chunks(MAX_PIPELINE) {
-            answers.extend(self.run_chunk::<T>(step, chunk, times_ms).await?);
+            let calls: Vec<Cmd> = chunk.iter().map(|claim| self.call(step, claim, times_ms)).collect();
+            answers.extend(all(self.run_pipeline::<T>(&[step], &calls).await?)?);
         }
         Ok(answers)
     }
 
-    async fn run_chunk<T: FromRedisValue>(&self, step: &Step, claims: &[Claim], times_ms: &[u64]) -> Result<Vec<T>, PortError> {
-        let calls: Vec<Cmd> = claims.iter().map(|claim| self.call(step, claim, times_ms)).collect();
-        let answers: Vec<RedisResult<T>> = self.inner.link.send(&pipeline(&calls)).await?;
+    /// One pipeline, and once more when Redis did not know one of its scripts.
+    async fn run_pipeline<T: FromRedisValue>(&self, steps: &[&Step], calls: &[Cmd]) -> Result<Vec<RedisResult<T>>, PortError> {
+        let answers: Vec<RedisResult<T>> = self.inner.link.send(&pipeline(calls)).await?;
         if !answers.iter().any(|answer| answer.as_ref().is_err_and(link::is_no_script)) {
-            return all(answers);
+            return Ok(answers);
         }
-        self.load(step).await?;
-        all(self.inner.link.send(&pipeline(&calls)).await?)
+        for step in steps {
+            self.load(step).await?;
+        }
+        self.inner.link.send(&pipeline(calls)).await
+    }
+
+    /// Claims these, and asks along with it since when the record goes back.
+    async fn claim_chunk(&self, claims: &[Claim], times_ms: &[u64]) -> Result<Vec<Claimed>, PortError> {
+        let Scripts { since, claim: step, .. } = &self.inner.scripts;
+        let mut asking = redis::cmd("EVALSHA");
+        asking.arg(since.hash()).arg(1).arg(self.beginning());
+        let calls: Vec<Cmd> = [asking].into_iter().chain(claims.iter().map(|claim| self.call(step, claim, times_ms))).collect();
+        let mut answers = self.run_pipeline::<Answer>(&[since, step], &calls).await?.into_iter();
+        let since = answers.next();
+        // The claims come first: with none of them made, nothing happened.
+        let answers = all(answers.collect())?;
+        let since = since.transpose().map_err(link::unknown)?.map_or(0, |(_, since, _)| since);
+        answers.into_iter().zip(claims).map(|(answer, claim)| Ok(unless_forgotten(claimed(answer)?, claim, since))).collect()
+    }
+
+    /// The key of the record's beginning.
+    pub(crate) fn beginning(&self) -> String {
+        format!("{}:since", self.inner.config.prefix)
     }
 
     async fn load(&self, step: &Step) -> Result<(), PortError> {
@@ -93,7 +116,19 @@ fn all<T>(answers: Vec<RedisResult<T>>) -> Result<Vec<T>, PortError> {
     collected.map_err(|error| if some_happened { link::unknown(error) } else { link::unavailable(error) })
 }
 
-fn claimed((word, first, second): (String, u64, u64)) -> Result<Claimed, PortError> {
+/// A word and two numbers.
+type Answer = (String, u64, u64);
+
+/// Nothing on record proves nothing when the record is younger than the message.
+fn unless_forgotten(claimed: Claimed, claim: &Claim, since_ms: u64) -> Claimed {
+    let since = Timestamp::from_millis(i64::try_from(since_ms).unwrap_or(i64::MAX));
+    match claimed {
+        Claimed::Fresh { starts } if claim.again && claim.key.message_id.minted_at() < since => Claimed::Forgotten { starts },
+        known => known,
+    }
+}
+
+fn claimed((word, first, second): Answer) -> Result<Claimed, PortError> {
     let number = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
     match word.as_str() {
         "fresh" => Ok(Claimed::Fresh { starts: number(first) }),
@@ -113,8 +148,11 @@ fn held(answers: Vec<u8>) -> Vec<Held> {
 impl Claims for RedisClaims {
     async fn claim(&self, claims: &[Claim], lease_ms: u64) -> Result<Vec<Claimed>, PortError> {
         let times = [lease_ms.max(1), self.inner.config.retention_ms];
-        let answers = self.run(&self.inner.scripts.claim, claims, &times).await?;
-        answers.into_iter().map(claimed).collect()
+        let mut answers = Vec::with_capacity(claims.len());
+        for chunk in claims.chunks(MAX_PIPELINE) {
+            answers.extend(self.claim_chunk(chunk, &times).await?);
+        }
+        Ok(answers)
     }
 
     async fn renew(&self, claims: &[Claim], lease_ms: u64) -> Result<Vec<Held>, PortError> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use countersign_delivery::ports::PortError;
-use redis::{Pipeline, RedisResult};
+use redis::{Pipeline, RedisResult, Value, from_redis_value};
 
 use crate::claims::RedisClaims;
 use crate::link;
@@ -32,18 +32,19 @@ impl RedisClaims {
         self.inner.link.is_up()
     }
 
-    /// Asks Redis whether it is there and takes writes: the readiness probe.
+    /// Asks Redis whether it is there and takes writes: the readiness probe. Writes the record's beginning if it has none.
     ///
     /// # Errors
     /// [`PortError`] when it does not answer in time, or is a read-only replica.
     pub async fn ping(&self) -> Result<(), PortError> {
         let mut pipeline = Pipeline::new();
-        pipeline.ignore_errors().cmd("PING").cmd("INFO").arg("replication");
-        let answers: Vec<RedisResult<String>> = self.inner.link.send(&pipeline).await?;
+        pipeline.ignore_errors().cmd("EVAL").arg(self.inner.scripts.since.text()).arg(1).arg(self.beginning());
+        pipeline.cmd("INFO").arg("replication");
+        let answers: Vec<RedisResult<Value>> = self.inner.link.send(&pipeline).await?;
         let mut answers = answers.into_iter();
-        answers.next().unwrap_or_else(|| Ok(String::new())).map_err(link::unavailable)?;
+        answers.next().transpose().map_err(link::unavailable)?;
         // An account that may not ask INFO is told by the first claim.
-        match answers.next() {
+        match answers.next().map(|info| info.and_then(|info| Ok(from_redis_value::<String>(info)?))) {
             Some(Ok(info)) if field(&info, "role").is_some_and(|role| role != "master") => Err(self.inner.link.demoted().await),
             _ => Ok(()),
         }

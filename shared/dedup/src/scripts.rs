@@ -1,4 +1,4 @@
-//! The four atomic steps, each one script over the two keys of one message and subscription.
+//! The four atomic steps, each one script over the two keys of one message and subscription; and the question since when the record goes back.
 
 use redis::Script;
 
@@ -9,6 +9,8 @@ pub(crate) struct Scripts {
     pub(crate) renew: Step,
     pub(crate) complete: Step,
     pub(crate) release: Step,
+    /// Not a step: asked along with every batch of claims.
+    pub(crate) since: Step,
 }
 
 /// One script with its text.
@@ -39,6 +41,7 @@ impl Default for Scripts {
             renew: Step::new(include_str!("scripts/renew.lua")),
             complete: Step::new(include_str!("scripts/complete.lua")),
             release: Step::new(include_str!("scripts/release.lua")),
+            since: Step::new(include_str!("scripts/since.lua")),
         }
     }
 }

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::time::Timestamp;
+
 /// Why a text or a number of bytes is not the id it should be. The message says what would be accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what} {value:?} is not valid: {rule}")]
@@ -64,6 +66,14 @@ impl MessageId {
     #[must_use]
     pub const fn uuid(self) -> Uuid {
         self.0
+    }
+
+    /// When it was minted, by upstream's clock.
+    #[must_use]
+    pub fn minted_at(self) -> Timestamp {
+        // A UUID of version 7 begins with 48 bits of milliseconds.
+        let millis = self.0.as_u128() >> 80;
+        Timestamp::from_millis(i64::try_from(millis).unwrap_or(i64::MAX))
     }
 }
 

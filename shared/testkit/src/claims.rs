@@ -27,6 +27,8 @@ pub struct MemoryClaims {
 #[derive(Debug, Default)]
 struct Data {
     lose_answers: u32,
+    /// Since when nothing has been lost as a whole.
+    since: Timestamp,
     owners: HashMap<ClaimKey, (Owner, Timestamp)>,
     records: HashMap<(SubscriptionName, MessageId), (Record, Timestamp)>,
 }
@@ -100,7 +102,7 @@ impl MemoryClaims {
 
     /// Loses everything, as a Redis without persistence does when it restarts.
     pub fn forget_everything(&self) {
-        *self.lock() = Data::default();
+        *self.lock() = Data { since: self.clock.now(), ..Data::default() };
     }
 
     fn lock(&self) -> MutexGuard<'_, Data> {
@@ -160,7 +162,11 @@ impl Data {
         let (starts, crashes, before) = (record.starts, record.open.saturating_sub(1), record.before);
         self.owners.insert(claim.key.clone(), (Owner::Token(claim.token.clone()), now.plus_millis(lease_ms)));
         self.records.insert(place(&claim.key), (record, now.plus_millis(RETENTION_MS)));
-        if crashes == 0 && !before { Claimed::Fresh { starts } } else { Claimed::Interrupted { starts, crashes } }
+        match crashes {
+            0 if !before && claim.again && claim.key.message_id.minted_at() < self.since => Claimed::Forgotten { starts },
+            0 if !before => Claimed::Fresh { starts },
+            _ => Claimed::Interrupted { starts, crashes },
+        }
     }
 
     fn renew(&mut self, claim: &Claim, lease_ms: u64, now: Timestamp) -> Held {

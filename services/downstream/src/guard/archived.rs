@@ -37,12 +37,17 @@ enum Found {
 }
 
 fn judge(key: &ClaimKey, answer: &Claimed, found: Option<&Fingerprint>) -> Found {
-    match (answer, found) {
-        (Claimed::Fresh { .. } | Claimed::Interrupted { .. }, Some(found)) if *found == key.fingerprint => Found::Recognised,
-        (Claimed::Fresh { .. } | Claimed::Interrupted { .. }, Some(_)) => Found::Conflict,
-        (Claimed::Done, None) => Found::Unwritten,
+    match found {
+        Some(found) if is_ours(answer) && *found == key.fingerprint => Found::Recognised,
+        Some(_) if is_ours(answer) => Found::Conflict,
+        None if *answer == Claimed::Done => Found::Unwritten,
         _ => Found::AsAnswered,
     }
+}
+
+/// Whether the claim was made.
+const fn is_ours(answer: &Claimed) -> bool {
+    matches!(answer, Claimed::Fresh { .. } | Claimed::Forgotten { .. } | Claimed::Interrupted { .. })
 }
 
 impl<C: Claims, A: Archive> Archived<C, A> {
@@ -53,7 +58,7 @@ impl<C: Claims, A: Archive> Archived<C, A> {
 
     /// Corrects the answers by one look-up in the archive, and puts both records right.
     async fn correct(&self, claims: &[Claim], answers: &mut [Claimed]) -> Result<(), PortError> {
-        let asked = |answer: &Claimed| !matches!(answer, Claimed::Held { .. } | Claimed::Conflict);
+        let asked = |answer: &Claimed| is_ours(answer) || *answer == Claimed::Done;
         let at: Vec<usize> = (0..answers.len()).filter(|at| asked(&answers[*at])).collect();
         if at.is_empty() {
             return Ok(());
@@ -99,8 +104,8 @@ impl<C: Claims, A: Archive> Claims for Archived<C, A> {
     /// their leases.
     async fn claim(&self, claims: &[Claim], lease_ms: u64) -> Result<Vec<Claimed>, PortError> {
         let mut answers = self.claims.claim(claims, lease_ms).await?;
-        let ours = |(_, answer): &(&Claim, &Claimed)| matches!(answer, Claimed::Fresh { .. } | Claimed::Interrupted { .. });
-        let ours: Vec<Claim> = claims.iter().zip(&answers).filter(ours).map(|(claim, _)| claim.clone()).collect();
+        let ours = claims.iter().zip(&answers).filter(|(_, answer)| is_ours(answer));
+        let ours: Vec<Claim> = ours.map(|(claim, _)| claim.clone()).collect();
         let corrected = self.correct(claims, &mut answers).await;
         if corrected.is_err() && !ours.is_empty() {
             drop(self.claims.release(&ours).await);

@@ -97,10 +97,14 @@ pub fn judge(claimed: &Claimed, arrival: &Arrival, rules: Rules, company: Compan
         Claimed::Done => Plan::SignAgain,
         Claimed::Conflict => Plan::Fail { reason: FailReason::Conflict, detail: CONFLICT.to_owned(), ours: false },
         Claimed::Held { for_ms } => Plan::PutBack { for_ms },
-        Claimed::Fresh { .. } | Claimed::Interrupted { .. } if is_stale(arrival, rules, now) => {
+        Claimed::Fresh { .. } | Claimed::Forgotten { .. } | Claimed::Interrupted { .. } if is_stale(arrival, rules, now) => {
             fail(FailReason::Stale, format!("sent again after more than {} ms, and no longer remembered", rules.memory_ms))
         }
         Claimed::Fresh { starts } => Plan::Handle { starts, crashes: 0, unknown: false },
+        Claimed::Forgotten { .. } if rules.leaves_unknown() && rules.on_unknown == OnUnknown::Park => {
+            fail(FailReason::OutcomeUnknown, "it has come before, and the record was lost since it was sent".to_owned())
+        }
+        Claimed::Forgotten { starts } => Plan::Handle { starts, crashes: 0, unknown: rules.leaves_unknown() },
         Claimed::Interrupted { crashes, .. } if crashes > rules.max_crashes => {
             fail(FailReason::Poison, format!("handling it has crashed {crashes} times"))
         }

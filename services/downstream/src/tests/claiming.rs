@@ -302,3 +302,26 @@ async fn what_was_completed_when_the_record_went_away_is_still_signed_and_acked(
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!((world.calls(), world.words()), (1, vec!["done".to_owned()]), "even though the record has forgotten it");
 }
+
+/// The record was emptied after the message was sent: its first delivery cannot have been handled, a repeat may have been.
+#[tokio::test(start_paused = true)]
+async fn when_the_record_was_lost_what_comes_again_is_counted_as_a_possible_duplicate_or_parked() {
+    for (on_unknown, calls, word, counted_after) in [(OnUnknown::Rerun, 2, "done", 1), (OnUnknown::Park, 1, "outcome_unknown", 0)]
+    {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let counted = Counted(recorder.handle());
+        let _recorded = metrics::set_default_local_recorder(&recorder);
+        let rules = Rules { on_unknown, ..Given::default().rules };
+        let world = World::given(Given { rules, ..Given::default() });
+        world.start();
+        world.claims.forget_everything();
+        world.arrives(&a_message(), Publish::FIRST).await;
+        world.settled().await;
+        assert_eq!((world.calls(), world.words(), counted.duplicates()), (1, vec!["done".to_owned()], 0), "its first delivery");
+        world.claims.forget_everything();
+        world.arrives(&a_message(), Publish { attempt: Attempt::FIRST.resent(), again: true }).await;
+        world.settled().await;
+        assert_eq!((world.calls(), world.words()), (calls, vec!["done".to_owned(), word.to_owned()]));
+        assert_eq!(counted.duplicates(), counted_after);
+    }
+}

@@ -58,7 +58,8 @@ async fn a_service_is_called_as_often_at_a_time_as_configured_and_over_as_many_c
     let endpoint = Secret::new(format!("http://{address}/"));
     let handler = Arc::new(HttpHandler::new(&endpoint, Duration::from_mins(1), concurrency).unwrap());
 
-    let world = World::given(Given { concurrency: CONCURRENCY, handling: Box::new(|_| Handling::Direct(handler)), ..Given::default() });
+    let world =
+        World::given(Given { concurrency: CONCURRENCY, handling: Box::new(|_| Handling::Direct(handler)), ..Given::default() });
     world.context.tasks.critical("server", async { served.await });
     let messages = 50 * u64::from(CONCURRENCY);
     for n in 1..=messages {

@@ -48,6 +48,12 @@ pub enum Claimed {
         /// answer for; but a second effect is possible all the same.
         crashes: u32,
     },
+    /// Ours, and nothing is on record; but it may have been started before ([`Claim::again`]), and the record begins only after the message
+    /// was minted: it was emptied, or lost. Whether it was processed is unknown.
+    Forgotten {
+        /// As in [`Self::Fresh`].
+        starts: u32,
+    },
     /// Processed before.
     Done,
     /// This id is known under another fingerprint.

@@ -25,6 +25,9 @@ mod redis {
         let ground = Ground::new(test).await.unwrap();
         let server = Server { url: ground.redis_url().into(), ..Server::default() };
         let config = Config { server, prefix: ground.name().into(), ..Config::default() };
+        // As long ago as the suite's messages were minted.
+        let mut connection = ::redis::Client::open(ground.redis_url()).unwrap().get_multiplexed_async_connection().await.unwrap();
+        ::redis::cmd("SET").arg(format!("{}:since", ground.name())).arg(0).query_async::<()>(&mut connection).await.unwrap();
         (RedisClaims::connect(&config).unwrap(), RealTime)
     }
 

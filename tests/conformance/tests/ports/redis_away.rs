@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 fn claim_as(token: &str) -> [Claim; 1] {
     let message = a_message();
     let key = ClaimKey { subscription: subscription("inventory"), message_id: message.id, fingerprint: message.fingerprint };
-    [Claim { key, token: token.into(), epoch: 0, again: true }]
+    [Claim { key, token: token.into(), epoch: 0, again: false }]
 }
 
 async fn private(options: RedisOptions) -> (TempDir, Redis, RedisClaims) {
@@ -126,7 +126,7 @@ async fn a_large_batch_is_one_pipeline_after_another() {
             key: ClaimKey { message_id: countersign_testkit::build::message_id(n), ..claim_as("a")[0].key.clone() },
             token: "a".into(),
             epoch: 0,
-            again: true,
+            again: false,
         })
         .collect();
     let fresh = vec![Claimed::Fresh { starts: 1 }; batch.len()];
@@ -153,4 +153,18 @@ async fn the_keys_are_those_that_operators_are_told_of() {
 fn hushed() -> Config {
     let server = Server { url: "redis://user:hush@127.0.0.1:1".into(), ..Server::default() };
     Config { server, ..Config::default() }
+}
+
+/// All data gone: what comes again may have been done, what comes for the first time cannot have been.
+#[tokio::test]
+async fn what_was_minted_before_the_record_began_and_comes_again_is_forgotten_and_not_fresh() {
+    let (_dir, redis, claims) = private(RedisOptions::default()).await;
+    tell(&redis, &["SET", "countersign:since", "0"]).await;
+    let again = |token: &str| claim_as(token).map(|claim| Claim { again: true, ..claim });
+    assert_eq!(claims.claim(&again("a"), LEASE_MS).await.unwrap(), [Claimed::Fresh { starts: 1 }]);
+    tell(&redis, &["FLUSHALL"]).await;
+    assert_eq!(claims.claim(&again("b"), LEASE_MS).await.unwrap(), [Claimed::Forgotten { starts: 1 }]);
+    assert_eq!(claims.claim(&again("b"), LEASE_MS).await.unwrap(), [Claimed::Forgotten { starts: 1 }], "as the first time");
+    assert_eq!(claims.release(&again("b")).await.unwrap(), [Held::Ours]);
+    assert_eq!(claims.claim(&claim_as("c"), LEASE_MS).await.unwrap(), [Claimed::Fresh { starts: 2 }], "its first delivery");
 }

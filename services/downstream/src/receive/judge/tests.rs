@@ -54,6 +54,18 @@ fn a_start_that_never_ended_is_a_possible_duplicate_only_where_the_effect_is_not
 }
 
 #[test]
+fn a_record_that_was_lost_leaves_nothing_unknown_either() {
+    let claimed = Claimed::Forgotten { starts: 1 };
+    for guard in Guard::ALL {
+        let unknown = !guard.in_transaction();
+        let run = judged(&claimed, rules(guard, OnUnknown::Rerun), Company::Others);
+        assert_eq!(run, Plan::Handle { starts: 1, crashes: 0, unknown }, "{guard:?}");
+        let parked = judged(&claimed, rules(guard, OnUnknown::Park), Company::Others);
+        assert_eq!(reason(&parked), unknown.then_some(FailReason::OutcomeUnknown), "{guard:?}");
+    }
+}
+
+#[test]
 fn nobody_is_asked_about_a_start_whose_effect_is_known() {
     let claimed = Claimed::Interrupted { starts: 2, crashes: 1 };
     for guard in Guard::ALL {
