@@ -60,3 +60,6 @@ async fn forget(archive: &impl Archive, clock: &dyn Clock, subscription: &Subscr
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

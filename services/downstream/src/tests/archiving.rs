@@ -95,9 +95,9 @@ async fn while_the_archive_is_away_nothing_is_handled_and_redis_is_not_blamed() 
     behind.archive.go_down();
     world.arrives(&a_message(), AGAIN).await;
     world.start();
-    world.until("the consumer is cancelled", |world| world.broker.depth(QUEUE) == 1).await;
+    world.until("readiness says so", |_| !behind.health.readiness().dependencies["database"].ready).await;
+    world.until("it went back", |world| (world.broker.depth(QUEUE), world.broker.unsettled(QUEUE)) == (1, 0)).await;
     assert_eq!(world.calls(), 0);
-    assert!(!behind.health.readiness().dependencies["database"].ready);
     assert!(world.context.health.readiness().dependencies["redis"].ready);
     behind.archive.come_up();
     behind.gate.open();
@@ -135,5 +135,5 @@ async fn an_id_that_only_the_archive_knows_under_another_fingerprint_is_never_ha
     world.settled().await;
     assert_eq!((world.calls(), world.dead_reason()), (0, Some(FailReason::Conflict)));
     let claimed = world.claims.claim(&[claim(&a_message(), "look")], 1).await.unwrap();
-    assert_eq!(claimed, [Claimed::Fresh { starts: 1 }], "its claim was given back");
+    assert!(matches!(claimed[0], Claimed::Fresh { .. }), "its claim was given back: {claimed:?}");
 }
