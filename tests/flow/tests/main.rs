@@ -34,6 +34,7 @@ mod readme;
 mod replicas;
 mod retention;
 mod shipped_files;
+mod stock;
 mod traces;
 mod two_upstreams;
 mod unknown_commit;

@@ -100,6 +100,14 @@ impl Ground {
         &self.redis
     }
 
+    /// Has Redis forget all of this test's numbered database.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn empty_redis(&self) -> anyhow::Result<()> {
+        redis::command(&self.redis, "FLUSHDB").await.map(drop)
+    }
+
     /// What this test's keys should start with.
     pub fn redis_prefix(&self) -> String {
         format!("{}:", self.name)
