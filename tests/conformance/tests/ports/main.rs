@@ -2,8 +2,10 @@
 
 #![allow(clippy::unused_async, reason = "every set-up has one shape, whether it has something to await or not")]
 
+mod archive;
 mod broker;
 mod claims;
 mod deliveries;
+mod inbox;
 mod messages;
 mod redis_away;
