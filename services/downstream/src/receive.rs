@@ -5,6 +5,7 @@
 //! covers that: nothing is acked before its receipt (or its copy and its receipt) is confirmed, so it comes again; the claim's
 //! record tells fresh, done, held and interrupted apart; without that record nothing is processed.
 
+mod jitter;
 mod judge;
 mod refuse;
 
@@ -30,6 +31,7 @@ use crate::copies::Copies;
 use crate::desk::Desk;
 use crate::handler::{Failure, Handled, Handler, HandlerContext};
 
+pub use jitter::JITTER_MAX;
 use judge::{AfterRetry, Plan};
 pub use judge::{Company, OnUnknown, Rules};
 pub use refuse::{Refused, refuse};
@@ -51,6 +53,8 @@ pub struct Reception {
     pub timeout_ms: u64,
     /// By what claims are judged.
     pub rules: Rules,
+    /// The share of a retry tier's delay that a message may come earlier.
+    pub retry_jitter: f64,
     /// This downstream's name; leads its tokens.
     pub name: String,
     /// Where claims are made.
@@ -121,7 +125,7 @@ async fn run(reception: &Reception, arrived: &Arrived, company: Company) -> Outc
             Plan::PutBack { for_ms } => match judge::tier_for(for_ms, &reception.subscription) {
                 Some(delay_ms) => {
                     let retries = arrived.arrival.retries;
-                    return reception.put_into_tier(arrived, delay_ms, retries, Outcome::PutBack, HELD).await;
+                    return reception.put_into_tier(arrived, (delay_ms, for_ms), retries, Outcome::PutBack, HELD).await;
                 }
                 None => tokio::time::sleep(Duration::from_millis(for_ms.max(1)).min(LOOK_AGAIN)).await,
             },
@@ -212,16 +216,21 @@ impl Reception {
             }
             AfterRetry::Tier { delay_ms, retries } => {
                 tracing::warn!(message_id = %id, subscription = %self.subscription.name, delay_ms, detail = brief(detail), "retrying later");
-                let outcome = self.put_into_tier(arrived, delay_ms, retries, Outcome::Retrying, detail).await;
+                let outcome = self.put_into_tier(arrived, (delay_ms, 0), retries, Outcome::Retrying, detail).await;
                 self.unless_given_up(claim, outcome).await
             }
         }
     }
 
-    /// Copy confirmed, then its receipt.
-    async fn put_into_tier(&self, arrived: &Arrived, delay_ms: u64, retries: u32, outcome: Outcome, detail: &str) -> Outcome {
+    /// Copy confirmed, then its receipt. The waits are the tier's delay and the least one, milliseconds.
+    async fn put_into_tier(&self, arrived: &Arrived, waits: (u64, u64), retries: u32, outcome: Outcome, detail: &str) -> Outcome {
+        let (delay_ms, least_ms) = waits;
         let queue = self.subscription.retry_queue(delay_ms);
-        self.copies.put(arrival::retry_copy(&arrived.delivered, &arrived.arrival, queue, retries)).await;
+        let mut copy = arrival::retry_copy(&arrived.delivered, &arrived.arrival, queue, retries);
+        // The last bits of a fresh id are random.
+        let random = u32::try_from(self.ids.uuid().as_u128() & u128::from(u32::MAX)).unwrap_or(0);
+        copy.properties.expiration_ms = jitter::expiration_ms(delay_ms, self.retry_jitter, random, least_ms);
+        self.copies.put(copy).await;
         self.sign(arrived, Signed::Retrying { delay_ms, detail: brief(detail).to_owned() }, outcome).await
     }
 

@@ -157,6 +157,7 @@ impl Parts {
             handler,
             timeout_ms: figures.timeout_ms,
             rules,
+            retry_jitter: figures.retry_jitter,
             name: own.name.clone(),
             desk: self.desk.clone(),
             copies: self.copies.clone(),

@@ -3,6 +3,7 @@
 mod claiming;
 mod failing;
 mod flowing;
+mod jitter;
 mod over_http;
 mod refusing;
 mod stopping;

@@ -101,6 +101,8 @@ pub struct Given {
     pub max_batch: usize,
     pub retries: Vec<u64>,
     pub breaker_failures: u32,
+    pub retry_jitter: f64,
+    pub ids: CountingIds,
     /// Instead of [`Scripted`].
     pub other_handler: Option<Arc<dyn Handler>>,
 }
@@ -109,7 +111,17 @@ impl Default for Given {
     fn default() -> Self {
         let rules = Rules { on_unknown: OnUnknown::Rerun, max_crashes: 2, dedup_retention_ms: RETENTION_MS };
         let retries = vec![100, 1_000];
-        Self { rules, concurrency: 4, prefetch: 50, max_batch: 256, retries, breaker_failures: 0, other_handler: None }
+        Self {
+            rules,
+            concurrency: 4,
+            prefetch: 50,
+            max_batch: 256,
+            retries,
+            breaker_failures: 0,
+            retry_jitter: 0.0,
+            ids: CountingIds::default(),
+            other_handler: None,
+        }
     }
 }
 
@@ -123,7 +135,7 @@ impl World {
         let mut topology = a_topology();
         topology.subscriptions[0].retry_delays_ms = given.retries;
         let (claims, broker) = (MemoryClaims::new(&clock), MemoryBroker::new(&topology, &clock));
-        let context = Context::detached("downstream", Arc::new(clock.clone()), Arc::new(CountingIds::default()));
+        let context = Context::detached("downstream", Arc::new(clock.clone()), Arc::new(given.ids));
         let gate = Gate::new(context.health.dependency("redis"));
         gate.open();
         let behaviour = Arc::new(Mutex::new(Behaviour::Do));
@@ -148,6 +160,7 @@ impl World {
             handler: given.other_handler.unwrap_or_else(|| Arc::new(handler.clone())),
             timeout_ms: 60_000,
             rules: given.rules,
+            retry_jitter: given.retry_jitter,
             name: "downstream".into(),
             desk: Desk::open(&context.tasks, &context.stop, Arc::new(claims.clone()), gate.clone(), times, given.max_batch),
             copies: Copies::new(Arc::new(broker.clone())),
