@@ -6,6 +6,7 @@
 //! record tells fresh, done, held and interrupted apart; without that record nothing is processed. Guards: [`crate::guard`].
 
 mod effect;
+mod jitter;
 mod judge;
 mod refuse;
 
@@ -30,6 +31,7 @@ use crate::desk::Desk;
 use crate::guard::{Effect, Handling};
 use crate::handler::Failure;
 
+pub use jitter::JITTER_MAX;
 use judge::{AfterRetry, Plan};
 pub use judge::{Company, OnUnknown, Rules};
 pub use refuse::{Refused, refuse};
@@ -53,6 +55,8 @@ pub struct Reception {
     pub timeout_ms: u64,
     /// By what claims are judged.
     pub rules: Rules,
+    /// The share of a retry tier's delay that a message may come earlier.
+    pub retry_jitter: f64,
     /// This downstream's name; leads its tokens.
     pub name: String,
     /// Where claims are made.
@@ -188,7 +192,7 @@ impl Reception {
     /// Into the tier that fits the time for which another owner has it; no try is counted. None: there are no tiers.
     async fn put_back(&self, arrived: &Arrived, for_ms: u64) -> Option<Outcome> {
         let delay_ms = judge::tier_for(for_ms, &self.subscription)?;
-        Some(self.put_into_tier(arrived, delay_ms, arrived.arrival.retries, Outcome::PutBack, HELD).await)
+        Some(self.put_into_tier(arrived, (delay_ms, for_ms), arrived.arrival.retries, Outcome::PutBack, HELD).await)
     }
 
     async fn retry(&self, arrived: &Arrived, claim: Claim, detail: &str) -> Outcome {
@@ -200,16 +204,21 @@ impl Reception {
             }
             AfterRetry::Tier { delay_ms, retries } => {
                 tracing::warn!(message_id = %id, subscription = %self.subscription.name, delay_ms, detail = brief(detail), "retrying later");
-                let outcome = self.put_into_tier(arrived, delay_ms, retries, Outcome::Retrying, detail).await;
+                let outcome = self.put_into_tier(arrived, (delay_ms, 0), retries, Outcome::Retrying, detail).await;
                 self.unless_given_up(claim, outcome).await
             }
         }
     }
 
-    /// Copy confirmed, then its receipt.
-    async fn put_into_tier(&self, arrived: &Arrived, delay_ms: u64, retries: u32, outcome: Outcome, detail: &str) -> Outcome {
+    /// Copy confirmed, then its receipt. The waits are the tier's delay and the least one, milliseconds.
+    async fn put_into_tier(&self, arrived: &Arrived, waits: (u64, u64), retries: u32, outcome: Outcome, detail: &str) -> Outcome {
+        let (delay_ms, least_ms) = waits;
         let queue = self.subscription.retry_queue(delay_ms);
-        self.copies.put(arrival::retry_copy(&arrived.delivered, &arrived.arrival, queue, retries)).await;
+        let mut copy = arrival::retry_copy(&arrived.delivered, &arrived.arrival, queue, retries);
+        // The last bits of a fresh id are random.
+        let random = u32::try_from(self.ids.uuid().as_u128() & u128::from(u32::MAX)).unwrap_or(0);
+        copy.properties.expiration_ms = jitter::expiration_ms(delay_ms, self.retry_jitter, random, least_ms);
+        self.copies.put(copy).await;
         self.sign(arrived, Signed::Retrying { delay_ms, detail: brief(detail).to_owned() }, outcome).await
     }
 

@@ -181,6 +181,7 @@ impl Parts {
             handling,
             timeout_ms: figures.timeout_ms,
             rules,
+            retry_jitter: figures.retry_jitter,
             name: own.name.clone(),
             desk,
             copies: self.copies.clone(),

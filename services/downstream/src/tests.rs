@@ -5,6 +5,7 @@ mod claiming;
 mod failing;
 mod flowing;
 mod guarding;
+mod jitter;
 mod over_http;
 mod refusing;
 mod stopping;

@@ -4,7 +4,7 @@ use countersign_boot::Secret;
 use countersign_delivery::SubscriptionName;
 use serde::{Deserialize, Serialize};
 
-use super::{DownstreamSection, OnUnknown, PREFETCH_MAX};
+use super::{DownstreamSection, JITTER_MAX, OnUnknown, PREFETCH_MAX};
 
 /// One `[[downstream.subscription]]`. What is left out is taken from `[downstream]`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -20,6 +20,8 @@ pub struct SubscriptionSection {
     pub prefetch: Option<u16>,
     /// Longest time of one call of the handler, milliseconds.
     pub timeout_ms: Option<u64>,
+    /// The share of a retry tier's delay by which a failed message may come again earlier, 0 to 0.9.
+    pub retry_jitter: Option<f64>,
     /// After a crash.
     pub on_unknown: Option<OnUnknown>,
     /// Crashes that a message may cause before it is poison.
@@ -31,18 +33,18 @@ impl PartialEq for SubscriptionSection {
         let endpoint = |section: &Self| section.endpoint.as_ref().map(|secret| secret.expose().to_owned());
         let rest =
             |section: &Self| (section.concurrency, section.prefetch, section.timeout_ms, section.on_unknown, section.max_crashes);
-        self.name == other.name && endpoint(self) == endpoint(other) && rest(self) == rest(other)
+        let jitter = self.retry_jitter == other.retry_jitter;
+        self.name == other.name && endpoint(self) == endpoint(other) && rest(self) == rest(other) && jitter
     }
 }
 
-impl Eq for SubscriptionSection {}
-
 /// The figures of one subscription, its own or the common ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Figures {
     pub(crate) concurrency: u32,
     pub(crate) prefetch: u16,
     pub(crate) timeout_ms: u64,
+    pub(crate) retry_jitter: f64,
     pub(crate) on_unknown: OnUnknown,
     pub(crate) max_crashes: u32,
 }
@@ -54,6 +56,7 @@ impl DownstreamSection {
             concurrency: own.concurrency.unwrap_or(self.concurrency),
             prefetch: own.prefetch.unwrap_or(self.prefetch),
             timeout_ms: own.timeout_ms.unwrap_or(self.timeout_ms),
+            retry_jitter: own.retry_jitter.unwrap_or(self.retry_jitter),
             on_unknown: own.on_unknown.unwrap_or(self.on_unknown),
             max_crashes: own.max_crashes.unwrap_or(self.max_crashes),
         }
@@ -78,6 +81,9 @@ impl SubscriptionSection {
         }
         if self.prefetch.is_some_and(|prefetch| !(1..=PREFETCH_MAX).contains(&prefetch)) {
             problem(&format!("prefetch must be 1 to {PREFETCH_MAX}"));
+        }
+        if self.retry_jitter.is_some_and(|jitter| !(0.0..=JITTER_MAX).contains(&jitter)) {
+            problem(&format!("retry_jitter must be 0 to {JITTER_MAX}"));
         }
         problems
     }

@@ -111,6 +111,8 @@ pub struct Given {
     pub record: Box<dyn FnOnce(Watched<MemoryClaims>) -> Arc<dyn Claims>>,
     /// Of the guard's database, if it has one.
     pub database: Option<Gate>,
+    pub retry_jitter: f64,
+    pub ids: CountingIds,
 }
 
 impl Default for Given {
@@ -125,6 +127,8 @@ impl Default for Given {
             handling: Box::new(|handler| Handling::Direct(Arc::new(handler))),
             record: Box::new(|claims| Arc::new(claims)),
             database: None,
+            retry_jitter: 0.0,
+            ids: CountingIds::default(),
         }
     }
 }
@@ -139,7 +143,7 @@ impl World {
         let mut topology = a_topology();
         topology.subscriptions[0].retry_delays_ms = given.retries;
         let (claims, broker) = (MemoryClaims::new(&clock), MemoryBroker::new(&topology, &clock));
-        let context = Context::detached("downstream", Arc::new(clock.clone()), Arc::new(CountingIds::default()));
+        let context = Context::detached("downstream", Arc::new(clock.clone()), Arc::new(given.ids));
         let gate = Gate::new("redis", context.health.dependency("redis"));
         gate.open();
         let handler = Scripted::default();
@@ -158,6 +162,7 @@ impl World {
             handling: (given.handling)(handler.clone()),
             timeout_ms: 60_000,
             rules: given.rules,
+            retry_jitter: given.retry_jitter,
             name: "downstream".into(),
             desk: Desk::open(&context.tasks, &context.stop, record, times, given.max_batch),
             copies: Copies::new(Arc::new(broker.clone())),
