@@ -8,7 +8,7 @@ use countersign_delivery::ports::claims::{Claim, Claimed, Claims, Held};
 use redis::{Cmd, FromRedisValue, Pipeline, RedisResult};
 
 use crate::config::{Config, Error};
-use crate::link::{self, Link};
+use crate::link::{self, Call, Link};
 use crate::scripts::{Scripts, Step};
 
 /// Most scripts in one pipeline; larger batches take several round trips.
@@ -52,18 +52,18 @@ impl RedisClaims {
 
     async fn run_chunk<T: FromRedisValue>(&self, step: &Step, claims: &[Claim], times_ms: &[u64]) -> Result<Vec<T>, PortError> {
         let calls: Vec<Cmd> = claims.iter().map(|claim| self.call(step, claim, times_ms)).collect();
-        let answers: Vec<RedisResult<T>> = self.inner.link.send(&pipeline(&calls)).await?;
+        let answers: Vec<RedisResult<T>> = self.inner.link.send(step.call(), &pipeline(&calls)).await?;
         if !answers.iter().any(|answer| answer.as_ref().is_err_and(link::is_no_script)) {
             return all(answers);
         }
         self.load(step).await?;
-        all(self.inner.link.send(&pipeline(&calls)).await?)
+        all(self.inner.link.send(step.call(), &pipeline(&calls)).await?)
     }
 
     async fn load(&self, step: &Step) -> Result<(), PortError> {
         let mut load = redis::cmd("SCRIPT");
         load.arg("LOAD").arg(step.text());
-        all::<String>(self.inner.link.send(&pipeline(&[load])).await?).map(drop)
+        all::<String>(self.inner.link.send(Call::Other, &pipeline(&[load])).await?).map(drop)
     }
 
     fn call(&self, step: &Step, claim: &Claim, times_ms: &[u64]) -> Cmd {

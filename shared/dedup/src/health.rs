@@ -6,7 +6,7 @@ use countersign_delivery::ports::PortError;
 use redis::{Pipeline, RedisResult};
 
 use crate::claims::RedisClaims;
-use crate::link;
+use crate::link::{self, Call};
 
 /// What Redis does when its memory is full.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +39,7 @@ impl RedisClaims {
     pub async fn ping(&self) -> Result<(), PortError> {
         let mut pipeline = Pipeline::new();
         pipeline.ignore_errors().cmd("PING").cmd("INFO").arg("replication");
-        let answers: Vec<RedisResult<String>> = self.inner.link.send(&pipeline).await?;
+        let answers: Vec<RedisResult<String>> = self.inner.link.send(Call::Other, &pipeline).await?;
         let mut answers = answers.into_iter();
         answers.next().unwrap_or_else(|| Ok(String::new())).map_err(link::unavailable)?;
         // An account that may not ask INFO is told by the first claim.
@@ -63,7 +63,7 @@ impl RedisClaims {
     pub async fn eviction(&self) -> Result<Eviction, PortError> {
         let mut pipeline = Pipeline::new();
         pipeline.ignore_errors().cmd("INFO").arg("memory");
-        let answers: Vec<RedisResult<String>> = self.inner.link.send(&pipeline).await?;
+        let answers: Vec<RedisResult<String>> = self.inner.link.send(Call::Other, &pipeline).await?;
         let info = answers.into_iter().next().unwrap_or_else(|| Ok(String::new())).map_err(link::unavailable)?;
         eviction_in(&info)
     }

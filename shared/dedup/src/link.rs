@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use countersign_delivery::ports::PortError;
+use countersign_telemetry::names;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult, ServerErrorKind};
 use tokio::sync::Mutex;
@@ -14,6 +15,29 @@ use tokio::sync::Mutex;
 use crate::config::{Config, Error};
 
 const WHAT: &str = "redis";
+
+/// What a round trip is made for, in the words of its metric.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Call {
+    Claim,
+    Renew,
+    Complete,
+    Release,
+    /// Health, check-ups, and loading scripts.
+    Other,
+}
+
+impl Call {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Claim => "claim",
+            Self::Renew => "renew",
+            Self::Complete => "complete",
+            Self::Release => "release",
+            Self::Other => "other",
+        }
+    }
+}
 
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -65,16 +89,25 @@ impl Link {
 
     /// Sends a pipeline in one round trip; answers in order. A connection that had gone unnoticed is replaced once, which is
     /// right only because every pipeline sent here may be repeated.
-    pub(crate) async fn send<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<Vec<RedisResult<T>>, PortError> {
-        match self.send_once(pipeline).await? {
+    pub(crate) async fn send<T: FromRedisValue>(
+        &self,
+        call: Call,
+        pipeline: &Pipeline,
+    ) -> Result<Vec<RedisResult<T>>, PortError> {
+        match self.send_once(call, pipeline).await? {
             Ok(answers) => Ok(answers),
-            Err(Failure { dropped: true, .. }) => self.send_once(pipeline).await?.map_err(|failure| unknown(failure.error)),
+            Err(Failure { dropped: true, .. }) => self.send_once(call, pipeline).await?.map_err(|failure| unknown(failure.error)),
             Err(failure) => Err(unknown(failure.error)),
         }
     }
 
-    async fn send_once<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<Result<Vec<RedisResult<T>>, Failure>, PortError> {
+    async fn send_once<T: FromRedisValue>(
+        &self,
+        call: Call,
+        pipeline: &Pipeline,
+    ) -> Result<Result<Vec<RedisResult<T>>, Failure>, PortError> {
         let (generation, mut connection) = self.connection().await?;
+        metrics::counter!(names::REDIS_ROUND_TRIPS_TOTAL, "call" => call.word()).increment(1);
         let answered: RedisResult<Vec<RedisResult<T>>> = pipeline.query_async(&mut connection).await;
         match answered {
             Ok(answers) => {

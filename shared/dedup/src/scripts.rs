@@ -2,6 +2,8 @@
 
 use redis::Script;
 
+use crate::link::Call;
+
 /// The steps as scripts; sent by their hash, and by their text when Redis does not know them (yet, or any more).
 #[derive(Debug)]
 pub(crate) struct Scripts {
@@ -14,13 +16,19 @@ pub(crate) struct Scripts {
 /// One script with its text.
 #[derive(Debug)]
 pub(crate) struct Step {
+    call: Call,
     text: &'static str,
     hash: String,
 }
 
 impl Step {
-    fn new(text: &'static str) -> Self {
-        Self { text, hash: Script::new(text).get_hash().to_owned() }
+    fn new(call: Call, text: &'static str) -> Self {
+        Self { call, text, hash: Script::new(text).get_hash().to_owned() }
+    }
+
+    /// What its round trips are counted as.
+    pub(crate) const fn call(&self) -> Call {
+        self.call
     }
 
     pub(crate) fn hash(&self) -> &str {
@@ -35,10 +43,10 @@ impl Step {
 impl Default for Scripts {
     fn default() -> Self {
         Self {
-            claim: Step::new(include_str!("scripts/claim.lua")),
-            renew: Step::new(include_str!("scripts/renew.lua")),
-            complete: Step::new(include_str!("scripts/complete.lua")),
-            release: Step::new(include_str!("scripts/release.lua")),
+            claim: Step::new(Call::Claim, include_str!("scripts/claim.lua")),
+            renew: Step::new(Call::Renew, include_str!("scripts/renew.lua")),
+            complete: Step::new(Call::Complete, include_str!("scripts/complete.lua")),
+            release: Step::new(Call::Release, include_str!("scripts/release.lua")),
         }
     }
 }

@@ -172,6 +172,10 @@ metrics_list! {
         "Seconds that the handler took.";
     Counter DEDUP_TOTAL = "countersign_dedup_total" ["result"]
         "Claims by result (fresh, own, done, conflict, held, unknown).";
+    Counter REDIS_ROUND_TRIPS_TOTAL = "countersign_redis_round_trips_total" ["call"]
+        "Round trips to Redis, those that failed too, by call (claim, renew, complete, release, other).";
+    Counter CLAIMS_AWAY_TOTAL = "countersign_claims_away_total" ["reason"]
+        "How often Redis went from usable to not, by reason (unreachable, timeout, dropped, full, readonly, readable_only, loading, denied, clients, other).";
     Counter RECEIPTS_TOTAL = "countersign_receipts_total" ["outcome"]
         "Receipts recorded, by outcome.";
     Counter CHECKS_TOTAL = "countersign_checks_total" ["verdict"]
