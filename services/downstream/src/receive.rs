@@ -27,7 +27,7 @@ use crate::acknowledge::Signer;
 use crate::arrived::{Arrived, Held};
 use crate::breaker::Breaker;
 use crate::copies::Copies;
-use crate::desk::Desk;
+use crate::desk::{Claiming, Desk};
 use crate::handler::{Failure, Handled, Handler, HandlerContext};
 
 use judge::{AfterRetry, Plan};
@@ -90,19 +90,26 @@ pub enum Outcome {
     GivenUp,
 }
 
-/// Takes one message through the step. Whoever drops this leaves the message unsettled, and everything is found again by its next delivery.
-pub async fn receive(reception: &Reception, arrived: &Arrived, company: Company) -> Outcome {
+/// Takes one message through the step; `claiming` is the claim that was asked for together with others'. Whoever drops this leaves the message
+/// unsettled, and everything is found again by its next delivery.
+pub async fn receive(reception: &Reception, arrived: &Arrived, claiming: Option<Claiming>, company: Company) -> Outcome {
     let span = span_of(reception, arrived);
-    let outcome = run(reception, arrived, company).instrument(span.clone()).await;
+    let outcome = run(reception, arrived, claiming, company).instrument(span.clone()).await;
     span.record(names::OUTCOME, outcome.word());
     outcome
 }
 
-async fn run(reception: &Reception, arrived: &Arrived, company: Company) -> Outcome {
+async fn run(reception: &Reception, arrived: &Arrived, mut claiming: Option<Claiming>, company: Company) -> Outcome {
     loop {
         // Gather.
-        let claim = reception.claim_for(arrived);
-        let Some(claimed) = reception.desk.claim(claim.clone()).await else { return Outcome::ClaimsAway };
+        let (claim, claimed) = match claiming.take() {
+            Some(claiming) => (claiming.claim.clone(), claiming.claimed().await),
+            None => {
+                let claim = reception.claim_for(arrived);
+                (claim.clone(), reception.desk.claim(claim).await)
+            }
+        };
+        let Some(claimed) = claimed else { return Outcome::ClaimsAway };
         // Decide.
         let plan = judge::judge(&claimed, &arrived.arrival, reception.rules, company, reception.clock.now());
         // Act.
@@ -130,7 +137,8 @@ async fn run(reception: &Reception, arrived: &Arrived, company: Company) -> Outc
 }
 
 impl Reception {
-    fn claim_for(&self, arrived: &Arrived) -> Claim {
+    /// A claim on it, under a new token.
+    pub fn claim_for(&self, arrived: &Arrived) -> Claim {
         let key = ClaimKey {
             subscription: self.subscription.name.clone(),
             message_id: arrived.arrival.id,

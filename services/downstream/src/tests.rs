@@ -1,6 +1,8 @@
 //! The step's tests: real code between a broker, a claim record and a clock that live in memory.
 
+mod batching;
 mod claiming;
+mod counting;
 mod failing;
 mod flowing;
 mod over_http;

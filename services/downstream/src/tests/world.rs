@@ -18,6 +18,7 @@ use countersign_wire::names;
 use countersign_wire::publication::{Publish, to_subscription};
 use tokio::sync::Notify;
 
+use super::counting::Counting;
 use crate::acknowledge::{Post, Signer};
 use crate::arrived::Held;
 use crate::breaker::Breaker;
@@ -86,6 +87,8 @@ impl Drop for Left {
 pub struct World {
     pub clock: ManualClock,
     pub claims: MemoryClaims,
+    /// What the desk asks of them.
+    pub counting: Counting,
     pub broker: MemoryBroker,
     pub context: Context,
     pub gate: Gate,
@@ -141,6 +144,7 @@ impl World {
             name: "downstream".into(),
             stop: context.stop.clone(),
         };
+        let counting = Counting::new(claims.clone());
         let times = Times { lease_ms: LEASE_MS, retention_ms: RETENTION_MS };
         let reception = Reception {
             subscription: topology.subscriptions[0].clone(),
@@ -149,7 +153,7 @@ impl World {
             timeout_ms: 60_000,
             rules: given.rules,
             name: "downstream".into(),
-            desk: Desk::open(&context.tasks, &context.stop, Arc::new(claims.clone()), gate.clone(), times, given.max_batch),
+            desk: Desk::open(&context.tasks, &context.stop, Arc::new(counting.clone()), gate.clone(), times, given.max_batch),
             copies: Copies::new(Arc::new(broker.clone())),
             signer: Signer::start(&context.tasks, post, given.max_batch, Duration::from_millis(2)),
             held: Held::default(),
@@ -166,7 +170,7 @@ impl World {
         };
         let (stop, tasks) = (context.stop.clone(), context.tasks.clone());
         let lane = Lane { reception, consumers: Arc::new(broker.clone()), gate: gate.clone(), bounds, stop, tasks };
-        Self { clock, claims, broker, context, gate, handler, lane: Arc::new(lane) }
+        Self { clock, claims, counting, broker, context, gate, handler, lane: Arc::new(lane) }
     }
 
     /// Starts consuming.
