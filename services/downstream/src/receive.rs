@@ -102,12 +102,11 @@ pub async fn receive(reception: &Reception, arrived: &Arrived, claiming: Option<
 async fn run(reception: &Reception, arrived: &Arrived, mut claiming: Option<Claiming>, company: Company) -> Outcome {
     loop {
         // Gather.
-        let (claim, claimed) = match claiming.take() {
-            Some(claiming) => (claiming.claim.clone(), claiming.claimed().await),
-            None => {
-                let claim = reception.claim_for(arrived);
-                (claim.clone(), reception.desk.claim(claim).await)
-            }
+        let (claim, claimed) = if let Some(claiming) = claiming.take() {
+            (claiming.claim.clone(), claiming.claimed().await)
+        } else {
+            let claim = reception.claim_for(arrived);
+            (claim.clone(), reception.desk.claim(claim).await)
         };
         let Some(claimed) = claimed else { return Outcome::ClaimsAway };
         // Decide.

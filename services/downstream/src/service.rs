@@ -28,8 +28,7 @@ use crate::gate::Gate;
 use crate::handler::Handler;
 use crate::http::HttpHandler;
 use crate::receive::{Reception, Rules};
-use crate::{dead, topology_check};
-use countersign_telemetry::with_sources;
+use crate::{dead, reopen, topology_check};
 
 /// A downstream with its handlers.
 pub struct Service {
@@ -254,19 +253,17 @@ fn watch_broker(context: &Context, broker: &Broker) {
     drop(context.tasks.spawn("watch the broker", async move { stop.soft_token().run_until_cancelled_owned(watching).await }));
 }
 
-/// Opens the gate while Redis accepts writes; closes it when it is found away although nobody made a claim.
+/// Opens the gate while Redis takes claims; closes it when it is found away although nobody made one.
 fn watch_redis(context: &Context, claims: RedisClaims, gate: Gate, pause: Duration) {
+    let warning = claims.clone();
+    let ping = move || {
+        let claims = claims.clone();
+        async move { claims.ping().await }
+    };
     let watching = async move {
-        loop {
-            match claims.ping().await {
-                Ok(()) => gate.open(),
-                Err(error) => {
-                    gate.close(&with_sources(&error));
-                    claims.up().await;
-                    continue;
-                }
-            }
-            tokio::time::sleep(pause).await;
+        tokio::select! {
+            () = reopen::watch(ping, gate, pause) => {}
+            () = warning.warn_of_evictions() => {}
         }
     };
     drop(context.tasks.spawn("watch Redis", context.stop.soft_token().run_until_cancelled_owned(watching)));

@@ -24,7 +24,7 @@ pub struct RedisClaims {
 pub(crate) struct Inner {
     pub(crate) link: Link,
     pub(crate) config: Config,
-    scripts: Scripts,
+    pub(crate) scripts: Scripts,
 }
 
 impl RedisClaims {
@@ -52,12 +52,21 @@ impl RedisClaims {
 
     async fn run_chunk<T: FromRedisValue>(&self, step: &Step, claims: &[Claim], times_ms: &[u64]) -> Result<Vec<T>, PortError> {
         let calls: Vec<Cmd> = claims.iter().map(|claim| self.call(step, claim, times_ms)).collect();
-        let answers: Vec<RedisResult<T>> = self.inner.link.send(step.call(), &pipeline(&calls)).await?;
-        if !answers.iter().any(|answer| answer.as_ref().is_err_and(link::is_no_script)) {
-            return all(answers);
+        all(self.answers(step, &pipeline(&calls)).await?)
+    }
+
+    /// Sends calls of a script, again if Redis did not know it.
+    pub(crate) async fn answers<T: FromRedisValue>(
+        &self,
+        step: &Step,
+        calls: &Pipeline,
+    ) -> Result<Vec<RedisResult<T>>, PortError> {
+        let answers = self.inner.link.send(step.call(), calls).await?;
+        if !answers.iter().any(|answer: &RedisResult<T>| answer.as_ref().is_err_and(link::is_no_script)) {
+            return Ok(answers);
         }
         self.load(step).await?;
-        all(self.inner.link.send(step.call(), &pipeline(&calls)).await?)
+        self.inner.link.send(step.call(), calls).await
     }
 
     async fn load(&self, step: &Step) -> Result<(), PortError> {

@@ -13,6 +13,7 @@ use redis::{AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, Pipeline, 
 use tokio::sync::Mutex;
 
 use crate::config::{Config, Error};
+use crate::reason;
 
 const WHAT: &str = "redis";
 
@@ -48,6 +49,8 @@ pub(crate) struct Link {
     /// Connection attempts that failed so far: who waited while one failed need not try again.
     failures: AtomicU64,
     up: AtomicBool,
+    /// Since claims were last proved possible a call has failed, and that was counted.
+    away: AtomicBool,
 }
 
 #[derive(Default)]
@@ -79,6 +82,7 @@ impl Link {
             slot: Mutex::default(),
             failures: AtomicU64::new(0),
             up: AtomicBool::new(false),
+            away: AtomicBool::new(false),
         })
     }
 
@@ -96,7 +100,10 @@ impl Link {
     ) -> Result<Vec<RedisResult<T>>, PortError> {
         match self.send_once(call, pipeline).await? {
             Ok(answers) => Ok(answers),
-            Err(Failure { dropped: true, .. }) => self.send_once(call, pipeline).await?.map_err(|failure| unknown(failure.error)),
+            Err(Failure { dropped: true, .. }) => self.send_once(call, pipeline).await?.map_err(|failure| {
+                self.count(reason::of(&failure.error));
+                unknown(failure.error)
+            }),
             Err(failure) => Err(unknown(failure.error)),
         }
     }
@@ -111,9 +118,11 @@ impl Link {
         let answered: RedisResult<Vec<RedisResult<T>>> = pipeline.query_async(&mut connection).await;
         match answered {
             Ok(answers) => {
-                let healthy = answers.iter().all(|answer| answer.as_ref().map_or_else(is_no_script, |_| true));
-                self.up.store(healthy, Ordering::Relaxed);
-                if !healthy {
+                let mut errors = answers.iter().filter_map(|answer| answer.as_ref().err());
+                let trouble = errors.find(|error| !is_no_script(error) && !reason::is_info_denied(error));
+                self.up.store(trouble.is_none(), Ordering::Relaxed);
+                if let Some(error) = trouble {
+                    self.count(reason::of(error));
                     self.discard(generation).await;
                 }
                 Ok(Ok(answers))
@@ -121,6 +130,10 @@ impl Link {
             Err(error) => {
                 self.discard(generation).await;
                 let dropped = error.is_connection_dropped() && !error.is_timeout();
+                // One that was dropped is tried again on a new connection; that tells whether Redis is away.
+                if !dropped {
+                    self.count(reason::of(&error));
+                }
                 Ok(Err(Failure { error, dropped }))
             }
         }
@@ -148,6 +161,7 @@ impl Link {
             Err(error) => {
                 self.failures.fetch_add(1, Ordering::AcqRel);
                 self.up.store(false, Ordering::Relaxed);
+                self.count(reason::of(&error));
                 tracing::debug!(%error, "Redis cannot be reached");
                 Err(PortError::Unavailable(WHAT, Box::new(error)))
             }
@@ -164,8 +178,21 @@ impl Link {
     /// A replica: it answers, but takes no claim. The address may name another server by the next call.
     pub(crate) async fn demoted(&self) -> PortError {
         let generation = self.slot.lock().await.generation;
+        self.count("readonly");
         self.discard(generation).await;
         PortError::Unavailable(WHAT, "it is a read-only replica".into())
+    }
+
+    /// Claims are possible: the next failure is a new one.
+    pub(crate) fn proved(&self) {
+        self.away.store(false, Ordering::Relaxed);
+    }
+
+    /// Counts the first failure after claims were possible, or after the start.
+    fn count(&self, reason: &'static str) {
+        if !self.away.swap(true, Ordering::Relaxed) {
+            metrics::counter!(names::CLAIMS_AWAY_TOTAL, "reason" => reason).increment(1);
+        }
     }
 
     /// Throws the connection away, unless another call has done so before.

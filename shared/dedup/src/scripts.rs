@@ -1,4 +1,4 @@
-//! The four atomic steps, each one script over the two keys of one message and subscription.
+//! The four atomic steps, each one script over the two keys of one message and subscription; and a probe of what they need.
 
 use redis::Script;
 
@@ -11,6 +11,7 @@ pub(crate) struct Scripts {
     pub(crate) renew: Step,
     pub(crate) complete: Step,
     pub(crate) release: Step,
+    pub(crate) probe: Step,
 }
 
 /// One script with its text.
@@ -47,6 +48,7 @@ impl Default for Scripts {
             renew: Step::new(Call::Renew, include_str!("scripts/renew.lua")),
             complete: Step::new(Call::Complete, include_str!("scripts/complete.lua")),
             release: Step::new(Call::Release, include_str!("scripts/release.lua")),
+            probe: Step::new(Call::Other, include_str!("scripts/probe.lua")),
         }
     }
 }

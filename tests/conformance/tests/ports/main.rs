@@ -7,3 +7,4 @@ mod claims;
 mod deliveries;
 mod messages;
 mod redis_away;
+mod redis_refuses;
