@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::arrived::{self, Arrived, Held, Kind};
 use crate::breaker::Pass;
+use crate::desk::Claiming;
 use crate::gate::{Gate, Opening};
 use crate::receive::{Company, Outcome, Reception, Refused, receive, refuse};
 
@@ -165,6 +166,8 @@ impl Lane {
     async fn free(&self, handlers: &Arc<Semaphore>) -> (Option<OwnedSemaphorePermit>, Pass) {
         // The semaphore is never closed; without a permit nothing would be started.
         let permit = handlers.clone().acquire_owned().await.ok();
+        // Handlers that end together are free together: one turn for the others, which takes no time if there are none.
+        tokio::task::yield_now().await;
         (permit, self.reception.breaker.pass().await)
     }
 
@@ -204,7 +207,8 @@ impl Lane {
         }
     }
 
-    /// Starts what waits, as far as handlers are free; claims made at the same time share their round trip.
+    /// Starts what waits, as far as handlers are free. Only what has its handler is claimed, all of it in one round trip: if the process
+    /// dies, nothing else is blamed.
     fn start(
         self: &Arc<Self>,
         backlog: &mut VecDeque<Arc<Arrived>>,
@@ -212,23 +216,36 @@ impl Lane {
         pass: Pass,
         under_way: &UnderWay,
     ) {
-        let mut free = first.map(|permit| (permit, pass));
+        let (mut free, mut started) = (first.map(|permit| (permit, pass)), Vec::new());
         while let Some((permit, pass)) = free.take() {
-            let Some(arrived) = backlog.pop_front() else { return };
-            let (lane, handlers) = (self.clone(), under_way.handlers.clone());
-            self.spawn("receive", under_way, async move { lane.process(&arrived, permit, pass, handlers).await });
+            let Some(arrived) = backlog.pop_front() else { break };
+            started.push((arrived, permit, pass));
             let more = if backlog.is_empty() { None } else { under_way.handlers.clone().try_acquire_owned().ok() };
             free = more.and_then(|permit| Some((permit, self.reception.breaker.pass_now()?)));
         }
+        let claims = started.iter().map(|(arrived, ..)| self.reception.claim_for(arrived)).collect();
+        let (claiming, asking) = self.reception.desk.claim_together(claims);
+        self.spawn("claim", under_way, asking);
+        for ((arrived, permit, pass), claiming) in started.into_iter().zip(claiming) {
+            let (lane, handlers) = (self.clone(), under_way.handlers.clone());
+            self.spawn("receive", under_way, async move { lane.process(&arrived, claiming, permit, pass, handlers).await });
+        }
     }
 
-    async fn process(&self, arrived: &Arrived, permit: OwnedSemaphorePermit, pass: Pass, handlers: Arc<Semaphore>) {
+    async fn process(
+        &self,
+        arrived: &Arrived,
+        claiming: Claiming,
+        permit: OwnedSemaphorePermit,
+        pass: Pass,
+        handlers: Arc<Semaphore>,
+    ) {
         let _left = Leave(&self.reception.held, arrived);
-        let mut outcome = receive(&self.reception, arrived, Company::Others).await;
+        let mut outcome = receive(&self.reception, arrived, Some(claiming), Company::Others).await;
         if outcome == Outcome::Suspect {
             drop(permit);
             let _all = handlers.acquire_many_owned(self.bounds.concurrency).await;
-            outcome = receive(&self.reception, arrived, Company::Alone).await;
+            outcome = receive(&self.reception, arrived, None, Company::Alone).await;
         } else {
             drop(permit);
         }
@@ -301,10 +318,7 @@ impl Lane {
     async fn renew_forever(&self) {
         loop {
             tokio::time::sleep(self.bounds.lease / RENEWALS).await;
-            let claims = self.reception.held.claims();
-            for batch in claims.chunks(self.bounds.max_batch.max(1)) {
-                self.reception.desk.renew(batch).await;
-            }
+            self.reception.desk.renew(&self.reception.held.claims()).await;
         }
     }
 }

@@ -3,7 +3,7 @@
 //! In the order of the story. A delivery is taken in at the consumer's edge (`consume`), read (`arrived`), and taken through the third step
 //! (`receive`): claimed (`desk`) by its guard's rules (`guard`), judged, handled ([`handler`], or over HTTP), completed. The fourth (`acknowledge`) publishes its receipt, and
 //! only when that is confirmed the edge acks it. What fails goes through retry tiers and ends in the dead-letter queue (`copies`); what the broker
-//! itself gives up on is signed for by `dead`. While a record that the guard needs (`records`) is away nothing is consumed (`gate`); while a handler fails again and
+//! itself gives up on is signed for by `dead`. While a record that the guard needs (`records`) is away nothing is consumed (`gate`, `reopen`); while a handler fails again and
 //! again its messages wait (`breaker`).
 //!
 //! A Rust team writes its own binary:
@@ -51,6 +51,7 @@ pub mod handler;
 mod http;
 mod receive;
 mod records;
+mod reopen;
 mod retention;
 mod service;
 mod topology_check;

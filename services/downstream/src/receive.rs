@@ -27,7 +27,7 @@ use crate::acknowledge::Signer;
 use crate::arrived::{Arrived, Held};
 use crate::breaker::Breaker;
 use crate::copies::Copies;
-use crate::desk::Desk;
+use crate::desk::{Claiming, Desk};
 use crate::guard::{Effect, Handling};
 use crate::handler::Failure;
 
@@ -96,19 +96,25 @@ pub enum Outcome {
     GivenUp,
 }
 
-/// Takes one message through the step. Whoever drops this leaves the message unsettled, and everything is found again by its next delivery.
-pub async fn receive(reception: &Reception, arrived: &Arrived, company: Company) -> Outcome {
+/// Takes one message through the step; `claiming` is the claim that was asked for together with others'. Whoever drops this leaves the message
+/// unsettled, and everything is found again by its next delivery.
+pub async fn receive(reception: &Reception, arrived: &Arrived, claiming: Option<Claiming>, company: Company) -> Outcome {
     let span = span_of(reception, arrived);
-    let outcome = run(reception, arrived, company).instrument(span.clone()).await;
+    let outcome = run(reception, arrived, claiming, company).instrument(span.clone()).await;
     span.record(names::OUTCOME, outcome.word());
     outcome
 }
 
-async fn run(reception: &Reception, arrived: &Arrived, company: Company) -> Outcome {
+async fn run(reception: &Reception, arrived: &Arrived, mut claiming: Option<Claiming>, company: Company) -> Outcome {
     loop {
         // Gather.
-        let claim = reception.claim_for(arrived);
-        let Some(claimed) = reception.desk.claim(claim.clone()).await else { return Outcome::ClaimsAway };
+        let (claim, claimed) = if let Some(claiming) = claiming.take() {
+            (claiming.claim.clone(), claiming.claimed().await)
+        } else {
+            let claim = reception.claim_for(arrived);
+            (claim.clone(), reception.desk.claim(claim).await)
+        };
+        let Some(claimed) = claimed else { return Outcome::ClaimsAway };
         // Decide.
         let plan = judge::judge(&claimed, &arrived.arrival, reception.rules, company, reception.clock.now());
         // Act.
@@ -141,7 +147,8 @@ async fn run(reception: &Reception, arrived: &Arrived, company: Company) -> Outc
 }
 
 impl Reception {
-    fn claim_for(&self, arrived: &Arrived) -> Claim {
+    /// A claim on it, under a new token.
+    pub fn claim_for(&self, arrived: &Arrived) -> Claim {
         let key = ClaimKey {
             subscription: self.subscription.name.clone(),
             message_id: arrived.arrival.id,

@@ -9,7 +9,6 @@ use countersign_delivery::SubscriptionName;
 use countersign_delivery::ports::claims::Claims;
 use countersign_delivery::topology::Guard;
 use countersign_store::{Database, Tables};
-use countersign_telemetry::with_sources;
 
 use crate::config::Config;
 use crate::gate::Gate;
@@ -18,7 +17,7 @@ use crate::guard::archived::Archived;
 use crate::guard::transaction::Transactions;
 use crate::guard::watched::Watched;
 use crate::handler::AnyHandler;
-use crate::retention;
+use crate::{reopen, retention};
 
 /// What readiness and logs call them.
 const REDIS: &str = "redis";
@@ -134,19 +133,17 @@ impl Records {
     }
 }
 
-/// Opens the gate while Redis accepts writes; closes it when it is found away although nobody made a claim.
+/// Opens the gate while Redis takes claims; closes it when it is found away although nobody made one.
 fn watch_redis(context: &Context, claims: RedisClaims, gate: Gate, pause: Duration) {
+    let warning = claims.clone();
+    let ping = move || {
+        let claims = claims.clone();
+        async move { claims.ping().await }
+    };
     let watching = async move {
-        loop {
-            match claims.ping().await {
-                Ok(()) => gate.open(),
-                Err(error) => {
-                    gate.close(&with_sources(&error));
-                    claims.up().await;
-                    continue;
-                }
-            }
-            tokio::time::sleep(pause).await;
+        tokio::select! {
+            () = reopen::watch(ping, gate, pause) => {}
+            () = warning.warn_of_evictions() => {}
         }
     };
     drop(context.tasks.spawn("watch Redis", context.stop.soft_token().run_until_cancelled_owned(watching)));
@@ -154,14 +151,10 @@ fn watch_redis(context: &Context, claims: RedisClaims, gate: Gate, pause: Durati
 
 /// The same for the database.
 fn watch_database(context: &Context, database: Database, gate: Gate) {
-    let watching = async move {
-        loop {
-            match database.ping().await {
-                Ok(()) => gate.open(),
-                Err(error) => gate.close(&with_sources(&error)),
-            }
-            tokio::time::sleep(LOOK).await;
-        }
+    let ping = move || {
+        let database = database.clone();
+        async move { database.ping().await }
     };
+    let watching = reopen::watch(ping, gate, LOOK);
     drop(context.tasks.spawn("watch the database", context.stop.soft_token().run_until_cancelled_owned(watching)));
 }

@@ -1,7 +1,9 @@
 //! The step's tests: real code between a broker, a claim record and a clock that live in memory.
 
 mod archiving;
+mod batching;
 mod claiming;
+mod counting;
 mod failing;
 mod flowing;
 mod guarding;

@@ -1,7 +1,7 @@
 //! The Redis adapter: claims that make an effect happen once.
 //!
 //! In the order of the story: [`config`] says where Redis is and how long it remembers; `link` keeps one connection and opens a
-//! new one after every failure; `scripts` are the four atomic steps; [`claims`] sends a batch of them in one round trip. [`checkup`] is
+//! new one after every failure; `scripts` are the four atomic steps, and a probe of all they need; [`claims`] sends a batch of them in one round trip. [`checkup`] is
 //! for operators.
 //!
 //! Two keys a message and subscription, on one cluster slot (the braces are the hash tag):
@@ -19,6 +19,7 @@ pub mod claims;
 pub mod config;
 pub mod health;
 mod link;
+mod reason;
 mod scripts;
 
 pub use claims::RedisClaims;

@@ -19,6 +19,7 @@ use countersign_wire::names;
 use countersign_wire::publication::{Publish, to_subscription};
 use tokio::sync::Notify;
 
+use super::counting::Counting;
 use crate::acknowledge::{Post, Signer};
 use crate::arrived::Held;
 use crate::breaker::Breaker;
@@ -90,6 +91,8 @@ impl Drop for Left {
 pub struct World {
     pub clock: ManualClock,
     pub claims: MemoryClaims,
+    /// What the desk asks of them.
+    pub counting: Counting,
     pub broker: MemoryBroker,
     pub context: Context,
     pub gate: Gate,
@@ -108,7 +111,7 @@ pub struct Given {
     /// How [`Scripted`] is called, or what is called instead of it.
     pub handling: Box<dyn FnOnce(Scripted) -> Handling>,
     /// What claims are made of; the ones in memory stand for Redis.
-    pub record: Box<dyn FnOnce(Watched<MemoryClaims>) -> Arc<dyn Claims>>,
+    pub record: Box<dyn FnOnce(Watched<Counting>) -> Arc<dyn Claims>>,
     /// Of the guard's database, if it has one.
     pub database: Option<Gate>,
     pub retry_jitter: f64,
@@ -154,7 +157,8 @@ impl World {
             name: "downstream".into(),
             stop: context.stop.clone(),
         };
-        let record = (given.record)(Watched::new(claims.clone(), gate.clone()));
+        let counting = Counting::new(claims.clone());
+        let record = (given.record)(Watched::new(counting.clone(), gate.clone()));
         let times = Times { lease_ms: LEASE_MS, retention_ms: RETENTION_MS };
         let reception = Reception {
             subscription: topology.subscriptions[0].clone(),
@@ -182,7 +186,7 @@ impl World {
         let (stop, tasks) = (context.stop.clone(), context.tasks.clone());
         let gates = Gate::all([Some(gate.clone()), given.database].into_iter().flatten());
         let lane = Lane { reception, consumers: Arc::new(broker.clone()), gate: gates, bounds, stop, tasks };
-        Self { clock, claims, broker, context, gate, handler, lane: Arc::new(lane) }
+        Self { clock, claims, counting, broker, context, gate, handler, lane: Arc::new(lane) }
     }
 
     /// Starts consuming.

@@ -9,3 +9,4 @@ mod deliveries;
 mod inbox;
 mod messages;
 mod redis_away;
+mod redis_refuses;
