@@ -21,6 +21,8 @@ use tokio_util::task::TaskTracker;
 use crate::arrived::{self, Arrived, Held, Kind};
 use crate::breaker::Pass;
 use crate::gate::{Gate, Opening};
+use crate::pause::Paused;
+use crate::rate::Rate;
 use crate::receive::{Company, Outcome, Reception, Refused, receive, refuse};
 
 /// Reports of what is held are looked for this often within `progress_after`.
@@ -40,6 +42,8 @@ pub struct Bounds {
     pub concurrency: u32,
     /// Most deliveries taken in at a time.
     pub max_batch: usize,
+    /// Most messages started in a second; none: no bound.
+    pub rate_per_second: Option<u32>,
     /// The lease of claims and of what is reported as held.
     pub lease: Duration,
     /// What is held for longer is reported.
@@ -54,6 +58,8 @@ pub struct Lane {
     pub consumers: Arc<dyn Consumers>,
     /// Whether the claim record can be used.
     pub gate: Gate,
+    /// Whether an operator wants it to stand still.
+    pub paused: Paused,
     /// How much at a time.
     pub bounds: Bounds,
     /// When to stop.
@@ -77,12 +83,15 @@ enum Ended {
     Stopped,
     /// The gate closed: consume again when it opens.
     GateClosed,
+    /// An operator has paused the subscription: consume again when it is resumed.
+    Paused,
 }
 
 /// What is under way, shared with the tasks that do it.
 struct UnderWay {
     handlers: Arc<Semaphore>,
     work: TaskTracker,
+    rate: Rate,
 }
 
 impl Lane {
@@ -100,16 +109,21 @@ impl Lane {
 
     async fn consume(self: &Arc<Self>) -> Result<(), PortError> {
         let concurrency = usize::try_from(self.bounds.concurrency).unwrap_or(Semaphore::MAX_PERMITS);
-        let under_way = UnderWay { handlers: Arc::new(Semaphore::new(concurrency)), work: TaskTracker::new() };
+        let rate = Rate::new(self.bounds.rate_per_second);
+        let mut under_way = UnderWay { handlers: Arc::new(Semaphore::new(concurrency)), work: TaskTracker::new(), rate };
         loop {
             let opening = tokio::select! {
                 () = self.stop.soft() => return Ok(()),
-                opening = self.gate.opened() => opening,
+                opening = self.opened() => opening,
             };
             let queue = self.reception.subscription.name.as_str();
             let mut consumer = self.consumers.consume(queue, self.bounds.prefetch).await?;
             let mut backlog = VecDeque::new();
-            let ended = self.take(consumer.as_mut(), opening, &mut backlog, &under_way).await;
+            let ended = self.take(consumer.as_mut(), opening, &mut backlog, &mut under_way).await;
+            if matches!(ended, Ended::Paused) {
+                // As long as this consumer lives nobody else gets what waits: until then it is reported as held.
+                self.quiet(&under_way).await;
+            }
             for arrived in backlog.drain(..) {
                 self.reception.held.leave(&arrived);
             }
@@ -126,8 +140,16 @@ impl Lane {
                     drop(consumer);
                     self.quiet(&under_way).await;
                 }
+                // Everything that was started is settled; the rest goes back with the consumer.
+                Ended::Paused => drop(consumer),
             }
         }
+    }
+
+    /// Waits until messages may be consumed.
+    async fn opened(&self) -> Opening {
+        self.paused.resumed().await;
+        self.gate.opened().await
     }
 
     /// Waits until nothing is under way, at most until hard stop.
@@ -140,13 +162,13 @@ impl Lane {
         under_way.work.reopen();
     }
 
-    /// Takes in and starts, until soft stop or until the gate closes.
+    /// Takes in and starts, until soft stop, a pause, or until the gate closes.
     async fn take(
         self: &Arc<Self>,
         consumer: &mut dyn Consumer,
         opening: Opening,
         backlog: &mut VecDeque<Arc<Arrived>>,
-        under_way: &UnderWay,
+        under_way: &mut UnderWay,
     ) -> Ended {
         let settler = consumer.settler();
         loop {
@@ -154,17 +176,19 @@ impl Lane {
                 biased;
                 () = self.stop.soft() => return Ended::Stopped,
                 () = self.gate.closed(opening) => return Ended::GateClosed,
+                () = self.paused.begun() => return Ended::Paused,
                 delivered = consumer.next(self.bounds.max_batch) => self.take_in(delivered, &settler, backlog, under_way),
-                (permit, pass) = self.free(&under_way.handlers), if !backlog.is_empty() => {
+                (permit, pass) = self.free(under_way), if !backlog.is_empty() => {
                     self.start(backlog, permit, pass, under_way);
                 }
             }
         }
     }
 
-    async fn free(&self, handlers: &Arc<Semaphore>) -> (Option<OwnedSemaphorePermit>, Pass) {
+    async fn free(&self, under_way: &UnderWay) -> (Option<OwnedSemaphorePermit>, Pass) {
         // The semaphore is never closed; without a permit nothing would be started.
-        let permit = handlers.clone().acquire_owned().await.ok();
+        let permit = under_way.handlers.clone().acquire_owned().await.ok();
+        under_way.rate.ready().await;
         (permit, self.reception.breaker.pass().await)
     }
 
@@ -210,20 +234,26 @@ impl Lane {
         backlog: &mut VecDeque<Arc<Arrived>>,
         first: Option<OwnedSemaphorePermit>,
         pass: Pass,
-        under_way: &UnderWay,
+        under_way: &mut UnderWay,
     ) {
         let mut free = first.map(|permit| (permit, pass));
         while let Some((permit, pass)) = free.take() {
             let Some(arrived) = backlog.pop_front() else { return };
+            under_way.rate.take();
             let (lane, handlers) = (self.clone(), under_way.handlers.clone());
             self.spawn("receive", under_way, async move { lane.process(&arrived, permit, pass, handlers).await });
-            let more = if backlog.is_empty() { None } else { under_way.handlers.clone().try_acquire_owned().ok() };
+            let more = if backlog.is_empty() || !under_way.rate.is_ready() {
+                None
+            } else {
+                under_way.handlers.clone().try_acquire_owned().ok()
+            };
             free = more.and_then(|permit| Some((permit, self.reception.breaker.pass_now()?)));
         }
     }
 
     async fn process(&self, arrived: &Arrived, permit: OwnedSemaphorePermit, pass: Pass, handlers: Arc<Semaphore>) {
         let _left = Leave(&self.reception.held, arrived);
+        self.reception.held.start(arrived);
         let mut outcome = receive(&self.reception, arrived, Company::Others).await;
         if outcome == Outcome::Suspect {
             drop(permit);

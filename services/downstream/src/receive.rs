@@ -60,13 +60,22 @@ pub struct Reception {
     /// Who signs.
     pub signer: Signer,
     /// What is held; leases in it are renewed.
-    pub held: Held,
+    pub held: Arc<Held>,
     /// Hears how the handler fares.
     pub breaker: Arc<Breaker>,
     /// For the age of what comes again.
     pub clock: Arc<dyn Clock>,
     /// For tokens.
     pub ids: Arc<dyn Ids>,
+}
+
+/// Whose doing a failure is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whose {
+    /// The message's: it spends a retry.
+    Message,
+    /// Its endpoint's, which fails for all: it spends none.
+    Endpoint,
 }
 
 /// What became of one message.
@@ -78,7 +87,7 @@ pub enum Outcome {
     DoneBefore,
     /// The handler failed; it comes again through a retry tier. Signed.
     Retrying,
-    /// Another owner has it; it comes again, and no try is counted. Signed.
+    /// Another owner has it, or its endpoint answers nobody; it comes again, and no try is counted. Signed.
     PutBack,
     /// It will not be handled: it lies in the dead-letter queue. Signed.
     Failed(FailReason),
@@ -147,14 +156,14 @@ impl Reception {
         let handled = self.call_handler(arrived, starts, crashes).await;
         let outcome = match handled {
             Ok(_) => self.complete(arrived, claim).await,
-            Err(Failure::Reject { detail }) => self.fail(arrived, Some(claim), FailReason::Rejected, &detail).await,
-            Err(Failure::Retry { detail }) => self.retry(arrived, claim, &detail).await,
+            Err((Failure::Reject { detail }, _)) => self.fail(arrived, Some(claim), FailReason::Rejected, &detail).await,
+            Err((Failure::Retry { detail }, whose)) => self.retry(arrived, claim, whose, &detail).await,
         };
         self.held.set_claim(arrived, None);
         outcome
     }
 
-    async fn call_handler(&self, arrived: &Arrived, starts: u32, crashes: u32) -> Result<Handled, Failure> {
+    async fn call_handler(&self, arrived: &Arrived, starts: u32, crashes: u32) -> Result<Handled, (Failure, Whose)> {
         let context = HandlerContext {
             subscription: self.subscription.name.clone(),
             idempotency_key: arrived.arrival.id.to_string(),
@@ -178,18 +187,22 @@ impl Reception {
             Ok(Err(_panic)) => Err(Failure::retry("the handler panicked")),
             Err(_elapsed) => Err(Failure::retry(format_args!("the handler did not answer within {} ms", self.timeout_ms))),
         };
-        match &handled {
-            Ok(_) => self.breaker.succeeded(),
-            Err(Failure::Retry { .. }) => {
-                span.record(names::ERROR_TYPE, "retry");
-                self.breaker.failed();
+        match handled {
+            Ok(handled) => {
+                self.breaker.succeeded();
+                Ok(handled)
             }
-            Err(Failure::Reject { .. }) => {
+            Err(failure @ Failure::Retry { .. }) => {
+                span.record(names::ERROR_TYPE, "retry");
+                let whose = if self.breaker.failed() { Whose::Endpoint } else { Whose::Message };
+                Err((failure, whose))
+            }
+            Err(failure @ Failure::Reject { .. }) => {
                 span.record(names::ERROR_TYPE, "reject");
                 self.breaker.succeeded();
+                Err((failure, Whose::Message))
             }
         }
-        handled
     }
 
     async fn complete(&self, arrived: &Arrived, claim: Claim) -> Outcome {
@@ -203,9 +216,14 @@ impl Reception {
         self.sign(arrived, Signed::Done, Outcome::Done).await
     }
 
-    async fn retry(&self, arrived: &Arrived, claim: Claim, detail: &str) -> Outcome {
-        let id = arrived.arrival.id;
-        match judge::after_retry(arrived.arrival.retries, &self.subscription) {
+    async fn retry(&self, arrived: &Arrived, claim: Claim, whose: Whose, detail: &str) -> Outcome {
+        let (id, retries) = (arrived.arrival.id, arrived.arrival.retries);
+        let unspent = if whose == Whose::Endpoint { judge::tier_unspent(retries, &self.subscription) } else { None };
+        if let Some(delay_ms) = unspent {
+            let outcome = self.put_into_tier(arrived, delay_ms, retries, Outcome::PutBack, detail).await;
+            return self.unless_given_up(claim, outcome).await;
+        }
+        match judge::after_retry(retries, &self.subscription) {
             AfterRetry::Exhausted => {
                 let detail = format!("the last retry failed, too: {detail}");
                 self.fail(arrived, Some(claim), FailReason::RetriesExhausted, &detail).await

@@ -4,21 +4,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign_boot::{Context, Dependency, GrpcServices, Stop};
+use countersign_boot::{Context, Dependency, Stop};
 use countersign_broker::Broker;
 use countersign_dedup::RedisClaims;
 use countersign_delivery::Topology;
 use countersign_delivery::horizon::resend_horizon_ms;
 use countersign_delivery::ports::PortError;
 use countersign_delivery::ports::broker::{Consumers, Publisher};
-use countersign_delivery::topology::Subscription;
-use countersign_wire::proto;
+use countersign_delivery::topology::Subscription as InTopology;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::acknowledge::{Post, Signer};
 use crate::arrived::Held;
-use crate::breaker::Breaker;
+use crate::breaker::{Breaker, Breakers};
 use crate::config::Config;
 use crate::consume::{Bounds, Lane};
 use crate::copies::Copies;
@@ -27,14 +26,17 @@ use crate::error::Error;
 use crate::gate::Gate;
 use crate::handler::Handler;
 use crate::http::HttpHandler;
+use crate::pause::{Paused, Watch};
 use crate::receive::{Reception, Rules};
-use crate::{dead, topology_check};
+use crate::standing::Standing;
+use crate::subscription::Subscription;
+use crate::{dead, grpc, topology_check};
 use countersign_telemetry::with_sources;
 
 /// A downstream with its handlers.
 pub struct Service {
     config: Config,
-    handlers: Vec<(String, Arc<dyn Handler>)>,
+    handlers: Vec<(Subscription, Arc<dyn Handler>)>,
 }
 
 impl Service {
@@ -44,10 +46,16 @@ impl Service {
         Self { config, handlers: Vec::new() }
     }
 
-    /// Has a subscription handled by `handler`, in this process.
+    /// Has a subscription handled by `handler`, in this process; all else about it is said by topology and configuration.
     #[must_use]
-    pub fn handle(mut self, subscription: &str, handler: impl Handler + 'static) -> Self {
-        self.handlers.push((subscription.to_owned(), Arc::new(handler)));
+    pub fn handle(self, subscription: &str, handler: impl Handler + 'static) -> Self {
+        self.subscribe(Subscription::named(subscription), handler)
+    }
+
+    /// Has a subscription handled by `handler`, in this process, with what the code says of it.
+    #[must_use]
+    pub fn subscribe(mut self, subscription: Subscription, handler: impl Handler + 'static) -> Self {
+        self.handlers.push((subscription, Arc::new(handler)));
         self
     }
 
@@ -56,9 +64,9 @@ impl Service {
     /// # Errors
     /// [`Error`] when code, configuration and topology contradict each other, or the address of gRPC is taken.
     pub async fn run(self, context: Context) -> Result<(), Error> {
-        let config = self.config;
+        let mut config = self.config;
         let topology = config.topology.load()?;
-        let handlers = handlers_of(&config, self.handlers, &topology)?;
+        let handlers = handlers_of(&mut config, self.handlers, &topology)?;
         if handlers.is_empty() {
             tracing::warn!("no subscription has a handler: add [[downstream.subscription]] with name and endpoint");
         }
@@ -72,15 +80,20 @@ impl Service {
         watch_redis(&context, claims.clone(), gate.clone(), Duration::from_millis(config.redis.retry_pause_ms));
 
         let consumers: Arc<dyn Consumers> = Arc::new(broker.clone());
+        let (mut watch, mut standings) = (Watch::new(Arc::new(claims.clone())), Vec::new());
         let parts = Parts::new(&context, &config, &topology, Arc::new(broker), claims, gate);
-        for (subscription, handler) in handlers {
-            let lane = Arc::new(parts.lane(&context, &config, subscription, handler, consumers.clone()));
+        for handled in handlers {
+            let paused = paused_by(&mut watch, &handled.subscription);
+            let lane = Arc::new(parts.lane(&context, &config, handled, paused, consumers.clone()));
+            standings.push(Standing::of(&lane));
             let name = lane.reception.subscription.name.clone();
             let dead_letters = dead::run(lane.clone(), consumers.clone(), context.stop.clone());
             context.tasks.critical(format!("dead letters of {name}"), once(&all_there, &context.stop, dead_letters));
             context.tasks.critical(format!("consume {name}"), once(&all_there, &context.stop, lane.run()));
         }
-        context.serve_grpc(GrpcServices::new(proto::DESCRIPTORS)).await?;
+        let looking = watch.clone().run(Duration::from_millis(config.redis.retry_pause_ms));
+        drop(context.tasks.spawn("look at pauses", context.stop.soft_token().run_until_cancelled_owned(looking)));
+        context.serve_grpc(grpc::services(standings, watch, context.clock.clone())).await?;
         Ok(())
     }
 }
@@ -136,15 +149,9 @@ impl Parts {
         }
     }
 
-    fn lane(
-        &self,
-        context: &Context,
-        config: &Config,
-        subscription: Subscription,
-        handler: Arc<dyn Handler>,
-        consumers: Arc<dyn Consumers>,
-    ) -> Lane {
+    fn lane(&self, context: &Context, config: &Config, handled: Handling, paused: Paused, consumers: Arc<dyn Consumers>) -> Lane {
         let own = &config.downstream;
+        let Handling { subscription, handler, breaker } = handled;
         let figures = own.figures(subscription.name.as_str());
         let rules = Rules {
             on_unknown: figures.on_unknown,
@@ -161,8 +168,8 @@ impl Parts {
             desk: self.desk.clone(),
             copies: self.copies.clone(),
             signer: self.signer.clone(),
-            held: Held::default(),
-            breaker: Arc::new(Breaker::new(own.breaker_failures, Duration::from_millis(own.breaker_pause_ms))),
+            held: Arc::new(Held::default()),
+            breaker,
             clock: context.clock.clone(),
             ids: context.ids.clone(),
         };
@@ -170,27 +177,48 @@ impl Parts {
             prefetch: figures.prefetch,
             concurrency: figures.concurrency,
             max_batch: own.max_batch,
+            rate_per_second: figures.rate_per_second,
             lease: Duration::from_millis(own.lease_ms),
             progress_after: Duration::from_millis(own.progress_after_ms),
         };
         let (stop, tasks) = (context.stop.clone(), context.tasks.clone());
-        Lane { reception, consumers, gate: self.gate.clone(), bounds, stop, tasks }
+        Lane { reception, consumers, gate: self.gate.clone(), paused, bounds, stop, tasks }
     }
 }
 
-type Handlers = Vec<(Subscription, Arc<dyn Handler>)>;
+/// Pauses are kept in Redis, with the claims; a subscription that claims nothing there cannot be paused.
+fn paused_by(watch: &mut Watch, subscription: &InTopology) -> Paused {
+    if subscription.guard.uses_redis() { watch.over(&subscription.name) } else { Paused::never(subscription.name.clone()) }
+}
 
-/// Who handles what, checked against the topology.
-fn handlers_of(config: &Config, in_process: Vec<(String, Arc<dyn Handler>)>, topology: &Topology) -> Result<Handlers, Error> {
+/// Who handles one subscription, behind which breaker.
+struct Handling {
+    subscription: InTopology,
+    handler: Arc<dyn Handler>,
+    breaker: Arc<Breaker>,
+}
+
+/// Who handles what, checked against the topology. What code says of its subscriptions is in the configuration afterwards.
+fn handlers_of(
+    config: &mut Config,
+    in_process: Vec<(Subscription, Arc<dyn Handler>)>,
+    topology: &Topology,
+) -> Result<Vec<Handling>, Error> {
     let mut problems = Vec::new();
     let mut named: BTreeMap<String, Arc<dyn Handler>> = BTreeMap::new();
-    for (name, handler) in in_process {
-        if named.insert(name.clone(), handler).is_some() {
+    for (declared, handler) in in_process {
+        let name = declared.name();
+        if named.insert(name.to_owned(), handler).is_some() {
             problems.push(format!("subscription {name} has two handlers in code: keep one"));
         }
+        problems.extend(declared.figures().problems("in code: subscription"));
+        if let Some(subscription) = in_topology(topology, name) {
+            problems.extend(declared.differences(subscription));
+        }
+        config.downstream.declare(declared.figures());
     }
-    for section in &config.downstream.subscriptions {
-        let figures = config.downstream.figures(&section.name);
+    let own = &config.downstream;
+    for section in &own.subscriptions {
         match (&section.endpoint, named.contains_key(&section.name)) {
             (Some(_), true) => {
                 problems.push(format!("subscription {} has a handler in code and an endpoint: keep one", section.name));
@@ -200,6 +228,7 @@ fn handlers_of(config: &Config, in_process: Vec<(String, Arc<dyn Handler>)>, top
             }
             (None, true) => {}
             (Some(endpoint), false) => {
+                let figures = own.figures(&section.name);
                 let connections = usize::try_from(figures.concurrency).unwrap_or(usize::MAX);
                 match HttpHandler::new(endpoint, Duration::from_millis(figures.timeout_ms), connections) {
                     Ok(handler) => drop(named.insert(section.name.clone(), Arc::new(handler))),
@@ -208,18 +237,25 @@ fn handlers_of(config: &Config, in_process: Vec<(String, Arc<dyn Handler>)>, top
             }
         }
     }
+    let mut breakers = Breakers::new(own.breaker_failures, Duration::from_millis(own.breaker_pause_ms));
     let mut handlers = Vec::new();
     for (name, handler) in named {
+        let endpoint = own.subscription(&name).and_then(|section| section.endpoint.as_ref());
+        let breaker = breakers.of(&name, endpoint.map(|endpoint| endpoint.expose()));
         match subscription_of(&name, config, topology) {
-            Ok(subscription) => handlers.push((subscription, handler)),
+            Ok(subscription) => handlers.push(Handling { subscription, handler, breaker }),
             Err(problem) => problems.push(problem),
         }
     }
     if problems.is_empty() { Ok(handlers) } else { Err(Error::Unsound(problems)) }
 }
 
-fn subscription_of(name: &str, config: &Config, topology: &Topology) -> Result<Subscription, String> {
-    let Some(subscription) = topology.subscriptions.iter().find(|subscription| subscription.name.as_str() == name) else {
+fn in_topology<'a>(topology: &'a Topology, name: &str) -> Option<&'a InTopology> {
+    topology.subscriptions.iter().find(|subscription| subscription.name.as_str() == name)
+}
+
+fn subscription_of(name: &str, config: &Config, topology: &Topology) -> Result<InTopology, String> {
+    let Some(subscription) = in_topology(topology, name) else {
         return Err(format!("subscription {name} is not in the topology: add [[subscription]] there, or correct topology.file"));
     };
     if !subscription.probes {

@@ -11,6 +11,7 @@ pub mod claims;
 pub mod deliveries;
 pub mod messages;
 pub mod outbox;
+pub mod pauses;
 pub mod retention;
 pub mod walk;
 

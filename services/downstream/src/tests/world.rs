@@ -27,6 +27,7 @@ use crate::copies::Copies;
 use crate::desk::{Desk, Times};
 use crate::gate::Gate;
 use crate::handler::{Event, Failure, Handled, Handler, HandlerContext};
+use crate::pause::Paused;
 use crate::receive::{Reception, Rules};
 
 pub const QUEUE: &str = "inventory";
@@ -101,6 +102,7 @@ pub struct Given {
     pub max_batch: usize,
     pub retries: Vec<u64>,
     pub breaker_failures: u32,
+    pub rate_per_second: Option<u32>,
     /// Instead of [`Scripted`].
     pub other_handler: Option<Arc<dyn Handler>>,
 }
@@ -109,7 +111,8 @@ impl Default for Given {
     fn default() -> Self {
         let rules = Rules { on_unknown: OnUnknown::Rerun, max_crashes: 2, dedup_retention_ms: RETENTION_MS };
         let retries = vec![100, 1_000];
-        Self { rules, concurrency: 4, prefetch: 50, max_batch: 256, retries, breaker_failures: 0, other_handler: None }
+        let (breaker_failures, rate_per_second, other_handler) = (0, None, None);
+        Self { rules, concurrency: 4, prefetch: 50, max_batch: 256, retries, breaker_failures, rate_per_second, other_handler }
     }
 }
 
@@ -152,7 +155,7 @@ impl World {
             desk: Desk::open(&context.tasks, &context.stop, Arc::new(claims.clone()), gate.clone(), times, given.max_batch),
             copies: Copies::new(Arc::new(broker.clone())),
             signer: Signer::start(&context.tasks, post, given.max_batch, Duration::from_millis(2)),
-            held: Held::default(),
+            held: Arc::new(Held::default()),
             breaker: Arc::new(Breaker::new(given.breaker_failures, Duration::from_secs(1))),
             clock: context.clock.clone(),
             ids: context.ids.clone(),
@@ -161,11 +164,13 @@ impl World {
             prefetch: given.prefetch,
             concurrency: given.concurrency,
             max_batch: given.max_batch,
+            rate_per_second: given.rate_per_second,
             lease: Duration::from_millis(LEASE_MS),
             progress_after: Duration::from_secs(10),
         };
         let (stop, tasks) = (context.stop.clone(), context.tasks.clone());
-        let lane = Lane { reception, consumers: Arc::new(broker.clone()), gate: gate.clone(), bounds, stop, tasks };
+        let paused = Paused::never(reception.subscription.name.clone());
+        let lane = Lane { reception, consumers: Arc::new(broker.clone()), gate: gate.clone(), paused, bounds, stop, tasks };
         Self { clock, claims, broker, context, gate, handler, lane: Arc::new(lane) }
     }
 

@@ -6,4 +6,5 @@ mod broker;
 mod claims;
 mod deliveries;
 mod messages;
+mod pauses;
 mod redis_away;

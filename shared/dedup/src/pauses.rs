@@ -1,0 +1,62 @@
+//! [`Pauses`] on Redis, over the connection of claims: a hash for each subscription that is paused.
+
+use std::collections::HashMap;
+
+use async_trait::async_trait;
+use countersign_delivery::ports::PortError;
+use countersign_delivery::ports::pauses::{Pause, Pauses};
+use countersign_delivery::{SubscriptionName, Timestamp};
+use redis::{Cmd, RedisResult};
+
+use crate::claims::{RedisClaims, all, pipeline};
+use crate::link;
+
+const REASON: &str = "reason";
+const BY: &str = "by";
+const AT_MS: &str = "at_ms";
+
+impl RedisClaims {
+    fn pause_key(&self, subscription: &SubscriptionName) -> String {
+        format!("{}:{{{subscription}}}:paused", self.inner.config.prefix)
+    }
+}
+
+fn read(fields: &HashMap<String, String>) -> Result<Option<Pause>, PortError> {
+    if fields.is_empty() {
+        return Ok(None);
+    }
+    let field = |name: &str| fields.get(name).cloned().unwrap_or_default();
+    let at_ms = field(AT_MS).parse().map_err(|_| link::strange("a pause without the time it began"))?;
+    Ok(Some(Pause { reason: field(REASON), by: field(BY), at: Timestamp::from_millis(at_ms) }))
+}
+
+#[async_trait]
+impl Pauses for RedisClaims {
+    async fn set(&self, subscription: &SubscriptionName, pause: &Pause) -> Result<(), PortError> {
+        let mut set = redis::cmd("HSET");
+        set.arg(self.pause_key(subscription)).arg(REASON).arg(&pause.reason).arg(BY).arg(&pause.by);
+        set.arg(AT_MS).arg(pause.at.as_millis());
+        all::<u64>(self.inner.link.send(&pipeline(&[set])).await?).map(drop)
+    }
+
+    async fn clear(&self, subscription: &SubscriptionName) -> Result<bool, PortError> {
+        let mut clear = redis::cmd("DEL");
+        clear.arg(self.pause_key(subscription));
+        let cleared = all::<u64>(self.inner.link.send(&pipeline(&[clear])).await?)?;
+        Ok(cleared.contains(&1))
+    }
+
+    async fn get(&self, subscriptions: &[SubscriptionName]) -> Result<Vec<Option<Pause>>, PortError> {
+        if subscriptions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let call = |subscription| {
+            let mut call = redis::cmd("HGETALL");
+            call.arg(self.pause_key(subscription));
+            call
+        };
+        let calls: Vec<Cmd> = subscriptions.iter().map(call).collect();
+        let answers: Vec<RedisResult<HashMap<String, String>>> = self.inner.link.send(&pipeline(&calls)).await?;
+        all(answers)?.iter().map(read).collect()
+    }
+}
