@@ -1,17 +1,20 @@
 //! What operators ask of a downstream.
 
-mod subscriptions;
+pub mod subscriptions;
 
 use std::sync::Arc;
 
 use countersign_boot::GrpcServices;
 use countersign_delivery::ports::Clock;
 use countersign_wire::proto;
+use countersign_wire::proto::subscription_service_server::SubscriptionServiceServer;
 
+use crate::grpc::subscriptions::Api;
 use crate::pause::Watch;
 use crate::standing::Standing;
 
 /// The services of one downstream.
 pub(crate) fn services(standings: Vec<Standing>, watch: Watch, clock: Arc<dyn Clock>) -> GrpcServices {
-    GrpcServices::new(proto::DESCRIPTORS).add(subscriptions::server(standings, watch, clock))
+    let subscriptions = SubscriptionServiceServer::new(Api::new(standings, watch, clock));
+    GrpcServices::new(proto::DESCRIPTORS).add(subscriptions)
 }

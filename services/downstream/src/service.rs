@@ -207,15 +207,10 @@ fn handlers_of(
     let mut problems = Vec::new();
     let mut named: BTreeMap<String, Arc<dyn Handler>> = BTreeMap::new();
     for (declared, handler) in in_process {
-        let name = declared.name();
-        if named.insert(name.to_owned(), handler).is_some() {
-            problems.push(format!("subscription {name} has two handlers in code: keep one"));
+        problems.extend(declare(&declared, config, topology));
+        if named.insert(declared.name().to_owned(), handler).is_some() {
+            problems.push(format!("subscription {} has two handlers in code: keep one", declared.name()));
         }
-        problems.extend(declared.figures().problems("in code: subscription"));
-        if let Some(subscription) = in_topology(topology, name) {
-            problems.extend(declared.differences(subscription));
-        }
-        config.downstream.declare(declared.figures());
     }
     let own = &config.downstream;
     for section in &own.subscriptions {
@@ -248,6 +243,16 @@ fn handlers_of(
         }
     }
     if problems.is_empty() { Ok(handlers) } else { Err(Error::Unsound(problems)) }
+}
+
+/// Takes over what code says of a subscription; answers what is wrong with it.
+fn declare(declared: &Subscription, config: &mut Config, topology: &Topology) -> Vec<String> {
+    let mut problems = declared.figures().problems("in code: subscription");
+    if let Some(subscription) = in_topology(topology, declared.name()) {
+        problems.extend(declared.differences(subscription));
+    }
+    config.downstream.declare(declared.figures());
+    problems
 }
 
 fn in_topology<'a>(topology: &'a Topology, name: &str) -> Option<&'a InTopology> {

@@ -12,6 +12,7 @@ mod either;
 mod foreign;
 mod gate;
 pub mod spans;
+mod standings;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -28,6 +29,7 @@ pub use book::{Book, Table};
 pub use either::is_final;
 pub use foreign::{AUDIT, Language, audit, id_in, shipped};
 pub use gate::{Gate, Side};
+pub use standings::{standings_at, subscriptions_at};
 
 /// From the publish to the first look in these tests, milliseconds.
 pub const CHECK_DELAY_MS: u64 = 1_000;

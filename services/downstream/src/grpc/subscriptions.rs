@@ -6,7 +6,7 @@ use countersign_delivery::ports::pauses::Pause;
 use countersign_delivery::ports::{Clock, PortError};
 use countersign_telemetry::{names, with_sources};
 use countersign_wire::proto;
-use countersign_wire::proto::subscription_service_server::{SubscriptionService, SubscriptionServiceServer};
+use countersign_wire::proto::subscription_service_server::SubscriptionService;
 use tonic::{Request, Response, Status};
 
 use crate::breaker;
@@ -17,15 +17,9 @@ use crate::standing::Standing;
 /// Longest name of an operator, bytes.
 const BY_MAX: usize = 100;
 
-/// The server for these subscriptions.
-pub(super) fn server(mut standings: Vec<Standing>, watch: Watch, clock: Arc<dyn Clock>) -> SubscriptionServiceServer<Api> {
-    standings.sort_by(|one, other| one.name.cmp(&other.name));
-    SubscriptionServiceServer::new(Api { standings: standings.into(), watch, clock })
-}
-
 /// The API over the subscriptions of one process.
 #[derive(Clone)]
-pub(super) struct Api {
+pub struct Api {
     standings: Arc<[Standing]>,
     watch: Watch,
     clock: Arc<dyn Clock>,
@@ -65,6 +59,13 @@ impl SubscriptionService for Api {
 }
 
 impl Api {
+    /// Over these subscriptions, of which `watch` can pause some.
+    #[must_use]
+    pub fn new(mut standings: Vec<Standing>, watch: Watch, clock: Arc<dyn Clock>) -> Self {
+        standings.sort_by(|one, other| one.name.cmp(&other.name));
+        Self { standings: standings.into(), watch, clock }
+    }
+
     async fn pause(&self, name: &str, reason: &str, by: &str) -> Result<proto::SubscriptionStatus, Status> {
         if reason.trim().is_empty() || reason.len() > DETAIL_MAX {
             return Err(Status::invalid_argument(format!(

@@ -90,6 +90,7 @@ pub struct World {
     pub broker: MemoryBroker,
     pub context: Context,
     pub gate: Gate,
+    pub paused: Paused,
     pub handler: Scripted,
     pub lane: Arc<Lane>,
 }
@@ -170,8 +171,16 @@ impl World {
         };
         let (stop, tasks) = (context.stop.clone(), context.tasks.clone());
         let paused = Paused::never(reception.subscription.name.clone());
-        let lane = Lane { reception, consumers: Arc::new(broker.clone()), gate: gate.clone(), paused, bounds, stop, tasks };
-        Self { clock, claims, broker, context, gate, handler, lane: Arc::new(lane) }
+        let lane = Lane {
+            reception,
+            consumers: Arc::new(broker.clone()),
+            gate: gate.clone(),
+            paused: paused.clone(),
+            bounds,
+            stop,
+            tasks,
+        };
+        Self { clock, claims, broker, context, gate, paused, handler, lane: Arc::new(lane) }
     }
 
     /// Starts consuming.
