@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use countersign_boot::Dependency;
 use countersign_delivery::SubscriptionName;
 use countersign_delivery::ports::PortError;
 use countersign_delivery::ports::pauses::{Pause, Pauses};
@@ -121,18 +122,26 @@ impl Watch {
         Ok(())
     }
 
-    /// Looks for ever, every `pause` and at least every [`LOOK_MAX`].
-    pub async fn run(self, pause: Duration) {
-        let mut away = false;
+    /// Looks for ever, every `pause` and at least every [`LOOK_MAX`]. `shown` is ready from the first look on that found something out: until
+    /// then nothing is consumed, and later what is known stands.
+    pub async fn run(self, pause: Duration, shown: Dependency) {
+        let (mut known, mut away) = (false, false);
         loop {
-            let looked = self.look().await;
-            match &looked {
-                Err(error) if !away => {
-                    tracing::warn!(error = with_sources(error), "pauses cannot be looked at: what is known of them stands");
+            match self.look().await {
+                Ok(()) => {
+                    shown.ready();
+                    (known, away) = (true, false);
                 }
-                _ => {}
+                Err(error) => {
+                    let error = with_sources(&error);
+                    if !known {
+                        shown.unready(format!("nobody knows what is paused: {error}"));
+                    } else if !away {
+                        tracing::warn!(error, "pauses cannot be looked at: what is known of them stands");
+                    }
+                    away = true;
+                }
             }
-            away = looked.is_err();
             tokio::time::sleep(pause.min(LOOK_MAX)).await;
         }
     }
@@ -173,6 +182,7 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use countersign_boot::Health;
     use countersign_delivery::Timestamp;
     use countersign_testkit::build::subscription;
     use countersign_testkit::pauses::MemoryPauses;
@@ -186,33 +196,40 @@ mod tests {
     async fn nothing_is_handled_before_the_record_was_looked_at() {
         let pauses = MemoryPauses::default();
         let mut watch = Watch::new(Arc::new(pauses.clone()));
-        let paused = watch.over(&subscription("inventory"));
+        let known = watch.over(&subscription("inventory"));
         pauses.go_down();
         assert!(watch.look().await.is_err());
-        assert!(paused.resumed().now_or_never().is_none());
+        assert!(known.resumed().now_or_never().is_none());
         pauses.come_up();
         watch.look().await.unwrap();
-        assert!(paused.resumed().now_or_never().is_some());
+        assert!(known.resumed().now_or_never().is_some());
     }
 
     #[tokio::test(start_paused = true)]
     async fn another_process_hears_of_a_pause_within_a_second_and_keeps_it_while_the_record_is_away() {
         let pauses = MemoryPauses::default();
         let (mut here, mut there) = (Watch::new(Arc::new(pauses.clone())), Watch::new(Arc::new(pauses.clone())));
-        let name = subscription("inventory");
-        let (known_here, known_there) = (here.over(&name), there.over(&name));
-        let looking = tokio::spawn(there.run(Duration::from_mins(1)));
-        known_there.resumed().await;
-        here.pause(&name, &pause()).await.unwrap();
-        assert_eq!(known_here.now(), Some(pause()), "here it is known at once");
-        tokio::time::timeout(LOOK_MAX * 2, known_there.begun()).await.expect("within a second");
-        pauses.go_down();
-        tokio::time::sleep(LOOK_MAX * 5).await;
-        assert_eq!(known_there.now(), Some(pause()));
-        pauses.come_up();
-        assert!(here.resume(&name).await.unwrap());
-        tokio::time::timeout(LOOK_MAX * 2, known_there.resumed()).await.expect("within a second");
-        assert!(!here.resume(&name).await.unwrap());
-        looking.abort();
+        let (name, health) = (subscription("inventory"), Health::default());
+        health.running();
+        let (this, that) = (here.over(&name), there.over(&name));
+        let looking = there.run(Duration::from_mins(1), health.dependency("pauses"));
+        let orders = async {
+            that.resumed().await;
+            assert!(health.readiness().ready, "somebody has looked");
+            here.pause(&name, &pause()).await.unwrap();
+            assert_eq!(this.now(), Some(pause()), "here it is known at once");
+            tokio::time::timeout(LOOK_MAX * 2, that.begun()).await.expect("within a second");
+            pauses.go_down();
+            tokio::time::sleep(LOOK_MAX * 5).await;
+            assert_eq!((that.now(), health.readiness().ready), (Some(pause()), true), "what is known stands");
+            pauses.come_up();
+            assert!(here.resume(&name).await.unwrap());
+            tokio::time::timeout(LOOK_MAX * 2, that.resumed()).await.expect("within a second");
+            assert!(!here.resume(&name).await.unwrap());
+        };
+        tokio::select! {
+            () = looking => unreachable!("it looks for ever"),
+            () = orders => {}
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign_boot::{Context, Dependency, Stop};
+use countersign_boot::{Context, Dependency, Secret, Stop};
 use countersign_broker::Broker;
 use countersign_dedup::RedisClaims;
 use countersign_delivery::Topology;
@@ -91,7 +91,7 @@ impl Service {
             context.tasks.critical(format!("dead letters of {name}"), once(&all_there, &context.stop, dead_letters));
             context.tasks.critical(format!("consume {name}"), once(&all_there, &context.stop, lane.run()));
         }
-        let looking = watch.clone().run(Duration::from_millis(config.redis.retry_pause_ms));
+        let looking = watch.clone().run(Duration::from_millis(config.redis.retry_pause_ms), context.health.dependency("pauses"));
         drop(context.tasks.spawn("look at pauses", context.stop.soft_token().run_until_cancelled_owned(looking)));
         context.serve_grpc(grpc::services(standings, watch, context.clock.clone())).await?;
         Ok(())
@@ -236,7 +236,7 @@ fn handlers_of(
     let mut handlers = Vec::new();
     for (name, handler) in named {
         let endpoint = own.subscription(&name).and_then(|section| section.endpoint.as_ref());
-        let breaker = breakers.of(&name, endpoint.map(|endpoint| endpoint.expose()));
+        let breaker = breakers.of(&name, endpoint.map(Secret::expose));
         match subscription_of(&name, config, topology) {
             Ok(subscription) => handlers.push(Handling { subscription, handler, breaker }),
             Err(problem) => problems.push(problem),

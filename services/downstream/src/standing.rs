@@ -5,8 +5,8 @@ use std::sync::Arc;
 use countersign_delivery::SubscriptionName;
 use countersign_delivery::topology::Guard;
 
-use crate::arrived::{Count, Held};
-use crate::breaker::{self, Breaker};
+use crate::arrived::Held;
+use crate::breaker::Breaker;
 use crate::consume::Lane;
 use crate::pause::Paused;
 
@@ -22,8 +22,10 @@ pub struct Standing {
     pub rate_per_second: Option<u32>,
     /// Whether an operator has paused it.
     pub paused: Paused,
-    breaker: Arc<Breaker>,
-    held: Arc<Held>,
+    /// Before its handler.
+    pub breaker: Arc<Breaker>,
+    /// What this process has in hand of it.
+    pub held: Arc<Held>,
 }
 
 impl Standing {
@@ -40,17 +42,5 @@ impl Standing {
             breaker: reception.breaker.clone(),
             held: reception.held.clone(),
         }
-    }
-
-    /// How its breaker stands.
-    #[must_use]
-    pub fn breaker(&self) -> breaker::Standing {
-        self.breaker.standing()
-    }
-
-    /// What this process holds of it.
-    #[must_use]
-    pub fn count(&self) -> Count {
-        self.held.count()
     }
 }

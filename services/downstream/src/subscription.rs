@@ -163,11 +163,8 @@ fn list_of_bindings(bindings: &[Binding]) -> String {
 }
 
 fn binding_in_words(Binding { exchange, routing_key, arguments }: &Binding) -> String {
-    let mut words = format!("{exchange}/{routing_key}");
-    for (name, value) in arguments {
-        words.push_str(&format!(" {name}={value:?}"));
-    }
-    words
+    let arguments: Vec<String> = arguments.iter().map(|(name, value)| format!(" {name}={value:?}")).collect();
+    format!("{exchange}/{routing_key}{}", arguments.concat())
 }
 
 #[cfg(test)]

@@ -1,7 +1,5 @@
 //! [`Pauses`] on Redis, over the connection of claims: a hash for each subscription that is paused.
 
-use std::collections::HashMap;
-
 use async_trait::async_trait;
 use countersign_delivery::ports::PortError;
 use countersign_delivery::ports::pauses::{Pause, Pauses};
@@ -9,7 +7,6 @@ use countersign_delivery::{SubscriptionName, Timestamp};
 use redis::{Cmd, RedisResult};
 
 use crate::claims::{RedisClaims, all, pipeline};
-use crate::link;
 
 const REASON: &str = "reason";
 const BY: &str = "by";
@@ -21,13 +18,11 @@ impl RedisClaims {
     }
 }
 
-fn read(fields: &HashMap<String, String>) -> Result<Option<Pause>, PortError> {
-    if fields.is_empty() {
-        return Ok(None);
-    }
-    let field = |name: &str| fields.get(name).cloned().unwrap_or_default();
-    let at_ms = field(AT_MS).parse().map_err(|_| link::strange("a pause without the time it began"))?;
-    Ok(Some(Pause { reason: field(REASON), by: field(BY), at: Timestamp::from_millis(at_ms) }))
+type Fields = (Option<String>, Option<String>, Option<i64>);
+
+fn read((reason, by, at_ms): Fields) -> Option<Pause> {
+    let at = Timestamp::from_millis(at_ms?);
+    Some(Pause { reason: reason.unwrap_or_default(), by: by.unwrap_or_default(), at })
 }
 
 #[async_trait]
@@ -51,12 +46,12 @@ impl Pauses for RedisClaims {
             return Ok(Vec::new());
         }
         let call = |subscription| {
-            let mut call = redis::cmd("HGETALL");
-            call.arg(self.pause_key(subscription));
+            let mut call = redis::cmd("HMGET");
+            call.arg(self.pause_key(subscription)).arg(REASON).arg(BY).arg(AT_MS);
             call
         };
         let calls: Vec<Cmd> = subscriptions.iter().map(call).collect();
-        let answers: Vec<RedisResult<HashMap<String, String>>> = self.inner.link.send(&pipeline(&calls)).await?;
-        all(answers)?.iter().map(read).collect()
+        let answers: Vec<RedisResult<Fields>> = self.inner.link.send(&pipeline(&calls)).await?;
+        Ok(all(answers)?.into_iter().map(read).collect())
     }
 }

@@ -121,9 +121,9 @@ fn of_port(error: &PortError) -> Status {
 }
 
 fn status(standing: &Standing) -> proto::SubscriptionStatus {
-    let count = standing.count();
+    let count = standing.held.count();
     let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-    let breaker = match standing.breaker() {
+    let breaker = match standing.breaker.standing() {
         breaker::Standing::Closed => proto::BreakerState::Closed,
         breaker::Standing::Open => proto::BreakerState::Open,
         breaker::Standing::Trying => proto::BreakerState::Trying,

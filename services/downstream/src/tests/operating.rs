@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use countersign_delivery::SubscriptionName;
-use countersign_delivery::ports::Clock as _;
 use countersign_testkit::pauses::MemoryPauses;
 use countersign_wire::proto::subscription_service_server::SubscriptionService as _;
 use countersign_wire::proto::{BreakerState, ListSubscriptionsRequest, PauseSubscriptionRequest, ResumeSubscriptionRequest};
@@ -18,8 +17,8 @@ use crate::standing::Standing;
 /// The API over a subscription that can be paused and one that cannot.
 fn api(world: &World, pauses: &MemoryPauses) -> Api {
     let mut watch = Watch::new(Arc::new(pauses.clone()));
-    let paused = watch.over(&world.lane.reception.subscription.name);
-    let one = Standing { paused, ..Standing::of(&world.lane) };
+    let known = watch.over(&world.lane.reception.subscription.name);
+    let one = Standing { paused: known, ..Standing::of(&world.lane) };
     let name = SubscriptionName::new("audit").unwrap();
     let other = Standing { name, guard: Guard::Inbox, ..Standing::of(&world.lane) };
     Api::new(vec![one, other], watch, world.context.clock.clone())
@@ -43,9 +42,9 @@ async fn a_pause_is_listed_until_it_is_resumed() {
     let listed = api.list_subscriptions(list()).await.unwrap().into_inner().subscriptions;
     assert_eq!(listed.iter().map(|status| status.name.as_str()).collect::<Vec<_>>(), ["audit", QUEUE], "by name");
     assert_eq!(Some(&listed[1]), answer.subscription.as_ref());
-    let paused = listed[1].paused.clone().unwrap();
+    let shown = listed[1].paused.clone().unwrap();
     assert_eq!(
-        (paused.reason.as_str(), paused.by.as_str(), paused.since_ms),
+        (shown.reason.as_str(), shown.by.as_str(), shown.since_ms),
         ("a bad roll-out", "ada", world.context.clock.now().as_millis())
     );
     assert_eq!((listed[1].breaker(), listed[1].rate_per_second, listed[1].concurrency), (BreakerState::Open, 9, 4));

@@ -12,8 +12,8 @@ use countersign_wire::publication::Publish;
 
 use super::world::{Behaviour, Given, QUEUE, World};
 
-fn pause() -> Option<Pause> {
-    Some(Pause { reason: "a bad roll-out".into(), by: "ada".into(), at: Timestamp::from_millis(1) })
+fn pause() -> Pause {
+    Pause { reason: "a bad roll-out".into(), by: "ada".into(), at: Timestamp::from_millis(1) }
 }
 
 /// Two are being handled, three wait.
@@ -33,7 +33,7 @@ async fn what_is_being_handled_is_finished_and_the_rest_waits_in_the_queue_until
     let world = two_of_five_under_way().await;
     let count = world.lane.reception.held.count();
     assert_eq!((count.in_flight, count.waiting), (2, 3));
-    world.paused.found(pause());
+    world.paused.found(Some(pause()));
     tokio::time::sleep(Duration::from_millis(10)).await;
     world.told(Behaviour::Do);
     world.handler.go_on.notify_waiters();
@@ -55,7 +55,7 @@ async fn what_is_being_handled_is_finished_and_the_rest_waits_in_the_queue_until
 #[tokio::test(start_paused = true)]
 async fn what_waits_beside_a_slow_handler_is_reported_until_it_is_back_in_the_queue() {
     let world = two_of_five_under_way().await;
-    world.paused.found(pause());
+    world.paused.found(Some(pause()));
     let reported = |world: &World| {
         let receipts = world.receipts().into_iter().filter(|receipt| matches!(receipt.outcome, Outcome::Processing { .. }));
         receipts.map(|receipt| receipt.message_id).collect::<std::collections::BTreeSet<_>>().len()
@@ -70,7 +70,7 @@ async fn what_waits_beside_a_slow_handler_is_reported_until_it_is_back_in_the_qu
 #[tokio::test(start_paused = true)]
 async fn a_paused_subscription_stops_when_its_process_does() {
     let world = two_of_five_under_way().await;
-    world.paused.found(pause());
+    world.paused.found(Some(pause()));
     world.told(Behaviour::Do);
     world
         .until("it stands still", |world| {
