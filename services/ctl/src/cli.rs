@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 use crate::exit::{self, Done};
 use crate::target::Target;
-use crate::{completions, doctor, get, list, outbox, pause, resend, resume, send, subscriptions, topology, why};
+use crate::{completions, doctor, get, list, outbox, resend, send, subscriptions, topology, why};
 
 /// Send messages, see what became of them, have them sent again.
 #[derive(Parser)]
@@ -36,9 +36,9 @@ pub enum Verb {
     /// Show how the subscriptions of a downstream stand.
     Subscriptions(subscriptions::SubscriptionsArgs),
     /// Have no process handle a subscription until it is resumed; its messages wait, and nothing is sent again.
-    Pause(pause::PauseArgs),
+    Pause(subscriptions::PauseArgs),
     /// Go on with a paused subscription.
-    Resume(resume::ResumeArgs),
+    Resume(subscriptions::ResumeArgs),
     /// Declare or check exchanges, queues and bindings.
     #[command(subcommand)]
     Topology(TopologyVerb),
@@ -70,9 +70,9 @@ async fn carry_out(cli: Cli) -> anyhow::Result<Done> {
         Verb::List(args) => list::run(target, args).await,
         Verb::Resend(args) => resend::run(target, args).await,
         Verb::Outbox(verb) => outbox::run(target, verb).await,
-        Verb::Subscriptions(args) => subscriptions::run(target, &args).await,
-        Verb::Pause(args) => pause::run(target, args).await,
-        Verb::Resume(args) => resume::run(target, args).await,
+        Verb::Subscriptions(args) => subscriptions::list(target, &args).await,
+        Verb::Pause(args) => subscriptions::pause(target, args).await,
+        Verb::Resume(args) => subscriptions::resume(target, args).await,
         Verb::Topology(TopologyVerb::Apply(args)) => topology::apply(target, &args).await,
         Verb::Topology(TopologyVerb::Verify(args)) => topology::verify(target, &args).await,
         Verb::Doctor(args) => doctor::run(target, &args).await,

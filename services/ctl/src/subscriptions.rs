@@ -1,4 +1,7 @@
-//! `countersign subscriptions`: how the subscriptions of one downstream stand.
+//! `countersign subscriptions`: how the subscriptions of one downstream stand. Beside it the verbs that pause and resume one.
+
+mod pause;
+mod resume;
 
 use clap::Args;
 use countersign_wire::proto::{BreakerState, ListSubscriptionsRequest, SubscriptionStatus};
@@ -8,10 +11,13 @@ use crate::exit::Done;
 use crate::target::Target;
 use crate::{client, output};
 
+pub use pause::{PauseArgs, pause};
+pub use resume::{ResumeArgs, resume};
+
 #[derive(Args)]
 pub struct SubscriptionsArgs {}
 
-pub async fn run(target: &Target, _: &SubscriptionsArgs) -> anyhow::Result<Done> {
+pub async fn list(target: &Target, _: &SubscriptionsArgs) -> anyhow::Result<Done> {
     let mut downstream = client::subscriptions(target).await?;
     let found = downstream.list_subscriptions(ListSubscriptionsRequest {}).await?.into_inner().subscriptions;
     output::print(target.output, &json!({"subscriptions": found.iter().map(status).collect::<Vec<_>>()}), || table(&found));
@@ -19,7 +25,7 @@ pub async fn run(target: &Target, _: &SubscriptionsArgs) -> anyhow::Result<Done>
 }
 
 /// A subscription as JSON.
-pub fn status(status: &SubscriptionStatus) -> Value {
+fn status(status: &SubscriptionStatus) -> Value {
     let paused = status.paused.as_ref();
     json!({
         "name": status.name,
@@ -34,13 +40,13 @@ pub fn status(status: &SubscriptionStatus) -> Value {
 }
 
 /// Subscriptions as a table.
-pub fn table(subscriptions: &[SubscriptionStatus]) -> String {
+fn table(subscriptions: &[SubscriptionStatus]) -> String {
     let rows = subscriptions.iter().map(|status| {
         let rate = if status.rate_per_second > 0 { status.rate_per_second.to_string() } else { String::new() };
         [
             status.name.clone(),
             status.guard.clone(),
-            pause(status),
+            pause_in_words(status),
             breaker(status).to_owned(),
             status.in_flight.to_string(),
             status.waiting.to_string(),
@@ -51,7 +57,7 @@ pub fn table(subscriptions: &[SubscriptionStatus]) -> String {
     output::table(["subscription", "guard", "paused", "breaker", "in flight", "waiting", "rate per second", "concurrency"], rows)
 }
 
-fn pause(status: &SubscriptionStatus) -> String {
+fn pause_in_words(status: &SubscriptionStatus) -> String {
     let Some(pause) = &status.paused else { return String::new() };
     let by = if pause.by.is_empty() { String::new() } else { format!(" by {}", pause.by) };
     format!("since {}{by}: {}", output::time(pause.since_ms), pause.reason)

@@ -5,7 +5,9 @@ use countersign_wire::proto::ResumeSubscriptionRequest;
 
 use crate::exit::Done;
 use crate::target::Target;
-use crate::{client, output, subscriptions};
+use crate::{client, output};
+
+use super::{status, table};
 
 #[derive(Args)]
 pub struct ResumeArgs {
@@ -16,16 +18,16 @@ pub struct ResumeArgs {
     by: String,
 }
 
-pub async fn run(target: &Target, args: ResumeArgs) -> anyhow::Result<Done> {
+pub async fn resume(target: &Target, args: ResumeArgs) -> anyhow::Result<Done> {
     let mut downstream = client::subscriptions(target).await?;
     let request = ResumeSubscriptionRequest { name: args.subscription, by: args.by };
     let answer = downstream.resume_subscription(request).await?.into_inner();
-    let status = answer.subscription.unwrap_or_default();
-    let mut json = subscriptions::status(&status);
+    let found = answer.subscription.unwrap_or_default();
+    let mut json = status(&found);
     json["was_paused"] = answer.was_paused.into();
     output::print(target.output, &json, || {
         let words = if answer.was_paused { "resumed in every process within a second" } else { "it was not paused" };
-        format!("{}\n{words}", subscriptions::table(std::slice::from_ref(&status)))
+        format!("{}\n{words}", table(std::slice::from_ref(&found)))
     });
     Ok(Done::All)
 }

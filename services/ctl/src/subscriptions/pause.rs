@@ -5,7 +5,9 @@ use countersign_wire::proto::PauseSubscriptionRequest;
 
 use crate::exit::Done;
 use crate::target::Target;
-use crate::{client, output, subscriptions};
+use crate::{client, output};
+
+use super::{status, table};
 
 #[derive(Args)]
 pub struct PauseArgs {
@@ -19,13 +21,13 @@ pub struct PauseArgs {
     by: String,
 }
 
-pub async fn run(target: &Target, args: PauseArgs) -> anyhow::Result<Done> {
+pub async fn pause(target: &Target, args: PauseArgs) -> anyhow::Result<Done> {
     let mut downstream = client::subscriptions(target).await?;
     let request = PauseSubscriptionRequest { name: args.subscription, reason: args.reason, by: args.by };
     let paused = downstream.pause_subscription(request).await?.into_inner().subscription.unwrap_or_default();
-    output::print(target.output, &subscriptions::status(&paused), || {
+    output::print(target.output, &status(&paused), || {
         let resume = format!("go on with: countersign resume {}", paused.name);
-        format!("{}\npaused in every process within a second; {resume}", subscriptions::table(std::slice::from_ref(&paused)))
+        format!("{}\npaused in every process within a second; {resume}", table(std::slice::from_ref(&paused)))
     });
     Ok(Done::All)
 }
