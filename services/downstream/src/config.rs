@@ -102,7 +102,8 @@ pub struct DownstreamSection {
     pub max_batch: usize,
     /// How long a receipt waits for others, milliseconds, at most 5; default 2.
     pub receipt_linger_ms: u64,
-    /// After so many failures of a handler in a row its messages wait; default 20, 0 switches it off.
+    /// After so many failures in a row of an endpoint, or of a handler in Rust, its messages wait and spend no retries; default 20, 0 switches
+    /// it off. Subscriptions with the same endpoint wait together.
     pub breaker_failures: u32,
     /// For so long at first, milliseconds; default 5 000.
     pub breaker_pause_ms: u64,
@@ -185,7 +186,7 @@ impl DownstreamSection {
             if !seen.insert(&subscription.name) {
                 problems.push(format!("downstream.subscription {} is there twice: remove one", subscription.name));
             }
-            problems.extend(subscription.problems());
+            problems.extend(subscription.problems("downstream.subscription"));
         }
         problems
     }

@@ -66,7 +66,7 @@ pub struct Reception {
     /// Who signs.
     pub signer: Signer,
     /// What is held; leases in it are renewed.
-    pub held: Held,
+    pub held: Arc<Held>,
     /// Hears how the handler fares.
     pub breaker: Arc<Breaker>,
     /// For the age of what comes again.
@@ -84,7 +84,7 @@ pub enum Outcome {
     DoneBefore,
     /// The handler failed; it comes again through a retry tier. Signed.
     Retrying,
-    /// Another owner has it; it comes again, and no try is counted. Signed.
+    /// Another owner has it, or its endpoint answers nobody; it comes again, and no try is counted. Signed.
     PutBack,
     /// It will not be handled: it lies in the dead-letter queue. Signed.
     Failed(FailReason),
@@ -179,6 +179,7 @@ impl Reception {
                 Some(self.fail(arrived, Some(claim), FailReason::Rejected, &detail).await)
             }
             Effect::Failed(Failure::Retry { detail }) => Some(self.retry(arrived, claim, &detail).await),
+            Effect::EndpointFailed { detail } => Some(self.wait_for_endpoint(arrived, claim, &detail).await),
         };
         self.held.set_claim(arrived, None);
         outcome
@@ -200,6 +201,16 @@ impl Reception {
     async fn put_back(&self, arrived: &Arrived, for_ms: u64) -> Option<Outcome> {
         let delay_ms = judge::tier_for(for_ms, &self.subscription)?;
         Some(self.put_into_tier(arrived, (delay_ms, for_ms), arrived.arrival.retries, Outcome::PutBack, HELD).await)
+    }
+
+    /// The endpoint fails for all: it spends no retry.
+    async fn wait_for_endpoint(&self, arrived: &Arrived, claim: Claim, detail: &str) -> Outcome {
+        let retries = arrived.arrival.retries;
+        let Some(delay_ms) = judge::tier_unspent(retries, &self.subscription) else {
+            return self.retry(arrived, claim, detail).await;
+        };
+        let outcome = self.put_into_tier(arrived, (delay_ms, 0), retries, Outcome::PutBack, detail).await;
+        self.unless_given_up(claim, outcome).await
     }
 
     async fn retry(&self, arrived: &Arrived, claim: Claim, detail: &str) -> Outcome {

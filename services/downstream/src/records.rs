@@ -17,11 +17,13 @@ use crate::guard::archived::Archived;
 use crate::guard::transaction::Transactions;
 use crate::guard::watched::Watched;
 use crate::handler::AnyHandler;
+use crate::pause::Watch;
 use crate::{reopen, retention};
 
 /// What readiness and logs call them.
 const REDIS: &str = "redis";
 const DATABASE: &str = "database";
+const PAUSES: &str = "pauses";
 /// Messages that are claimed for each transaction that may be open: while one is signed for, the next is handled.
 const CLAIMED_PER_TRANSACTION: u32 = 2;
 /// Between two looks at a database.
@@ -64,6 +66,18 @@ impl Records {
         watch_redis(context, adapter.clone(), gate.clone(), Duration::from_millis(config.redis.retry_pause_ms));
         self.redis = Some(Record { adapter, gate });
         Ok(self)
+    }
+
+    /// Looks at what operators have paused of these subscriptions, until soft stop. Pauses are kept in Redis, with the claims.
+    pub fn watch_pauses(&self, context: &Context, names: &[SubscriptionName], pause: Duration) -> Watch {
+        let Some(redis) = &self.redis else { return Watch::nothing() };
+        let mut watch = Watch::new(Arc::new(redis.adapter.clone()));
+        for name in names {
+            watch.over(name);
+        }
+        let looking = watch.clone().run(pause, context.health.dependency(PAUSES));
+        drop(context.tasks.spawn("look at pauses", context.stop.soft_token().run_until_cancelled_owned(looking)));
+        watch
     }
 
     /// The database with its tables up to date; waits while it is away.

@@ -106,7 +106,7 @@ impl RedisClaims {
     }
 }
 
-fn pipeline(calls: &[Cmd]) -> Pipeline {
+pub(crate) fn pipeline(calls: &[Cmd]) -> Pipeline {
     let mut pipeline = Pipeline::with_capacity(calls.len());
     pipeline.ignore_errors();
     for call in calls {
@@ -116,7 +116,7 @@ fn pipeline(calls: &[Cmd]) -> Pipeline {
 }
 
 /// All answers, or what went wrong: with none of them given, nothing happened; with some, the batch may be repeated.
-fn all<T>(answers: Vec<RedisResult<T>>) -> Result<Vec<T>, PortError> {
+pub(crate) fn all<T>(answers: Vec<RedisResult<T>>) -> Result<Vec<T>, PortError> {
     let some_happened = answers.iter().any(Result::is_ok);
     let collected: RedisResult<Vec<T>> = answers.into_iter().collect();
     collected.map_err(|error| if some_happened { link::unknown(error) } else { link::unavailable(error) })

@@ -170,6 +170,10 @@ metrics_list! {
         "Deliveries by what became of them.";
     Histogram HANDLER_DURATION_SECONDS = "countersign_handler_duration_seconds" ["subscription"]
         "Seconds that the handler took.";
+    Gauge BREAKER_OPEN = "countersign_breaker_open" ["subscription"]
+        "1 while messages wait because their endpoint fails again and again.";
+    Gauge SUBSCRIPTION_PAUSED = "countersign_subscription_paused" ["subscription"]
+        "1 while an operator has paused this subscription.";
     Counter DEDUP_TOTAL = "countersign_dedup_total" ["result"]
         "Claims by result (fresh, own, forgotten, done, conflict, held, unknown).";
     Counter INBOX_RECOGNISED_TOTAL = "countersign_inbox_recognised_total" ["subscription"]

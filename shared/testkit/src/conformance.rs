@@ -13,6 +13,7 @@ pub mod deliveries;
 pub mod leases;
 pub mod messages;
 pub mod outbox;
+pub mod pauses;
 pub mod retention;
 pub mod walk;
 

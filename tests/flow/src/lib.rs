@@ -15,6 +15,7 @@ mod foreign;
 mod gate;
 mod ledger;
 pub mod spans;
+mod standings;
 mod straight;
 
 use std::collections::BTreeSet;
@@ -34,6 +35,7 @@ pub use either::is_final;
 pub use foreign::{AUDIT, Language, audit, id_in, shipped};
 pub use gate::{Gate, Side};
 pub use ledger::Ledger;
+pub use standings::{standings_at, subscriptions_at};
 pub use straight::Straight;
 
 /// From the publish to the first look in these tests, milliseconds.

@@ -4,6 +4,7 @@
 
 mod adopter_killed;
 mod bad_input;
+mod breaker;
 mod broker_outcomes;
 mod callback_killed;
 mod check_redelivered;
@@ -31,6 +32,7 @@ mod nothing_lost;
 mod operator_resend;
 mod order_service;
 mod outbox;
+mod pause;
 mod peak_shaving;
 mod poison;
 mod readme;

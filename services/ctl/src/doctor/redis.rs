@@ -61,7 +61,7 @@ pub fn judge_connection(asked: &Asked) -> Finding {
             {
                 "correct user and password of [redis] url in downstream.toml (or COUNTERSIGN_REDIS__URL)"
             } else if words.contains("NOPERM") {
-                "let its user run EVALSHA, SCRIPT LOAD, PING, TIME and INFO (`ACL SETUSER`)"
+                "let its user run EVALSHA, SCRIPT LOAD, HSET, HMGET, DEL, PING, TIME and INFO (`ACL SETUSER`)"
             } else {
                 "start Redis there, let this machine through, or correct [redis] url in downstream.toml; nothing is consumed meanwhile"
             };

@@ -31,6 +31,7 @@ use crate::gate::Gate;
 use crate::guard::Handling;
 use crate::guard::watched::Watched;
 use crate::handler::{Event, Failure, Handled, Handler, HandlerContext};
+use crate::pause::Paused;
 use crate::receive::{Reception, Rules};
 
 pub const QUEUE: &str = "inventory";
@@ -96,6 +97,7 @@ pub struct World {
     pub broker: MemoryBroker,
     pub context: Context,
     pub gate: Gate,
+    pub paused: Paused,
     pub handler: Scripted,
     pub lane: Arc<Lane>,
 }
@@ -116,6 +118,7 @@ pub struct Given {
     pub database: Option<Gate>,
     pub retry_jitter: f64,
     pub ids: CountingIds,
+    pub rate_per_second: Option<u32>,
 }
 
 impl Default for Given {
@@ -132,6 +135,7 @@ impl Default for Given {
             database: None,
             retry_jitter: 0.0,
             ids: CountingIds::default(),
+            rate_per_second: None,
         }
     }
 }
@@ -171,7 +175,7 @@ impl World {
             desk: Desk::open(&context.tasks, &context.stop, record, times, given.max_batch),
             copies: Copies::new(Arc::new(broker.clone())),
             signer: Signer::start(&context.tasks, post, given.max_batch, Duration::from_millis(2)),
-            held: Held::default(),
+            held: Arc::new(Held::default()),
             breaker: Arc::new(Breaker::new(given.breaker_failures, Duration::from_secs(1))),
             clock: context.clock.clone(),
             ids: context.ids.clone(),
@@ -180,13 +184,16 @@ impl World {
             prefetch: given.prefetch,
             concurrency: given.concurrency,
             max_batch: given.max_batch,
+            rate_per_second: given.rate_per_second,
             lease: Duration::from_millis(LEASE_MS),
             progress_after: Duration::from_secs(10),
         };
         let (stop, tasks) = (context.stop.clone(), context.tasks.clone());
         let gates = Gate::all([Some(gate.clone()), given.database].into_iter().flatten());
-        let lane = Lane { reception, consumers: Arc::new(broker.clone()), gate: gates, bounds, stop, tasks };
-        Self { clock, claims, counting, broker, context, gate, handler, lane: Arc::new(lane) }
+        let paused = Paused::never(reception.subscription.name.clone());
+        let lane =
+            Lane { reception, consumers: Arc::new(broker.clone()), gate: gates, paused: paused.clone(), bounds, stop, tasks };
+        Self { clock, claims, counting, broker, context, gate, paused, handler, lane: Arc::new(lane) }
     }
 
     /// Starts consuming.

@@ -8,5 +8,6 @@ mod claims;
 mod deliveries;
 mod inbox;
 mod messages;
+mod pauses;
 mod redis_away;
 mod redis_refuses;
