@@ -4,6 +4,9 @@
 
 mod both;
 mod fence_under_load;
+mod handlers;
+mod handlers_on_postgres;
 mod postgres;
+mod relay;
 mod sqlite;
 mod support;
