@@ -288,6 +288,6 @@ mod tests {
     fn a_message_that_is_named_again_goes_into_a_later_round() {
         let claims: Vec<Claim> = ["a", "b", "c"].map(|token| a_claim(token, 0)).into();
         assert_eq!(rounds(&claims, vec![0, 1, 2]), [vec![0], vec![1], vec![2]]);
-        assert_eq!(rounds(&claims, vec![]), [vec![0_usize; 0]; 0]);
+        assert!(rounds(&claims, Vec::new()).is_empty());
     }
 }

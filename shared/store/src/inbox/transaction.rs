@@ -40,6 +40,7 @@ pub struct InboxTransaction {
 
 /// What became of a transaction.
 #[derive(Debug)]
+#[must_use]
 pub enum Committed {
     /// Effect and row are committed.
     Yes,

@@ -6,6 +6,7 @@ mod both;
 mod fence_under_load;
 mod handlers;
 mod handlers_on_postgres;
+mod inbox_cost;
 mod postgres;
 mod relay;
 mod sqlite;
