@@ -27,8 +27,8 @@ impl Reception {
                     Ok(transaction) => transaction,
                     Err(effect) => return effect,
                 };
-                let handled = self.call(handler.handle(message, &context, &transaction)).await;
-                transactions.end(transaction, handled).await
+                let answer = self.call(handler.handle(message, &context, &transaction)).await;
+                transactions.end(transaction, answer).await
             }
         }
     }
