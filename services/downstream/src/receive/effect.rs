@@ -27,8 +27,8 @@ impl Reception {
                     Ok(transaction) => transaction,
                     Err(effect) => return effect,
                 };
-                let (handled, endpoint_fails) = self.call(handler.handle(message, &context, &transaction)).await;
-                (transactions.end(transaction, handled).await, endpoint_fails)
+                let (answer, endpoint_fails) = self.call(handler.handle(message, &context, &transaction)).await;
+                (transactions.end(transaction, answer).await, endpoint_fails)
             }
         };
         match effect {
