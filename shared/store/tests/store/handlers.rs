@@ -173,6 +173,9 @@ async fn a_handler_that_ends_the_transaction_by_itself_is_found_out(ground: Grou
         let transaction = take(&inbox, &one).await;
         act(&transaction).await;
         transaction.connection().execute_unprepared(statement).await.unwrap();
+        if statement.ends_with("BEGIN") {
+            act(&transaction).await;
+        }
         let answer = transaction.commit().await;
         assert!(matches!(answer, Committed::RolledBack(_)), "{statement}: {answer:?}");
         assert_eq!(effects(&ground).await, 0, "{statement}");
