@@ -34,11 +34,12 @@ async fn loading_what_it_kept() -> anyhow::Result<()> {
     }
     // As a snapshot it is loaded key by key.
     rig.tell("BGREWRITEAOF").await?;
+    wait_until("the file to be rewritten", PATIENCE, async || rig.log().contains("AOF rewrite finished successfully")).await?;
     rig.under_load(false, async |rig| {
         kill(rig).await?;
         let mut redis = rig.redis.lock().await;
         wait_until("it to be gone", PATIENCE, async || redis.spawn_again().is_ok()).await?;
-        unready(&rig.flow, &[Which::Downstream], "redis", &["LOADING"]).await
+        unready(&rig.flow, &[Which::Downstream], "redis", &["loading"]).await
     })
     .await
 }

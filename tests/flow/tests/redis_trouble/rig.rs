@@ -31,7 +31,7 @@ pub const ACCOUNT: &str = "app";
 pub struct Rig {
     pub flow: Flow,
     pub redis: Mutex<Redis>,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 /// What a fault is to look like from outside.
@@ -65,13 +65,18 @@ async fn wired(test: &str, dir: TempDir, redis: Redis, url: String) -> anyhow::R
     let mut flow = flow(test, Own { redis: Some(url), ..Own::default() }).await?;
     flow.start(&Which::ALL).await?;
     flow.system.behave(&json!({"delay_ms": HANDLING_MS})).await?;
-    Ok(Rig { flow, redis: Mutex::new(redis), _dir: dir })
+    Ok(Rig { flow, redis: Mutex::new(redis), dir })
 }
 
 impl Rig {
     /// One command to Redis, as an administrator.
     pub async fn tell(&self, line: &str) -> anyhow::Result<()> {
         self.redis.lock().await.command(line).await.map(drop).with_context(|| line.to_owned())
+    }
+
+    /// What Redis has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("redis/redis.log")).unwrap_or_default()
     }
 
     /// Downstream's metric.
