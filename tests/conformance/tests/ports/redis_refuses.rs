@@ -116,7 +116,7 @@ async fn a_redis_that_is_loading_is_waited_for() {
     wait_until("the file to be rewritten", PATIENCE, async || rewritten(&redis).await).await.unwrap();
     redis.kill9();
     wait_until("it to be gone", PATIENCE, async || redis.spawn_again().is_ok()).await.unwrap();
-    let says_so = |error: &PortError| format!("{error:?}").contains("LOADING");
+    let says_so = |error: &PortError| format!("{error:?}").contains("loading");
     wait_until("it to be loading", PATIENCE, async || claims.ping().await.is_err_and(|error| says_so(&error))).await.unwrap();
     let refused = claims.claim(&claim_as("b"), LEASE_MS).await;
     assert!(matches!(refused, Err(PortError::Unavailable(..))), "{refused:?}");
