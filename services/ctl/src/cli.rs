@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 use crate::exit::{self, Done};
 use crate::target::Target;
-use crate::{completions, doctor, get, list, outbox, resend, send, topology, why};
+use crate::{completions, dead, doctor, get, list, outbox, resend, send, topology, why};
 
 /// Send messages, see what became of them, have them sent again.
 #[derive(Parser)]
@@ -33,6 +33,9 @@ pub enum Verb {
     /// Look at messages of mode outbox that the broker refused too often, and release them.
     #[command(subcommand)]
     Outbox(outbox::OutboxVerb),
+    /// Look into the dead-letter queue of a subscription, send letters again or discard them.
+    #[command(subcommand)]
+    Dead(dead::DeadVerb),
     /// Declare or check exchanges, queues and bindings.
     #[command(subcommand)]
     Topology(TopologyVerb),
@@ -64,6 +67,7 @@ async fn carry_out(cli: Cli) -> anyhow::Result<Done> {
         Verb::List(args) => list::run(target, args).await,
         Verb::Resend(args) => resend::run(target, args).await,
         Verb::Outbox(verb) => outbox::run(target, verb).await,
+        Verb::Dead(verb) => dead::run(target, verb).await,
         Verb::Topology(TopologyVerb::Apply(args)) => topology::apply(target, &args).await,
         Verb::Topology(TopologyVerb::Verify(args)) => topology::verify(target, &args).await,
         Verb::Doctor(args) => doctor::run(target, &args).await,

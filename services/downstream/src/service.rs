@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign_boot::{Context, Dependency, GrpcServices, Stop};
+use countersign_boot::{Context, Dependency, Stop};
 use countersign_broker::Broker;
 use countersign_dedup::RedisClaims;
 use countersign_delivery::Topology;
@@ -12,7 +12,6 @@ use countersign_delivery::horizon::resend_horizon_ms;
 use countersign_delivery::ports::PortError;
 use countersign_delivery::ports::broker::{Consumers, Publisher};
 use countersign_delivery::topology::Subscription;
-use countersign_wire::proto;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -22,13 +21,14 @@ use crate::breaker::Breaker;
 use crate::config::Config;
 use crate::consume::{Bounds, Lane};
 use crate::copies::Copies;
+use crate::dead_letters::{Busy, DeadLetters};
 use crate::desk::{Desk, Times};
 use crate::error::Error;
 use crate::gate::Gate;
 use crate::handler::Handler;
 use crate::http::HttpHandler;
 use crate::receive::{Reception, Rules};
-use crate::{dead, topology_check};
+use crate::{dead, grpc, topology_check};
 use countersign_telemetry::with_sources;
 
 /// A downstream with its handlers.
@@ -72,7 +72,9 @@ impl Service {
         watch_redis(&context, claims.clone(), gate.clone(), Duration::from_millis(config.redis.retry_pause_ms));
 
         let consumers: Arc<dyn Consumers> = Arc::new(broker.clone());
-        let parts = Parts::new(&context, &config, &topology, Arc::new(broker), claims, gate);
+        let publisher: Arc<dyn Publisher> = Arc::new(broker);
+        let dead_letters = dead_letters(&context, &config, &topology, consumers.clone(), publisher.clone());
+        let parts = Parts::new(&context, &config, &topology, publisher, claims, gate);
         for (subscription, handler) in handlers {
             let lane = Arc::new(parts.lane(&context, &config, subscription, handler, consumers.clone()));
             let name = lane.reception.subscription.name.clone();
@@ -80,7 +82,7 @@ impl Service {
             context.tasks.critical(format!("dead letters of {name}"), once(&all_there, &context.stop, dead_letters));
             context.tasks.critical(format!("consume {name}"), once(&all_there, &context.stop, lane.run()));
         }
-        context.serve_grpc(GrpcServices::new(proto::DESCRIPTORS)).await?;
+        context.serve_grpc(grpc::services(dead_letters)).await?;
         Ok(())
     }
 }
@@ -97,6 +99,26 @@ fn once(
             () = stop.soft() => Ok(()),
             () = all_there.cancelled() => work.await,
         }
+    }
+}
+
+fn dead_letters(
+    context: &Context,
+    config: &Config,
+    topology: &Topology,
+    consumers: Arc<dyn Consumers>,
+    publisher: Arc<dyn Publisher>,
+) -> DeadLetters {
+    let memory_ms = config.downstream.dedup_retention_ms;
+    DeadLetters {
+        consumers,
+        publisher,
+        memories_ms: topology.subscriptions.iter().map(|subscription| (subscription.name.to_string(), memory_ms)).collect(),
+        topology: topology.clone(),
+        clock: context.clock.clone(),
+        tasks: context.tasks.clone(),
+        stop: context.stop.clone(),
+        busy: Busy::default(),
     }
 }
 

@@ -197,7 +197,8 @@ mod tests {
             AMQPValue::FieldTable(FieldTable::from(table))
         };
         let deaths = AMQPValue::FieldArray(FieldArray::from(vec![death("work"), death("order.created")]));
-        let amqp = BasicProperties::default().with_headers(FieldTable::from(BTreeMap::from([(ShortString::from(DEATHS), deaths)])));
+        let amqp =
+            BasicProperties::default().with_headers(FieldTable::from(BTreeMap::from([(ShortString::from(DEATHS), deaths)])));
         let read = from_amqp(&amqp);
         assert_eq!(read.headers, BTreeMap::from([(FIRST_ROUTING_KEY.to_owned(), HeaderValue::Text("order.created".into()))]));
         assert_eq!(to_amqp(&read).unwrap().headers(), &None, "it is not published again");

@@ -34,7 +34,8 @@ async fn ask(live: &Live, queue: ShortString) -> Result<u32, PortError> {
     let channel = live.connection.create_channel().await.map_err(away)?;
     let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     let declared = channel.queue_declare(queue, passive, FieldTable::default()).await;
-    let there = declared.map_err(|error| if is_not_found(&error) { PortError::Refused(ASKING, Box::new(error)) } else { away(error) })?;
+    let there =
+        declared.map_err(|error| if is_not_found(&error) { PortError::Refused(ASKING, Box::new(error)) } else { away(error) })?;
     if let Ok(Err(error)) = timeout(GOODBYE, channel.close(REPLY_SUCCESS, "OK".into())).await {
         debug!(%error, "the channel of a question is gone already");
     }

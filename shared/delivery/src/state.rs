@@ -443,7 +443,8 @@ fn on_receipt(current: Option<&Delivery>, receipt: &Receipt, overdue_ms: u64, no
     let command = current.map_or(Command::None, |delivery| command_after(&delivery.command, receipt));
     let settled = matches!(signed, Signed::Done { .. }) || matches!(command, Command::Parked { .. });
     let due_at = (!settled).then(|| live_until.unwrap_or(now).max(now).plus_millis(overdue_ms));
-    let reopened = matches!((current.map(|delivery| &delivery.command), &command), (Some(Command::Parked { .. }), Command::Resent { .. }));
+    let reopened =
+        matches!((current.map(|delivery| &delivery.command), &command), (Some(Command::Parked { .. }), Command::Resent { .. }));
     let noted = reopened || (command != Command::None && matches!(signed, Signed::Done { .. } | Signed::Failed { .. }));
     let facts = current.map_or(facts, |delivery| delivery.facts.clone());
     let to = Delivery { facts, signed, command, live_until, due_at };
@@ -456,9 +457,7 @@ fn command_after(command: &Command, receipt: &Receipt) -> Command {
     match (command, &receipt.outcome) {
         (Command::Parked { attempt, .. }, outcome) if attempt.epoch < receipt.attempt.epoch => match outcome {
             Outcome::Done => command.clone(),
-            Outcome::Failed { reason, .. } => {
-                Command::Parked { attempt: receipt.attempt, reason: ParkReason::Failed(*reason) }
-            }
+            Outcome::Failed { reason, .. } => Command::Parked { attempt: receipt.attempt, reason: ParkReason::Failed(*reason) },
             Outcome::Retrying { .. } | Outcome::Processing { .. } => Command::Resent { attempt: receipt.attempt },
         },
         _ => command.clone(),

@@ -90,13 +90,7 @@ pub struct Death<'a> {
 /// The same message for a retry tier: through the default exchange, one retry more, the broker's death history stripped. `tried` is what
 /// its history gets; none when no try was made.
 #[must_use]
-pub fn retry_copy(
-    delivered: &Delivered,
-    arrival: &Arrival,
-    queue: String,
-    retries: u32,
-    tried: Option<Entry>,
-) -> Publication {
+pub fn retry_copy(delivered: &Delivered, arrival: &Arrival, queue: String, retries: u32, tried: Option<Entry>) -> Publication {
     let mut publication = copy(delivered, queue);
     let headers = &mut publication.properties.headers;
     headers.insert(names::EXCHANGE.into(), HeaderValue::Text(arrival.exchange.clone()));

@@ -172,7 +172,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_counts_as_left_out() {
-        for header in [HeaderValue::Text("{".into()), HeaderValue::Int(7), HeaderValue::Text("{\"entries\":[{\"at\":1}]}".into())] {
+        for header in [HeaderValue::Text("{".into()), HeaderValue::Int(7), HeaderValue::Text("{\"entries\":[{\"at\":1}]}".into())]
+        {
             assert_eq!(read(header), History { left_out: 1, entries: Vec::new() });
         }
     }

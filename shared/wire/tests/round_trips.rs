@@ -166,12 +166,7 @@ fn tried(delay_ms: u64, detail: &str) -> Entry {
 
 /// Rejected at 9 by `downstream`.
 fn death() -> arrival::Death<'static> {
-    arrival::Death {
-        reason: FailReason::Rejected,
-        detail: "status 422",
-        at: Timestamp::from_millis(9),
-        by: "downstream",
-    }
+    arrival::Death { reason: FailReason::Rejected, detail: "status 422", at: Timestamp::from_millis(9), by: "downstream" }
 }
 
 #[test]
@@ -183,7 +178,10 @@ fn a_dead_copy_keeps_everything_and_says_why_when_and_by_whom() {
     assert_eq!((&dead.body, &dead.properties.message_id), (&sent.body, &sent.properties.message_id));
     let letter = dead_letter::read(&delivered(dead));
     assert_eq!((letter.exchange.as_str(), letter.routing_key.as_str()), ("orders", "order.created"));
-    assert_eq!((letter.reason.as_str(), letter.detail.as_str(), letter.died_by.as_str()), ("rejected", "status 422", "downstream"));
+    assert_eq!(
+        (letter.reason.as_str(), letter.detail.as_str(), letter.died_by.as_str()),
+        ("rejected", "status 422", "downstream")
+    );
     assert_eq!((letter.died_at, letter.retries, letter.attempt), (Some(Timestamp::from_millis(9)), 1, Attempt::FIRST));
     assert_eq!(letter.headers.get("tenant").map(String::as_str), Some("eu"));
     assert_eq!(letter.history.entries, [tried(250, "busy")]);

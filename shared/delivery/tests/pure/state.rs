@@ -195,14 +195,13 @@ fn what_downstream_redrove_is_under_way_again_or_parked_for_what_it_failed_of_th
         let Some((to, noted)) = moved(answer) else { return };
         let expected = match &receipt.outcome {
             Outcome::Done => row.command.clone(),
-            Outcome::Failed { reason, .. } => {
-                Command::Parked { attempt: receipt.attempt, reason: ParkReason::Failed(*reason) }
-            }
+            Outcome::Failed { reason, .. } => Command::Parked { attempt: receipt.attempt, reason: ParkReason::Failed(*reason) },
             Outcome::Retrying { .. } | Outcome::Processing { .. } => Command::Resent { attempt: receipt.attempt },
         };
         assert_eq!((&to.command, noted), (&expected, true), "{row:?} {receipt:?}");
         if !to.is_done() {
-            let next_epoch = moved(&next(Some(to), &Event::Redrive { lease_ms: 30 }, OVERDUE_MS, NOW)).map(|(to, _)| to.attempt());
+            let next_epoch =
+                moved(&next(Some(to), &Event::Redrive { lease_ms: 30 }, OVERDUE_MS, NOW)).map(|(to, _)| to.attempt());
             assert_eq!(next_epoch, Some(receipt.attempt.redriven()), "callback's own redrive comes after it");
             assert_eq!(to.attempt_to_check(), receipt.attempt, "the sweep looks after this try");
         }
