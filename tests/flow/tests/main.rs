@@ -13,6 +13,7 @@ mod command_file;
 mod command_resumed;
 mod commit_killed;
 mod confirmed;
+mod dead_letters;
 mod doctor;
 mod downstream_killed;
 mod duplicate_delivery;
