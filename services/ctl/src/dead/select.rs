@@ -29,9 +29,10 @@ pub struct Selection {
     /// Only this business type.
     #[arg(long = "type", default_value = "")]
     kind: String,
+    // Not called `upstream`: that is the service's address, which every verb has.
     /// Only of this upstream.
     #[arg(long = "from", value_name = "UPSTREAM", default_value = "")]
-    upstream: String,
+    sender: String,
     /// Only with this original routing key; * stands for one word, # for any number.
     #[arg(long, default_value = "")]
     routing_key: String,
@@ -58,7 +59,7 @@ impl Selection {
             reasons: self.reasons,
             r#type: self.kind,
             message_ids: self.ids.clone(),
-            upstream: self.upstream,
+            upstream: self.sender,
             routing_key: self.routing_key,
             died_after_ms: time("--after", self.after)?,
             died_before_ms: time("--before", self.before)?,

@@ -233,7 +233,7 @@ async fn an_act_ends_when_whoever_ordered_it_goes_away() {
     world.told(Behaviour::Do);
     let (events, mut told) = mpsc::channel(10);
     let act = desk.prepare(queue(&desk), redrive(1)).await.unwrap();
-    let under_way = tokio::spawn({
+    let under_way = world.context.tasks.spawn("an act", {
         let desk = desk.clone();
         async move { desk.carry_out(act, events).await }
     });
