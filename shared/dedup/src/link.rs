@@ -57,6 +57,8 @@ pub(crate) struct Link {
 struct Slot {
     generation: u64,
     connection: Option<MultiplexedConnection>,
+    /// Why the last attempt to connect failed.
+    failure: Option<String>,
 }
 
 impl std::fmt::Debug for Slot {
@@ -146,8 +148,8 @@ impl Link {
             return Ok((slot.generation, connection.clone()));
         }
         if self.failures.load(Ordering::Acquire) != failures_before {
-            let text = "the connection attempt that this call waited for failed";
-            return Err(PortError::Unavailable(WHAT, text.into()));
+            // The attempt that this call waited for.
+            return Err(PortError::Unavailable(WHAT, slot.failure.clone().unwrap_or_default().into()));
         }
         let opened = tokio::time::timeout(self.connect_timeout, self.open()).await;
         let opened = opened.unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()));
@@ -160,6 +162,7 @@ impl Link {
             }
             Err(error) => {
                 self.failures.fetch_add(1, Ordering::AcqRel);
+                slot.failure = Some(error.to_string());
                 self.up.store(false, Ordering::Relaxed);
                 self.count(reason::of(&error));
                 tracing::debug!(%error, "Redis cannot be reached");
