@@ -182,7 +182,7 @@ async fn a_dry_run_changes_nothing(flow: &Flow) -> anyhow::Result<()> {
     let before = dead(flow, 0, "list", &[]).await?;
     let calls = flow.system.effects().await?.calls;
     let would = dead(flow, 1, "redrive", &["--all", "--dry-run"]).await?;
-    ensure!(would["redriven"] == 0 && would["selected"] == 4 && would["dry_run"] == true, "{would}");
+    ensure!(would["redriven"] == 0 && would["selected"] == 3 && would["dry_run"] == true, "{would}");
     let would = dead(flow, 0, "discard", &["--all", "--dry-run", "--because", "to see"]).await?;
     ensure!(would["discarded"] == 0 && would["selected"] == 5, "{would}");
     ensure!(dead(flow, 0, "list", &[]).await? == before, "a dry run has changed the queue");
@@ -198,15 +198,11 @@ async fn they_are_redriven(flow: &Flow, [rejected, exhausted, poison, known]: &[
     }
     let all = [rejected, exhausted, poison, known].map(Clone::clone);
     flow.each_effected_once(&all).await?;
-    // A conflict stays one, whoever sends it again; what cannot be read is not sent at all.
+    // The forged one says that it was sent years ago; what cannot be read is not sent at all.
     let calls = flow.system.effects().await?.calls;
-    let conflict = dead(flow, 0, "redrive", &["--id", known]).await?;
-    ensure!(conflict["redriven"] == 1, "{conflict}");
-    let back = async || {
-        let listed = dead(flow, 0, "list", &["--reason", "conflict"]).await;
-        listed.is_ok_and(|listed| listed["letters"][0]["epoch"] == 1)
-    };
-    wait_until("the conflict to be back", PATIENCE, back).await?;
+    let old = dead(flow, 1, "redrive", &["--id", known]).await?;
+    let said = old["results"][0]["detail"].as_str().unwrap_or_default();
+    ensure!(old["redriven"] == 0 && said.contains("older than the guard remembers"), "{old}");
     delivery_is(flow, known, "done", "", 0).await?;
     let unread = dead(flow, 1, "redrive", &["--reason", "undecodable"]).await?;
     let said = unread["results"][0]["detail"].as_str().unwrap_or_default();
@@ -238,7 +234,7 @@ async fn the_rest_is_discarded(flow: Flow, [.., known]: &[String; 4]) -> anyhow:
         log.lines().any(|line| line.contains("discard_dead_letter") && line.contains(&parked) && line.contains("a test order"));
     ensure!(told && !log.contains("{\\\"order\\\":9}"), "the discard is not logged as it should be");
     let acts = flow.system.metric(Which::Downstream, "countersign_operator_acts_total").await?;
-    ensure!(acts >= 8.0, "{acts} acts were counted");
+    ensure!(acts >= 7.0, "{acts} acts were counted");
     flow.finish().await
 }
 
