@@ -69,15 +69,6 @@ pub struct Reception {
     pub ids: Arc<dyn Ids>,
 }
 
-/// Whose doing a failure is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Whose {
-    /// The message's: it spends a retry.
-    Message,
-    /// Its endpoint's, which fails for all: it spends none.
-    Endpoint,
-}
-
 /// What became of one message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -156,14 +147,14 @@ impl Reception {
         let handled = self.call_handler(arrived, starts, crashes).await;
         let outcome = match handled {
             Ok(_) => self.complete(arrived, claim).await,
-            Err((Failure::Reject { detail }, _)) => self.fail(arrived, Some(claim), FailReason::Rejected, &detail).await,
-            Err((Failure::Retry { detail }, whose)) => self.retry(arrived, claim, whose, &detail).await,
+            Err(Failure::Reject { detail }) => self.fail(arrived, Some(claim), FailReason::Rejected, &detail).await,
+            Err(Failure::Retry { detail }) => self.retry(arrived, claim, &detail).await,
         };
         self.held.set_claim(arrived, None);
         outcome
     }
 
-    async fn call_handler(&self, arrived: &Arrived, starts: u32, crashes: u32) -> Result<Handled, (Failure, Whose)> {
+    async fn call_handler(&self, arrived: &Arrived, starts: u32, crashes: u32) -> Result<Handled, Failure> {
         let context = HandlerContext {
             subscription: self.subscription.name.clone(),
             idempotency_key: arrived.arrival.id.to_string(),
@@ -187,22 +178,18 @@ impl Reception {
             Ok(Err(_panic)) => Err(Failure::retry("the handler panicked")),
             Err(_elapsed) => Err(Failure::retry(format_args!("the handler did not answer within {} ms", self.timeout_ms))),
         };
-        match handled {
-            Ok(handled) => {
-                self.breaker.succeeded();
-                Ok(handled)
-            }
-            Err(failure @ Failure::Retry { .. }) => {
+        match &handled {
+            Ok(_) => self.breaker.succeeded(),
+            Err(Failure::Retry { .. }) => {
                 span.record(names::ERROR_TYPE, "retry");
-                let whose = if self.breaker.failed() { Whose::Endpoint } else { Whose::Message };
-                Err((failure, whose))
+                self.breaker.failed();
             }
-            Err(failure @ Failure::Reject { .. }) => {
+            Err(Failure::Reject { .. }) => {
                 span.record(names::ERROR_TYPE, "reject");
                 self.breaker.succeeded();
-                Err((failure, Whose::Message))
             }
         }
+        handled
     }
 
     async fn complete(&self, arrived: &Arrived, claim: Claim) -> Outcome {
@@ -216,9 +203,10 @@ impl Reception {
         self.sign(arrived, Signed::Done, Outcome::Done).await
     }
 
-    async fn retry(&self, arrived: &Arrived, claim: Claim, whose: Whose, detail: &str) -> Outcome {
+    async fn retry(&self, arrived: &Arrived, claim: Claim, detail: &str) -> Outcome {
         let (id, retries) = (arrived.arrival.id, arrived.arrival.retries);
-        let unspent = if whose == Whose::Endpoint { judge::tier_unspent(retries, &self.subscription) } else { None };
+        // While its endpoint fails for all the message is not at fault.
+        let unspent = if self.breaker.is_open() { judge::tier_unspent(retries, &self.subscription) } else { None };
         if let Some(delay_ms) = unspent {
             let outcome = self.put_into_tier(arrived, delay_ms, retries, Outcome::PutBack, detail).await;
             return self.unless_given_up(claim, outcome).await;
