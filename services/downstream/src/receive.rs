@@ -180,7 +180,6 @@ impl Reception {
                 Some(self.fail(arrived, Some(claim), FailReason::Rejected, &detail).await)
             }
             Effect::Failed(Failure::Retry { detail }) => Some(self.retry(arrived, claim, &detail).await),
-            Effect::EndpointFailed { detail } => Some(self.wait_for_endpoint(arrived, claim, &detail).await),
         };
         self.held.set_claim(arrived, None);
         outcome
@@ -204,19 +203,15 @@ impl Reception {
         Some(self.put_into_tier(arrived, (delay_ms, for_ms), arrived.arrival.retries, Outcome::PutBack, HELD).await)
     }
 
-    /// The endpoint fails for all: it spends no retry.
-    async fn wait_for_endpoint(&self, arrived: &Arrived, claim: Claim, detail: &str) -> Outcome {
-        let retries = arrived.arrival.retries;
-        let Some(delay_ms) = judge::tier_unspent(retries, &self.subscription) else {
-            return self.retry(arrived, claim, detail).await;
-        };
-        let outcome = self.put_into_tier(arrived, (delay_ms, 0), retries, Outcome::PutBack, detail).await;
-        self.unless_given_up(claim, outcome).await
-    }
-
     async fn retry(&self, arrived: &Arrived, claim: Claim, detail: &str) -> Outcome {
-        let id = arrived.arrival.id;
-        match judge::after_retry(arrived.arrival.retries, &self.subscription) {
+        let (id, retries) = (arrived.arrival.id, arrived.arrival.retries);
+        // While its endpoint fails for all the message is not at fault.
+        let unspent = if self.breaker.is_open() { judge::tier_unspent(retries, &self.subscription) } else { None };
+        if let Some(delay_ms) = unspent {
+            let outcome = self.put_into_tier(arrived, (delay_ms, 0), retries, Outcome::PutBack, detail).await;
+            return self.unless_given_up(claim, outcome).await;
+        }
+        match judge::after_retry(retries, &self.subscription) {
             AfterRetry::Exhausted => {
                 let detail = format!("the last retry failed, too: {detail}");
                 self.fail(arrived, Some(claim), FailReason::RetriesExhausted, &detail).await

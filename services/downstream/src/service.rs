@@ -103,8 +103,7 @@ impl Service {
         let mut standings = Vec::new();
         for served in early {
             let paused = watch.of(&served.subscription.name);
-            let lane = parts.lane(&context, &config, &records, served, paused)?;
-            standings.push(start(lane, &context, &all_there));
+            standings.push(start(parts.lane(&context, &config, &records, served, paused)?, &context, &all_there));
         }
         // While the database is away the others work.
         if !late.is_empty() {
@@ -114,8 +113,7 @@ impl Service {
         }
         for served in late {
             let paused = watch.of(&served.subscription.name);
-            let lane = parts.lane(&context, &config, &records, served, paused)?;
-            standings.push(start(lane, &context, &all_there));
+            standings.push(start(parts.lane(&context, &config, &records, served, paused)?, &context, &all_there));
         }
         context.serve_grpc(grpc::services(dead_letters, standings, watch, context.clock.clone())).await?;
         Ok(())
