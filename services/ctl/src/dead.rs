@@ -62,7 +62,7 @@ async fn list(target: &Target, args: ListArgs) -> anyhow::Result<Done> {
     let request = ListDeadLettersRequest { filter: Some(filter), limit: args.limit.max(1) };
     let answer = client::dead_letters(target).await?.list_dead_letters(request).await?.into_inner();
     let (letters, scan) = (answer.letters, answer.scan.unwrap_or_default());
-    let rows = letters.iter().map(|letter| letter_as_json(letter)).collect::<Vec<_>>();
+    let rows = letters.iter().map(letter_as_json).collect::<Vec<_>>();
     output::print(target.output, &json!({"letters": rows, "scan": scan_as_json(&scan)}), || {
         let rows = letters.iter().map(|letter| {
             [
@@ -126,12 +126,9 @@ fn scan_as_json(scan: &DeadLetterScan) -> Value {
 
 /// How far a call has seen; `shown` of what it selected is in the answer.
 fn scan_in_words(scan: &DeadLetterScan, shown: usize) -> String {
-    let mut words = format!("{} of {} letters were looked at, {} selected", scan.seen, scan.ready, scan.matched);
-    if usize::try_from(scan.matched).is_ok_and(|matched| matched > shown) {
-        words.push_str(&format!(", {shown} shown: raise --limit"));
-    }
-    if !scan.partial.is_empty() {
-        words.push_str(&format!("\nthis is not all: {}", scan.partial));
-    }
-    words
+    let seen = format!("{} of {} letters were looked at, {} selected", scan.seen, scan.ready, scan.matched);
+    let all_shown = usize::try_from(scan.matched).is_ok_and(|matched| matched <= shown);
+    let shown = if all_shown { String::new() } else { format!(", {shown} shown: raise --limit") };
+    let partial = if scan.partial.is_empty() { String::new() } else { format!("\nthis is not all: {}", scan.partial) };
+    format!("{seen}{shown}{partial}")
 }

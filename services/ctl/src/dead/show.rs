@@ -88,9 +88,10 @@ fn as_text(letter: &DeadLetter, with_body: bool) -> String {
     }
     lines.extend(letter.history.iter().map(line));
     if with_body {
-        lines.push(match is_left_out(letter) {
-            true => "the body is too large for an answer".to_owned(),
-            false => String::from_utf8_lossy(&letter.body).into_owned(),
+        lines.push(if is_left_out(letter) {
+            "the body is too large for an answer".to_owned()
+        } else {
+            String::from_utf8_lossy(&letter.body).into_owned()
         });
     }
     lines.join("\n")
