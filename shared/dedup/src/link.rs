@@ -63,7 +63,9 @@ struct Slot {
 
 impl std::fmt::Debug for Slot {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Slot").field("generation", &self.generation).field("open", &self.connection.is_some()).finish()
+        let mut shown = f.debug_struct("Slot");
+        shown.field("generation", &self.generation).field("open", &self.connection.is_some()).field("failure", &self.failure);
+        shown.finish()
     }
 }
 
