@@ -1,11 +1,14 @@
 //! A downstream with a handler in Rust: takes orders off the stock, in a database of its own.
 //!
-//! `cargo run -p countersign-downstream --example inventory -- --config inventory.toml`; the topology needs a subscription `inventory.orders`.
+//! `cargo run -p countersign-downstream --example inventory -- --config inventory.toml`; the topology needs a subscription `inventory.orders`,
+//! as `deploy/local/topology.toml` has it.
 //! The order and the note that it was taken are one transaction, so a message that comes again after a crash is recognised.
 
 use std::process::ExitCode;
 
-use countersign_downstream::{Config, Event, Failure, Handled, Handler, HandlerContext, Service, async_trait};
+use countersign_downstream::{
+    Config, Event, Failure, Guard, Handled, Handler, HandlerContext, OnUnknown, Service, Subscription, async_trait,
+};
 use sea_orm::{ConnectionTrait as _, Database, DatabaseConnection, DbBackend, Statement, TransactionTrait as _};
 
 /// Its database; beside the process, or wherever it is started.
@@ -43,6 +46,11 @@ impl Handler for Inventory {
 fn main() -> ExitCode {
     countersign_boot::launch("inventory", async |config: Config, context| {
         let inventory = Inventory::open().await?;
-        Ok(Service::new(config).handle("inventory.orders", inventory).run(context).await?)
+        let orders = Subscription::named("inventory.orders")
+            .bind("orders", "order.created.#")
+            .guard(Guard::Redis)
+            .timeout_ms(5_000)
+            .on_unknown(OnUnknown::Rerun);
+        Ok(Service::new(config).subscribe(orders, inventory).run(context).await?)
     })
 }

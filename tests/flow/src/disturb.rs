@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, ensure};
-use countersign_launcher::{SUBSCRIPTION, Which, wait_until};
+use countersign_launcher::{BINDING, SUBSCRIPTION, Which, wait_until};
 use countersign_wire::{names, proto, receipts};
 use lapin::options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueBindOptions};
 use lapin::types::{AMQPValue, FieldTable, LongString};
@@ -27,7 +27,7 @@ impl Flow {
     /// When the broker does not answer.
     pub async fn unbind_work_queue(&self) -> anyhow::Result<()> {
         let (_connection, channel) = self.channel().await?;
-        channel.queue_unbind(SUBSCRIPTION.into(), "orders".into(), "order.#".into(), FieldTable::default()).await?;
+        channel.queue_unbind(SUBSCRIPTION.into(), "orders".into(), BINDING.into(), FieldTable::default()).await?;
         Ok(())
     }
 
@@ -38,7 +38,7 @@ impl Flow {
     pub async fn bind_work_queue(&self) -> anyhow::Result<()> {
         let (_connection, channel) = self.channel().await?;
         let options = QueueBindOptions::default();
-        channel.queue_bind(SUBSCRIPTION.into(), "orders".into(), "order.#".into(), options, FieldTable::default()).await?;
+        channel.queue_bind(SUBSCRIPTION.into(), "orders".into(), BINDING.into(), options, FieldTable::default()).await?;
         Ok(())
     }
 

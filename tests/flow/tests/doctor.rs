@@ -165,7 +165,7 @@ async fn a_healthy_system_has_no_error_and_each_disturbance_is_found() -> anyhow
     flow.ground.broker().set_policy(&vhost, "shed", "^countersign\\.checks\\.", &drop_head).await?;
     comes_to(&flow, error("topology.policy", "queue countersign.checks.1000", "at most once", "policy shed")).await?;
     flow.unbind_work_queue().await?;
-    comes_to(&flow, error("topology.binding", SUBSCRIPTION, "order.#", "topology apply --file")).await?;
+    comes_to(&flow, error("topology.binding", SUBSCRIPTION, "order.created.#", "topology apply --file")).await?;
     flow.bind_work_queue().await?;
     flow.system.stop(Which::Upstream).await?;
     comes_to(&flow, error("connections.http", "upstream", "does not answer", "--upstream-http")).await?;

@@ -22,12 +22,12 @@ const MODES: [&str; 3] = ["verified", "outbox", "confirmed"];
 const ROUTES: &str = r#"
 [[route]]
 exchange = "orders"
-routing_key = "order.outbox"
+routing_key = "order.created.outbox"
 mode = "outbox"
 
 [[route]]
 exchange = "orders"
-routing_key = "order.confirmed"
+routing_key = "order.created.confirmed"
 mode = "confirmed"
 "#;
 
@@ -60,7 +60,7 @@ async fn one_run(flow: &Flow, database: &DatabaseConnection, mode: &str, first: 
     let mut upstream = flow.upstream().await?;
     for batch in 0..MESSAGES / BATCH {
         let message = |n| NewMessage {
-            routing_key: format!("order.{mode}"),
+            routing_key: format!("order.created.{mode}"),
             body: vec![b'x'; BODY_BYTES].into(),
             idempotency_key: String::new(),
             ..order(n)

@@ -20,7 +20,7 @@ pub const SUBSCRIPTION: &str = "inventory.orders";
 /// The exchange that orders are sent to.
 pub const EXCHANGE: &str = "orders";
 /// What binds the one to the other.
-pub const BINDING: &str = "order.#";
+pub const BINDING: &str = "order.created.#";
 
 /// One of the services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
