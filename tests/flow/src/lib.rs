@@ -11,6 +11,7 @@ mod disturb;
 mod either;
 mod foreign;
 mod gate;
+mod guarded;
 pub mod spans;
 
 use std::collections::BTreeSet;
@@ -28,6 +29,7 @@ pub use book::{Book, Table};
 pub use either::is_final;
 pub use foreign::{AUDIT, Language, audit, id_in, shipped};
 pub use gate::{Gate, Side};
+pub use guarded::{CONCURRENCY, Guarded, HELD, Hold, counted_by};
 
 /// From the publish to the first look in these tests, milliseconds.
 pub const CHECK_DELAY_MS: u64 = 1_000;

@@ -21,6 +21,7 @@ mod failing_handler;
 mod fingerprint_conflict;
 mod foreign_clients;
 mod further_incarnation;
+mod guard_table;
 mod http_in;
 mod lost_message;
 mod lost_receipt;

@@ -100,6 +100,15 @@ impl Ground {
         &self.redis
     }
 
+    /// Empties this test's numbered Redis database, as a Redis that was replaced is empty. On a server that has fewer of them than there are
+    /// tests it may be another test's as well.
+    ///
+    /// # Errors
+    /// When Redis refuses or does not answer.
+    pub async fn flush_redis(&self) -> anyhow::Result<()> {
+        redis::flush(&self.redis).await
+    }
+
     /// What this test's keys should start with.
     pub fn redis_prefix(&self) -> String {
         format!("{}:", self.name)

@@ -146,6 +146,15 @@ pub async fn redis_answers(url: &str) -> anyhow::Result<()> {
     command(url, "PING").await.map(|_| ())
 }
 
+/// Empties the numbered database of `redis://host:port/number`.
+pub(crate) async fn flush(url: &str) -> anyhow::Result<()> {
+    let (server, number) = url.rsplit_once('/').context("no number in the address of Redis")?;
+    let number: u32 = number.parse().with_context(|| format!("{number:?} is no number of a Redis database"))?;
+    // A script may select a database for itself alone.
+    let script = format!("\"redis.call('SELECT',{number}) redis.call('FLUSHDB') return redis.status_reply('OK')\"");
+    command(server, &format!("EVAL {script} 0")).await.map(drop)
+}
+
 /// Sends one command without arguments that need quoting and returns the lines of a simple or flat answer.
 pub(crate) async fn command(url: &str, command: &str) -> anyhow::Result<Vec<String>> {
     let address = url.strip_prefix("redis://").unwrap_or(url).split('/').next().unwrap_or_default();
