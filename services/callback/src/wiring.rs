@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use countersign_boot::{Context, Dependency, GrpcServices};
+use countersign_boot::{Context, GrpcServices};
 use countersign_broker::Broker;
 use countersign_delivery::Topology;
-use countersign_store::Database;
+use countersign_store::{Database, Tables};
 use countersign_wire::proto::DESCRIPTORS;
 use countersign_wire::proto::callback_service_server::CallbackServiceServer;
 use tokio_util::task::TaskTracker;
@@ -20,11 +20,10 @@ use crate::lines::Lines;
 use crate::probe::Demands;
 use crate::upstreams::grpc::GrpcUpstreams;
 use crate::watch;
-use countersign_telemetry::with_sources;
 
 /// Requests of operators are small.
 const REQUEST_MAX: usize = 64 * 1024;
-/// Between two tries to open MSG DB, and how long consumers wait for their queues to be declared.
+/// How long consumers wait for their queues to be declared.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Sets callback up and returns; its tasks live until the context stops. Servers that are away are waited for, and readiness says so.
@@ -38,7 +37,8 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     let queues = watch::queues(&context, config.broker.clone(), topology.clone(), config.topology.apply);
 
     let shown = context.health.dependency("database");
-    let database = open(&config, &shown).await?;
+    let opened = Database::open(&config.database, Tables::Deliveries, &shown).await;
+    let database = opened.context("MSG DB cannot be used: correct [database], or mend what it says")?;
     let desk = desk(&config, &context, topology, &broker, &database);
     watch::database(&context, desk.deliveries.clone(), shown);
 
@@ -63,26 +63,6 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     let server = CallbackServiceServer::new(service).max_decoding_message_size(REQUEST_MAX);
     context.serve_grpc(GrpcServices::new(DESCRIPTORS).add(server)).await?;
     Ok(())
-}
-
-/// Opens MSG DB and brings its tables up to date; waits while it is away.
-async fn open(config: &Config, shown: &Dependency) -> anyhow::Result<Database> {
-    loop {
-        let opened = async {
-            let database = Database::connect(&config.database).await?;
-            database.migrate_deliveries().await?;
-            Ok::<_, countersign_store::Error>(database)
-        };
-        match opened.await {
-            Ok(database) => return Ok(database),
-            Err(error) if error.is_transient() => {
-                tracing::warn!(error = with_sources(&error), "MSG DB cannot be opened yet");
-                shown.unready(with_sources(&error));
-            }
-            Err(error) => return Err(error).context("MSG DB cannot be used: correct [database], or mend what it says"),
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
 }
 
 fn desk(config: &Config, context: &Context, topology: Arc<Topology>, broker: &Broker, database: &Database) -> Desk {

@@ -107,10 +107,11 @@ async fn examine(target: &Target, args: &DoctorArgs) -> anyhow::Result<Vec<Findi
         parts.into_iter().map(|(which, part)| Installed { which, http_url: args.http_url(which, part.as_ref()), part }).collect();
     let http = Http::new(limit)?;
     let part = |which| installed.iter().find(|one| one.which == which).and_then(|one| one.part.as_ref());
+    let uses_redis = wanted.as_ref().is_none_or(|wanted| redis::is_used(&wanted.topology));
     let redis_of_downstream = async {
         match part(Which::Downstream) {
-            Some(part) => Some(redis::ask(&part.redis, limit).await),
-            None => None,
+            Some(part) if uses_redis => Some(redis::ask(&part.redis, limit).await),
+            _ => None,
         }
     };
     let (reached, heard, called, asked) = tokio::join!(
@@ -121,6 +122,7 @@ async fn examine(target: &Target, args: &DoctorArgs) -> anyhow::Result<Vec<Findi
     );
     findings.extend(connections::judge_brokers(&reached));
     findings.extend(asked.as_ref().map(redis::judge_connection));
+    findings.extend((!uses_redis).then(redis::not_used));
     findings.extend(connections::judge_services(&installed, &heard));
     findings.extend(connections::judge_calls(&called?));
 

@@ -8,6 +8,7 @@ use countersign_boot::topology::TopologySource;
 use countersign_boot::{Frame, Grpc, Http, Log, Settings, Shutdown, Traces};
 use countersign_delivery::SubscriptionName;
 use countersign_delivery::policy::Policy;
+use countersign_delivery::topology::Guard;
 use serde::{Deserialize, Serialize};
 
 pub use crate::receive::OnUnknown;
@@ -34,8 +35,11 @@ pub struct Config {
     pub shutdown: Shutdown,
     /// Where `RabbitMQ` is.
     pub broker: countersign_broker::Config,
-    /// Where Redis is.
+    /// Where Redis is. With guard `inbox` alone nothing connects to it.
     pub redis: countersign_dedup::Server,
+    /// Where the database is that the guards `inbox`, `tiered` and `redis+archive` use; default `sqlite:downstream.db`. Without such a
+    /// guard nothing connects to it.
+    pub database: countersign_store::Config,
     /// Exchanges and subscriptions.
     pub topology: TopologySource,
     /// Callback's figures, from which the longest time of a resend is computed: give the same ones as there.
@@ -54,6 +58,7 @@ impl Default for Config {
             shutdown: Shutdown::default(),
             broker: countersign_broker::Config::default(),
             redis: countersign_dedup::Server::default(),
+            database: "sqlite:downstream.db".into(),
             topology: TopologySource::default(),
             policy: Policy::default(),
             downstream: DownstreamSection::default(),
@@ -70,6 +75,9 @@ pub struct DownstreamSection {
     /// How long a done message is known, milliseconds; default 7 days. Must be longer than the longest time after which a message can be
     /// sent again.
     pub dedup_retention_ms: u64,
+    /// How long a done message is known in the database, where the guard has one, milliseconds; default 30 days, 0: for ever. At least
+    /// `dedup_retention_ms`.
+    pub inbox_retention_ms: u64,
     /// How long a claim, and a report that a message is held, is believed without renewal, milliseconds; default 30 000.
     pub lease_ms: u64,
     /// What is held for longer is reported, milliseconds; default 10 000. Callback's `probe_grace_ms` must be longer than this and the
@@ -103,6 +111,7 @@ impl Default for DownstreamSection {
         Self {
             name: "downstream".into(),
             dedup_retention_ms: 7 * 24 * 3_600_000,
+            inbox_retention_ms: 30 * 24 * 3_600_000,
             lease_ms: 30_000,
             progress_after_ms: 10_000,
             on_unknown: OnUnknown::Rerun,
@@ -120,6 +129,12 @@ impl Default for DownstreamSection {
 }
 
 impl DownstreamSection {
+    /// How long a message that is done under this guard is remembered, milliseconds; 0: for ever.
+    #[must_use]
+    pub const fn memory_ms(&self, guard: Guard) -> u64 {
+        if guard.uses_database() { self.inbox_retention_ms } else { self.dedup_retention_ms }
+    }
+
     /// A subscription's own entry, if it has one.
     #[must_use]
     pub fn subscription(&self, name: &str) -> Option<&SubscriptionSection> {
@@ -150,6 +165,12 @@ impl DownstreamSection {
         if self.receipt_linger_ms > LINGER_MAX_MS {
             problems.push(format!("downstream.receipt_linger_ms is {}: use 0 to {LINGER_MAX_MS}", self.receipt_linger_ms));
         }
+        if self.inbox_retention_ms > 0 && self.inbox_retention_ms < self.dedup_retention_ms {
+            problems.push(
+                "downstream.inbox_retention_ms is below dedup_retention_ms: the database must remember at least as long as Redis, or for ever (0)"
+                    .into(),
+            );
+        }
         let mut seen = BTreeSet::new();
         for subscription in &self.subscriptions {
             if !seen.insert(&subscription.name) {
@@ -179,6 +200,7 @@ impl Settings for Config {
         problems.extend(self.broker.problems());
         problems.extend(self.topology.load().err().map(|error| error.to_string()));
         problems.extend(self.claims("countersign").problems());
+        problems.extend(self.database.problems());
         problems.extend(self.policy.problems());
         if self.redis.response_timeout_ms.saturating_mul(2) > self.downstream.lease_ms {
             problems.push(
@@ -226,9 +248,11 @@ mod tests {
 
     #[test]
     fn every_problem_is_named() {
-        let text = "[downstream]\nprefetch = 1001\nreceipt_linger_ms = 6\nlease_ms = 3000\n[[downstream.subscription]]\nname = 'a b'\nendpoint = 'ftp://x'\n";
+        let text = "[database]\nurl = 'mysql://x'\n[downstream]\nprefetch = 1001\ninbox_retention_ms = 1\nreceipt_linger_ms = 6\nlease_ms = 3000\n[[downstream.subscription]]\nname = 'a b'\nendpoint = 'ftp://x'\n";
         let problems = problems(text).join("\n");
-        for key in ["prefetch", "receipt_linger_ms", "response_timeout_ms", "a b", "endpoint"] {
+        for key in
+            ["database.url", "prefetch", "inbox_retention_ms", "receipt_linger_ms", "response_timeout_ms", "a b", "endpoint"]
+        {
             assert!(problems.contains(key), "{key} is missing in {problems}");
         }
         assert!(!problems.contains("ftp://x"), "addresses may hold secrets");

@@ -6,10 +6,9 @@ use std::time::Duration;
 use countersign_boot::{Stop, Tasks};
 use countersign_delivery::ports::PortError;
 use countersign_delivery::ports::claims::{Claim, Claimed, Claims, Held};
-use countersign_telemetry::{names, with_sources};
+use countersign_telemetry::names;
 
 use crate::batcher::{Batcher, Limits};
-use crate::gate::Gate;
 
 /// Between two tries of a call whose answer was lost or that must succeed.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -36,15 +35,14 @@ pub struct Desk {
 
 struct Inner {
     claims: Arc<dyn Claims>,
-    gate: Gate,
     times: Times,
 }
 
 impl Desk {
-    /// Opens the desk: three workers that end with it.
+    /// Opens the desk: three workers that end with it. Claims that fail close their gate by themselves ([`crate::guard::watched`]).
     #[must_use]
-    pub fn open(tasks: &Tasks, stop: &Stop, claims: Arc<dyn Claims>, gate: Gate, times: Times, max_batch: usize) -> Self {
-        let inner = Arc::new(Inner { claims, gate, times });
+    pub fn open(tasks: &Tasks, stop: &Stop, claims: Arc<dyn Claims>, times: Times, max_batch: usize) -> Self {
+        let inner = Arc::new(Inner { claims, times });
         let limits = Limits { max_batch, linger: Duration::ZERO, calls: CALLS };
         let (one, two, three) = (inner.clone(), inner.clone(), inner.clone());
         Self {
@@ -75,9 +73,7 @@ impl Desk {
 
     /// Extends leases once; a record that is away closes the gate.
     pub async fn renew(&self, claims: &[Claim]) {
-        if let Err(error) = self.inner.claims.renew(claims, self.inner.times.lease_ms).await {
-            self.inner.away(&error);
-        }
+        drop(self.inner.claims.renew(claims, self.inner.times.lease_ms).await);
     }
 }
 
@@ -93,10 +89,6 @@ const fn word(claimed: &Claimed) -> &'static str {
 }
 
 impl Inner {
-    fn away(&self, error: &PortError) {
-        self.gate.close(&with_sources(error));
-    }
-
     /// A lost answer is asked for again with the same tokens; only what certainly was not claimed is given up.
     async fn claim_all(self: Arc<Self>, batch: Vec<Claim>) -> Vec<Option<Claimed>> {
         let mut certain = true;
@@ -104,7 +96,6 @@ impl Inner {
             match self.claims.claim(&batch, self.times.lease_ms).await {
                 Ok(answers) => return answers.into_iter().map(Some).collect(),
                 Err(error) => {
-                    self.away(&error);
                     certain = certain && !matches!(error, PortError::OutcomeUnknown(..));
                     if certain {
                         return vec![None; batch.len()];
@@ -117,9 +108,8 @@ impl Inner {
 
     async fn complete_all(self: Arc<Self>, batch: Vec<Claim>) -> Vec<Held> {
         loop {
-            match self.claims.complete(&batch, self.times.retention_ms).await {
-                Ok(answers) => return answers,
-                Err(error) => self.away(&error),
+            if let Ok(answers) = self.claims.complete(&batch, self.times.retention_ms).await {
+                return answers;
             }
             tokio::time::sleep(PAUSE).await;
         }
@@ -127,9 +117,8 @@ impl Inner {
 
     async fn release_all(self: Arc<Self>, batch: Vec<Claim>) -> Vec<Held> {
         loop {
-            match self.claims.release(&batch).await {
-                Ok(answers) => return answers,
-                Err(error) => self.away(&error),
+            if let Ok(answers) = self.claims.release(&batch).await {
+                return answers;
             }
             tokio::time::sleep(PAUSE).await;
         }

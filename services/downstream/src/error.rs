@@ -20,6 +20,9 @@ pub enum Error {
     /// The section of Redis cannot be used.
     #[error(transparent)]
     Redis(#[from] countersign_dedup::Error),
+    /// The database refuses, or its section cannot be used.
+    #[error("the database of the guards cannot be used: correct [database], or mend what it says")]
+    Database(#[from] countersign_store::Error),
 }
 
 impl Error {

@@ -1,8 +1,12 @@
 //! What a team writes: the handler of one subscription.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use countersign_delivery::SubscriptionName;
+use countersign_delivery::topology::Guard;
 
+pub use crate::guard::transaction::Transaction;
 /// The message as a handler sees it: id, upstream, type, headers, body, and where it was meant to go.
 pub use countersign_wire::arrival::Arrival as Event;
 
@@ -20,6 +24,34 @@ pub trait Handler: Send + Sync {
     async fn handle(&self, message: &Event, context: &HandlerContext) -> Result<Handled, Failure>;
 }
 
+/// Does what a message asks for, within the transaction that marks the message as done: for the guards `inbox` and `tiered`. What it writes
+/// through [`Transaction::connection`] is committed exactly if it answers `Ok` and the message's mark is; so the effect happens exactly once.
+///
+/// What it does elsewhere (a call over the network, another database) is outside that promise. It does not end the transaction itself. Keep
+/// it short: it holds locks, and on SQLite the only connection that writes.
+#[async_trait]
+pub trait TransactionHandler: Send + Sync {
+    /// Handles one message.
+    ///
+    /// # Errors
+    /// [`Failure`], as [`Handler::handle`] has it; the transaction is rolled back, as it is after a time-out or a panic.
+    async fn handle(&self, message: &Event, context: &HandlerContext, transaction: &Transaction) -> Result<Handled, Failure>;
+}
+
+/// A handler of either kind, as a subscription is given it.
+#[derive(Clone)]
+pub(crate) enum AnyHandler {
+    Direct(Arc<dyn Handler>),
+    InTransaction(Arc<dyn TransactionHandler>),
+}
+
+impl AnyHandler {
+    /// Whether it can be called under this guard.
+    pub(crate) const fn fits(&self, guard: Guard) -> bool {
+        matches!(self, Self::InTransaction(_)) == guard.in_transaction()
+    }
+}
+
 /// What is known about this call beside the message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HandlerContext {
@@ -29,7 +61,8 @@ pub struct HandlerContext {
     pub idempotency_key: String,
     /// How often handling it was started, this time included. Counted afresh when an operator orders the message anew.
     pub starts: u32,
-    /// How many of those starts ended with a crash, so that nobody knows whether they had their effect; 0 as a rule. Those before an operator's
+    /// How many of those starts ended with a crash, so that nobody knows whether they had their effect (within a
+    /// transaction: they had none); 0 as a rule. Those before an operator's
     /// order are not among them.
     pub crashes: u32,
     /// How long this call may take, milliseconds; then it is dropped.

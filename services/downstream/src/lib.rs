@@ -1,9 +1,9 @@
 //! Downstream: has each message handled once, however often it arrives, and signs a receipt for it.
 //!
 //! In the order of the story. A delivery is taken in at the consumer's edge (`consume`), read (`arrived`), and taken through the third step
-//! (`receive`): claimed (`desk`), judged, handled ([`handler`], or over HTTP), completed. The fourth (`acknowledge`) publishes its receipt, and
+//! (`receive`): claimed (`desk`) by its guard's rules (`guard`), judged, handled ([`handler`], or over HTTP), completed. The fourth (`acknowledge`) publishes its receipt, and
 //! only when that is confirmed the edge acks it. What fails goes through retry tiers and ends in the dead-letter queue (`copies`); what the broker
-//! itself gives up on is signed for by `dead`. While Redis is away nothing is consumed (`gate`); while a handler fails again and
+//! itself gives up on is signed for by `dead`. While a record that the guard needs (`records`) is away nothing is consumed (`gate`); while a handler fails again and
 //! again its messages wait (`breaker`).
 //!
 //! A Rust team writes its own binary:
@@ -28,6 +28,9 @@
 //! }
 //! ```
 //!
+//! Under the guards `inbox` and `tiered` its handler is a [`TransactionHandler`], whose effect is committed together with the mark that it
+//! happened: [`Service::handle_in_transaction`].
+//!
 //! **Invariant:** claim → handle → complete → receipt confirmed → ack, in that order, always.
 //!
 //! **Invariant:** nothing is handled without a claim, and nothing is nacked.
@@ -43,9 +46,12 @@ mod dead;
 mod desk;
 mod error;
 mod gate;
+mod guard;
 pub mod handler;
 mod http;
 mod receive;
+mod records;
+mod retention;
 mod service;
 mod topology_check;
 
@@ -55,7 +61,7 @@ mod tests;
 pub use async_trait::async_trait;
 pub use config::Config;
 pub use error::Error;
-pub use handler::{Event, Failure, Handled, Handler, HandlerContext};
+pub use handler::{Event, Failure, Handled, Handler, HandlerContext, Transaction, TransactionHandler};
 pub use service::Service;
 
 /// The stock binary: delivers by HTTP what the configuration gives an endpoint.

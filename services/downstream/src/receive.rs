@@ -2,13 +2,13 @@
 //!
 //! In this order, always: claim → handle → complete → receipt confirmed → ack. What can fail: the process dies anywhere, the lease ends
 //! while the handler runs, Redis or the broker go away, the handler fails, the message is an impostor, unreadable or deadly. What
-//! covers that: nothing is acked before its receipt (or its copy and its receipt) is confirmed, so it comes again; the claim's
-//! record tells fresh, done, held and interrupted apart; without that record nothing is processed.
+//! covers that: nothing is acked before its receipt (or its copy and its receipt) is confirmed, so it comes again; the guard's
+//! record tells fresh, done, held and interrupted apart; without that record nothing is processed. Guards: [`crate::guard`].
 
+mod effect;
 mod judge;
 mod refuse;
 
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +20,6 @@ use countersign_delivery::topology::Subscription;
 use countersign_delivery::{Attempt, FailReason};
 use countersign_telemetry::{names, propagate};
 use countersign_wire::arrival;
-use futures::FutureExt as _;
 use tracing::Instrument as _;
 
 use crate::acknowledge::Signer;
@@ -28,7 +27,8 @@ use crate::arrived::{Arrived, Held};
 use crate::breaker::Breaker;
 use crate::copies::Copies;
 use crate::desk::Desk;
-use crate::handler::{Failure, Handled, Handler, HandlerContext};
+use crate::guard::{Effect, Handling};
+use crate::handler::Failure;
 
 use judge::{AfterRetry, Plan};
 pub use judge::{Company, OnUnknown, Rules};
@@ -36,6 +36,8 @@ pub use refuse::{Refused, refuse};
 
 /// Without a retry tier, a message that another owner has is claimed again after this, at most.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// For how long somebody else's open transaction has a message, at a guess, milliseconds.
+const BUSY_FOR_MS: u64 = 1;
 /// Why a message is put back that has not failed.
 const HELD: &str = "another consumer holds it";
 
@@ -45,8 +47,8 @@ pub struct Reception {
     pub subscription: Subscription,
     /// The queue for what nobody can read.
     pub quarantine: String,
-    /// Who handles.
-    pub handler: Arc<dyn Handler>,
+    /// Who handles, and how.
+    pub handling: Handling,
     /// Longest time of one call of the handler, milliseconds.
     pub timeout_ms: u64,
     /// By what claims are judged.
@@ -114,20 +116,22 @@ async fn run(reception: &Reception, arrived: &Arrived, company: Company) -> Outc
                         "a process died while it was being handled, or the record of that was lost",
                     );
                 }
-                return reception.handle(arrived, claim, starts, crashes).await;
+                if let Some(outcome) = reception.handle(arrived, claim, starts, crashes).await {
+                    return outcome;
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
             }
             Plan::HandleAlone => return reception.give_back(claim, Outcome::Suspect).await,
             Plan::SignAgain => return reception.sign(arrived, Signed::Done, Outcome::DoneBefore).await,
             Plan::Fail { reason, detail, ours } => {
                 return reception.fail(arrived, ours.then_some(claim), reason, &detail).await;
             }
-            Plan::PutBack { for_ms } => match judge::tier_for(for_ms, &reception.subscription) {
-                Some(delay_ms) => {
-                    let retries = arrived.arrival.retries;
-                    return reception.put_into_tier(arrived, delay_ms, retries, Outcome::PutBack, HELD).await;
+            Plan::PutBack { for_ms } => {
+                if let Some(outcome) = reception.put_back(arrived, for_ms).await {
+                    return outcome;
                 }
-                None => tokio::time::sleep(Duration::from_millis(for_ms.max(1)).min(LOOK_AGAIN)).await,
-            },
+                tokio::time::sleep(Duration::from_millis(for_ms.max(1)).min(LOOK_AGAIN)).await;
+            }
         }
     }
 }
@@ -144,66 +148,47 @@ impl Reception {
         Claim { key, token: format!("{}/{}", self.name, self.ids.uuid()), epoch, again }
     }
 
-    async fn handle(&self, arrived: &Arrived, claim: Claim, starts: u32, crashes: u32) -> Outcome {
+    /// None: somebody else is at it, and there is no tier to wait in. Nothing is held.
+    async fn handle(&self, arrived: &Arrived, claim: Claim, starts: u32, crashes: u32) -> Option<Outcome> {
         failpoint(Failpoint::DownstreamAfterClaim);
         self.held.set_claim(arrived, Some(claim.clone()));
-        let handled = self.call_handler(arrived, starts, crashes).await;
-        let outcome = match handled {
-            Ok(_) => self.complete(arrived, claim).await,
-            Err(Failure::Reject { detail }) => self.fail(arrived, Some(claim), FailReason::Rejected, &detail).await,
-            Err(Failure::Retry { detail }) => self.retry(arrived, claim, &detail).await,
+        let outcome = match self.effect(arrived, &claim, starts, crashes).await {
+            Effect::Happened => {
+                failpoint(Failpoint::DownstreamAfterEffect);
+                Some(self.complete(arrived, claim, Outcome::Done).await)
+            }
+            Effect::HadHappened => Some(self.complete(arrived, claim, Outcome::DoneBefore).await),
+            Effect::Conflict => Some(self.fail(arrived, Some(claim), FailReason::Conflict, judge::CONFLICT).await),
+            Effect::Busy => match self.put_back(arrived, BUSY_FOR_MS).await {
+                Some(outcome) => Some(self.unless_given_up(claim, outcome).await),
+                None => self.desk.release(claim).await.map_or(Some(Outcome::GivenUp), |_| None),
+            },
+            Effect::RecordAway => Some(self.give_back(claim, Outcome::ClaimsAway).await),
+            Effect::Failed(Failure::Reject { detail }) => {
+                Some(self.fail(arrived, Some(claim), FailReason::Rejected, &detail).await)
+            }
+            Effect::Failed(Failure::Retry { detail }) => Some(self.retry(arrived, claim, &detail).await),
         };
         self.held.set_claim(arrived, None);
         outcome
     }
 
-    async fn call_handler(&self, arrived: &Arrived, starts: u32, crashes: u32) -> Result<Handled, Failure> {
-        let context = HandlerContext {
-            subscription: self.subscription.name.clone(),
-            idempotency_key: arrived.arrival.id.to_string(),
-            starts,
-            crashes,
-            timeout_ms: self.timeout_ms,
-        };
-        let span = tracing::info_span!(
-            names::SPAN_HANDLE,
-            { names::OTEL_KIND } = names::INTERNAL,
-            { names::ERROR_TYPE } = tracing::field::Empty
-        );
-        let call = AssertUnwindSafe(self.handler.handle(&arrived.arrival, &context)).catch_unwind();
-        let started = tokio::time::Instant::now();
-        let answer = tokio::time::timeout(Duration::from_millis(self.timeout_ms), call).instrument(span.clone()).await;
-        let seconds = started.elapsed().as_secs_f64();
-        metrics::histogram!(names::HANDLER_DURATION_SECONDS, "subscription" => self.subscription.name.to_string())
-            .record(seconds);
-        let handled = match answer {
-            Ok(Ok(handled)) => handled,
-            Ok(Err(_panic)) => Err(Failure::retry("the handler panicked")),
-            Err(_elapsed) => Err(Failure::retry(format_args!("the handler did not answer within {} ms", self.timeout_ms))),
-        };
-        match &handled {
-            Ok(_) => self.breaker.succeeded(),
-            Err(Failure::Retry { .. }) => {
-                span.record(names::ERROR_TYPE, "retry");
-                self.breaker.failed();
-            }
-            Err(Failure::Reject { .. }) => {
-                span.record(names::ERROR_TYPE, "reject");
-                self.breaker.succeeded();
-            }
-        }
-        handled
-    }
-
-    async fn complete(&self, arrived: &Arrived, claim: Claim) -> Outcome {
-        failpoint(Failpoint::DownstreamAfterEffect);
+    async fn complete(&self, arrived: &Arrived, claim: Claim, outcome: Outcome) -> Outcome {
         match self.desk.complete(claim).await {
             None => return Outcome::GivenUp,
-            Some(Lease::Ours) => {}
-            Some(Lease::Lost) => self.count_possible_duplicate(arrived, "its claim had ended before it was done"),
+            Some(Lease::Lost) if self.rules.lost_claim_counts() => {
+                self.count_possible_duplicate(arrived, "its claim had ended before it was done");
+            }
+            Some(_) => {}
         }
         failpoint(Failpoint::DownstreamAfterComplete);
-        self.sign(arrived, Signed::Done, Outcome::Done).await
+        self.sign(arrived, Signed::Done, outcome).await
+    }
+
+    /// Into the tier that fits the time for which another owner has it; no try is counted. None: there are no tiers.
+    async fn put_back(&self, arrived: &Arrived, for_ms: u64) -> Option<Outcome> {
+        let delay_ms = judge::tier_for(for_ms, &self.subscription)?;
+        Some(self.put_into_tier(arrived, delay_ms, arrived.arrival.retries, Outcome::PutBack, HELD).await)
     }
 
     async fn retry(&self, arrived: &Arrived, claim: Claim, detail: &str) -> Outcome {

@@ -1,17 +1,16 @@
 //! Putting a downstream together: handlers, configuration, adapters. The one file that names the adapters.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_boot::{Context, Dependency, GrpcServices, Stop};
 use countersign_broker::Broker;
-use countersign_dedup::RedisClaims;
 use countersign_delivery::Topology;
 use countersign_delivery::horizon::resend_horizon_ms;
 use countersign_delivery::ports::PortError;
 use countersign_delivery::ports::broker::{Consumers, Publisher};
-use countersign_delivery::topology::Subscription;
+use countersign_delivery::topology::{Guard, Subscription};
 use countersign_wire::proto;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -24,17 +23,16 @@ use crate::consume::{Bounds, Lane};
 use crate::copies::Copies;
 use crate::desk::{Desk, Times};
 use crate::error::Error;
-use crate::gate::Gate;
-use crate::handler::Handler;
+use crate::handler::{AnyHandler, Handler, TransactionHandler};
 use crate::http::HttpHandler;
 use crate::receive::{Reception, Rules};
+use crate::records::Records;
 use crate::{dead, topology_check};
-use countersign_telemetry::with_sources;
 
 /// A downstream with its handlers.
 pub struct Service {
     config: Config,
-    handlers: Vec<(String, Arc<dyn Handler>)>,
+    handlers: Vec<(String, AnyHandler)>,
 }
 
 impl Service {
@@ -47,14 +45,22 @@ impl Service {
     /// Has a subscription handled by `handler`, in this process.
     #[must_use]
     pub fn handle(mut self, subscription: &str, handler: impl Handler + 'static) -> Self {
-        self.handlers.push((subscription.to_owned(), Arc::new(handler)));
+        self.handlers.push((subscription.to_owned(), AnyHandler::Direct(Arc::new(handler))));
+        self
+    }
+
+    /// Has a subscription of guard `inbox` or `tiered` handled by `handler`, in this process and within the guard's transaction in the
+    /// database of `[database]`.
+    #[must_use]
+    pub fn handle_in_transaction(mut self, subscription: &str, handler: impl TransactionHandler + 'static) -> Self {
+        self.handlers.push((subscription.to_owned(), AnyHandler::InTransaction(Arc::new(handler))));
         self
     }
 
     /// Sets it up and returns; its tasks live until the context stops. Servers that are away are waited for, and readiness says so.
     ///
     /// # Errors
-    /// [`Error`] when code, configuration and topology contradict each other, or the address of gRPC is taken.
+    /// [`Error`] when code, configuration and topology contradict each other, the database refuses for good, or the address of gRPC is taken.
     pub async fn run(self, context: Context) -> Result<(), Error> {
         let config = self.config;
         let topology = config.topology.load()?;
@@ -67,22 +73,37 @@ impl Service {
         watch_broker(&context, &broker);
         let all_there = topology_check::watch(&context, config.broker.clone(), topology.clone(), config.topology.apply);
 
-        let claims = RedisClaims::connect(&config.claims(&topology.prefix))?;
-        let gate = Gate::new(context.health.dependency("redis"));
-        watch_redis(&context, claims.clone(), gate.clone(), Duration::from_millis(config.redis.retry_pause_ms));
-
-        let consumers: Arc<dyn Consumers> = Arc::new(broker.clone());
-        let parts = Parts::new(&context, &config, &topology, Arc::new(broker), claims, gate);
-        for (subscription, handler) in handlers {
-            let lane = Arc::new(parts.lane(&context, &config, subscription, handler, consumers.clone()));
-            let name = lane.reception.subscription.name.clone();
-            let dead_letters = dead::run(lane.clone(), consumers.clone(), context.stop.clone());
-            context.tasks.critical(format!("dead letters of {name}"), once(&all_there, &context.stop, dead_letters));
-            context.tasks.critical(format!("consume {name}"), once(&all_there, &context.stop, lane.run()));
+        let mut records = Records::default();
+        if handlers.iter().any(|(subscription, _)| subscription.guard.uses_redis()) {
+            records = records.with_redis(&context, &config, &topology.prefix)?;
+        }
+        let mut parts = Parts::new(&context, &config, &topology, Arc::new(broker.clone()), Arc::new(broker));
+        let (late, early): (Handlers, Handlers) =
+            handlers.into_iter().partition(|(subscription, _)| subscription.guard.uses_database());
+        for (subscription, handler) in early {
+            start(parts.lane(&context, &config, &records, subscription, handler)?, &context, &all_there);
+        }
+        // While the database is away the others work.
+        if !late.is_empty() {
+            records = records.with_database(&context, &config).await?;
+            let subscriptions = late.iter().map(|(subscription, _)| subscription.name.clone()).collect();
+            records.start_forgetting(&context, subscriptions, config.downstream.inbox_retention_ms);
+        }
+        for (subscription, handler) in late {
+            start(parts.lane(&context, &config, &records, subscription, handler)?, &context, &all_there);
         }
         context.serve_grpc(GrpcServices::new(proto::DESCRIPTORS)).await?;
         Ok(())
     }
+}
+
+/// Starts the consumers of one subscription once every queue is there.
+fn start(lane: Lane, context: &Context, all_there: &CancellationToken) {
+    let lane = Arc::new(lane);
+    let name = lane.reception.subscription.name.clone();
+    let dead_letters = dead::run(lane.clone(), lane.consumers.clone(), context.stop.clone());
+    context.tasks.critical(format!("dead letters of {name}"), once(all_there, &context.stop, dead_letters));
+    context.tasks.critical(format!("consume {name}"), once(all_there, &context.stop, lane.run()));
 }
 
 /// Does `work` once every queue is there; nothing, if soft stop comes first.
@@ -102,10 +123,11 @@ fn once(
 
 /// What all subscriptions of a process share.
 struct Parts {
-    desk: Desk,
+    /// One for each guard in use.
+    desks: HashMap<Guard, Desk>,
     copies: Copies,
     signer: Signer,
-    gate: Gate,
+    consumers: Arc<dyn Consumers>,
     quarantine: String,
 }
 
@@ -115,11 +137,9 @@ impl Parts {
         config: &Config,
         topology: &Topology,
         publisher: Arc<dyn Publisher>,
-        claims: RedisClaims,
-        gate: Gate,
+        consumers: Arc<dyn Consumers>,
     ) -> Self {
         let own = &config.downstream;
-        let times = Times { lease_ms: own.lease_ms, retention_ms: own.dedup_retention_ms };
         let post = Post {
             publisher: publisher.clone(),
             ids: context.ids.clone(),
@@ -128,37 +148,41 @@ impl Parts {
             stop: context.stop.clone(),
         };
         Self {
-            desk: Desk::open(&context.tasks, &context.stop, Arc::new(claims), gate.clone(), times, own.max_batch),
+            desks: HashMap::new(),
             copies: Copies::new(publisher),
             signer: Signer::start(&context.tasks, post, own.max_batch, Duration::from_millis(own.receipt_linger_ms)),
-            gate,
+            consumers,
             quarantine: topology.quarantine_queue(),
         }
     }
 
     fn lane(
-        &self,
+        &mut self,
         context: &Context,
         config: &Config,
+        records: &Records,
         subscription: Subscription,
-        handler: Arc<dyn Handler>,
-        consumers: Arc<dyn Consumers>,
-    ) -> Lane {
+        handler: AnyHandler,
+    ) -> Result<Lane, Error> {
         let own = &config.downstream;
         let figures = own.figures(subscription.name.as_str());
-        let rules = Rules {
-            on_unknown: figures.on_unknown,
-            max_crashes: figures.max_crashes,
-            dedup_retention_ms: own.dedup_retention_ms,
-        };
+        let guard = subscription.guard;
+        let unsound = || Error::Unsound(vec![does_not_fit(&subscription)]);
+        let ground = records.ground(guard, own.dedup_retention_ms).ok_or_else(unsound)?;
+        let handling = records.handling(guard, handler, figures.timeout_ms).ok_or_else(unsound)?;
+        let rules =
+            Rules { guard, on_unknown: figures.on_unknown, max_crashes: figures.max_crashes, memory_ms: own.memory_ms(guard) };
+        let times = Times { lease_ms: own.lease_ms, retention_ms: own.dedup_retention_ms };
+        let desk = self.desks.entry(guard);
+        let desk = desk.or_insert_with(|| Desk::open(&context.tasks, &context.stop, ground.claims, times, own.max_batch)).clone();
         let reception = Reception {
             subscription,
             quarantine: self.quarantine.clone(),
-            handler,
+            handling,
             timeout_ms: figures.timeout_ms,
             rules,
             name: own.name.clone(),
-            desk: self.desk.clone(),
+            desk,
             copies: self.copies.clone(),
             signer: self.signer.clone(),
             held: Held::default(),
@@ -168,22 +192,22 @@ impl Parts {
         };
         let bounds = Bounds {
             prefetch: figures.prefetch,
-            concurrency: figures.concurrency,
+            concurrency: records.concurrency(guard, figures.concurrency),
             max_batch: own.max_batch,
             lease: Duration::from_millis(own.lease_ms),
             progress_after: Duration::from_millis(own.progress_after_ms),
         };
         let (stop, tasks) = (context.stop.clone(), context.tasks.clone());
-        Lane { reception, consumers, gate: self.gate.clone(), bounds, stop, tasks }
+        Ok(Lane { reception, consumers: self.consumers.clone(), gate: ground.gate, bounds, stop, tasks })
     }
 }
 
-type Handlers = Vec<(Subscription, Arc<dyn Handler>)>;
+type Handlers = Vec<(Subscription, AnyHandler)>;
 
 /// Who handles what, checked against the topology.
-fn handlers_of(config: &Config, in_process: Vec<(String, Arc<dyn Handler>)>, topology: &Topology) -> Result<Handlers, Error> {
+fn handlers_of(config: &Config, in_process: Vec<(String, AnyHandler)>, topology: &Topology) -> Result<Handlers, Error> {
     let mut problems = Vec::new();
-    let mut named: BTreeMap<String, Arc<dyn Handler>> = BTreeMap::new();
+    let mut named: BTreeMap<String, AnyHandler> = BTreeMap::new();
     for (name, handler) in in_process {
         if named.insert(name.clone(), handler).is_some() {
             problems.push(format!("subscription {name} has two handlers in code: keep one"));
@@ -202,7 +226,7 @@ fn handlers_of(config: &Config, in_process: Vec<(String, Arc<dyn Handler>)>, top
             (Some(endpoint), false) => {
                 let connections = usize::try_from(figures.concurrency).unwrap_or(usize::MAX);
                 match HttpHandler::new(endpoint, Duration::from_millis(figures.timeout_ms), connections) {
-                    Ok(handler) => drop(named.insert(section.name.clone(), Arc::new(handler))),
+                    Ok(handler) => drop(named.insert(section.name.clone(), AnyHandler::Direct(Arc::new(handler)))),
                     Err(problem) => problems.push(format!("subscription {}: {problem}", section.name)),
                 }
             }
@@ -211,11 +235,27 @@ fn handlers_of(config: &Config, in_process: Vec<(String, Arc<dyn Handler>)>, top
     let mut handlers = Vec::new();
     for (name, handler) in named {
         match subscription_of(&name, config, topology) {
-            Ok(subscription) => handlers.push((subscription, handler)),
+            Ok(subscription) if handler.fits(subscription.guard) => handlers.push((subscription, handler)),
+            Ok(subscription) => problems.push(does_not_fit(&subscription)),
             Err(problem) => problems.push(problem),
         }
     }
     if problems.is_empty() { Ok(handlers) } else { Err(Error::Unsound(problems)) }
+}
+
+fn does_not_fit(subscription: &Subscription) -> String {
+    let (name, guard) = (&subscription.name, subscription.guard.as_str());
+    if subscription.guard.in_transaction() {
+        format!(
+            "subscription {name} has guard {guard}, which needs a handler within a transaction: give it one in Rust with \
+             Service::handle_in_transaction, or give it guard redis or redis+archive in the topology"
+        )
+    } else {
+        format!(
+            "subscription {name} has guard {guard}, under which there is no transaction for its handler: give it guard inbox or tiered in \
+             the topology, or a handler that needs none"
+        )
+    }
 }
 
 fn subscription_of(name: &str, config: &Config, topology: &Topology) -> Result<Subscription, String> {
@@ -252,22 +292,4 @@ fn watch_broker(context: &Context, broker: &Broker) {
         }
     };
     drop(context.tasks.spawn("watch the broker", async move { stop.soft_token().run_until_cancelled_owned(watching).await }));
-}
-
-/// Opens the gate while Redis accepts writes; closes it when it is found away although nobody made a claim.
-fn watch_redis(context: &Context, claims: RedisClaims, gate: Gate, pause: Duration) {
-    let watching = async move {
-        loop {
-            match claims.ping().await {
-                Ok(()) => gate.open(),
-                Err(error) => {
-                    gate.close(&with_sources(&error));
-                    claims.up().await;
-                    continue;
-                }
-            }
-            tokio::time::sleep(pause).await;
-        }
-    };
-    drop(context.tasks.spawn("watch Redis", context.stop.soft_token().run_until_cancelled_owned(watching)));
 }

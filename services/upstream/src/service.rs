@@ -1,12 +1,10 @@
 //! The wiring: the only file that names the real database and the real broker.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use countersign_boot::{Context, Dependency, GrpcServices};
+use countersign_boot::{Context, GrpcServices};
 use countersign_broker::Broker;
-use countersign_store::Database;
-use countersign_telemetry::with_sources;
+use countersign_store::{Database, Tables};
 use countersign_wire::proto;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -18,9 +16,6 @@ use crate::keeper::Vitals;
 use crate::source::{MessageSource, Sources};
 use crate::upstream::Upstream;
 use crate::{confirmed, grpc, http, retention, topology};
-
-/// Between two tries to open a database that is away.
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// An upstream that is configured and not started.
 #[derive(Clone, Debug)]
@@ -62,7 +57,7 @@ impl Service {
             return Err(Error::Unsound(problem));
         }
         let shown = context.health.dependency("database");
-        let database = open(&database, &shown).await?;
+        let database = Database::open(&database, Tables::Messages, &shown).await?;
 
         let (finished, tracker) = (CancellationToken::new(), TaskTracker::new());
         let broker = Broker::connect(broker_config.clone(), section.name.as_str(), &tracker, finished.clone())?;
@@ -121,25 +116,6 @@ impl Service {
     pub async fn run(self, context: Context) -> anyhow::Result<()> {
         self.serve(&context).await?;
         Ok(())
-    }
-}
-
-/// Opens the database and brings its tables up to date; waits while it is away.
-async fn open(config: &countersign_store::Config, shown: &Dependency) -> Result<Database, countersign_store::Error> {
-    loop {
-        let opened = async {
-            let database = Database::connect(config).await?;
-            database.migrate_messages().await?;
-            Ok::<_, countersign_store::Error>(database)
-        };
-        match opened.await {
-            Err(error) if error.is_transient() => {
-                tracing::warn!(error = with_sources(&error), "the database cannot be opened yet");
-                shown.unready(with_sources(&error));
-            }
-            outcome => return outcome,
-        }
-        tokio::time::sleep(PAUSE).await;
     }
 }
 

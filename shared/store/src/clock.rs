@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use countersign_delivery::Timestamp;
 use countersign_delivery::ports::PortError;
+use sea_orm::DbBackend;
 use tokio::sync::Mutex;
 
 use crate::sql::{Sql, take, unreadable};
@@ -12,8 +13,13 @@ use crate::sql::{Sql, take, unreadable};
 /// millisecond meanwhile, and a clock that was set is followed after at most this time.
 const REFRESH: Duration = Duration::from_secs(5);
 
-const ON_POSTGRES: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS millis";
-const ON_SQLITE: &str = "SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER) AS millis";
+const ON_POSTGRES: &str = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+const ON_SQLITE: &str = "CAST(unixepoch('subsec') * 1000 AS INTEGER)";
+
+/// The database's time as an expression, milliseconds since the epoch of Unix.
+pub(crate) const fn now_within(backend: DbBackend) -> &'static str {
+    if matches!(backend, DbBackend::Sqlite) { ON_SQLITE } else { ON_POSTGRES }
+}
 
 /// The last reading.
 #[derive(Debug, Default)]
@@ -43,8 +49,9 @@ impl DatabaseClock {
 
 /// Asks once; the answer is taken to be from the middle of the round trip.
 async fn read(sql: &Sql) -> Result<Reading, PortError> {
+    let question = format!("SELECT {} AS millis", now_within(sql.backend));
     let asked = Instant::now();
-    let rows = sql.read("reading the database's clock", sql.either(ON_POSTGRES, ON_SQLITE), Vec::new()).await?;
+    let rows = sql.read("reading the database's clock", &question, Vec::new()).await?;
     let at = asked + asked.elapsed() / 2;
     let row = rows.first().ok_or_else(|| unreadable("the clock gave no row"))?;
     Ok(Reading { at, millis: take(row, "millis")? })

@@ -5,10 +5,15 @@ mod sqlite;
 
 use std::sync::Arc;
 
+use countersign_delivery::ports::PortError;
+use sea_orm::DbBackend;
+use tokio::sync::Semaphore;
+
 use crate::clock::DatabaseClock;
 use crate::config::Config;
 use crate::deliveries::SqlDeliveries;
 use crate::error::Error;
+use crate::inbox::SqlInbox;
 use crate::messages::SqlMessages;
 use crate::migrate;
 use crate::sql::Sql;
@@ -45,12 +50,16 @@ pub struct Database {
 pub(crate) struct Inner {
     pub(crate) sql: Sql,
     pub(crate) clock: DatabaseClock,
+    /// How many handlers' transactions may be open ([`SqlInbox::at_a_time`]).
+    pub(crate) transactions: usize,
+    /// One for each of them that is not open.
+    pub(crate) turns: Arc<Semaphore>,
     /// Held, never used: it keeps other processes away from a SQLite file.
     _lock: Option<std::fs::File>,
 }
 
 impl Database {
-    /// Opens a database; a [`Config`] or a URL. Makes no table: see [`Self::migrate_messages`] and [`Self::migrate_deliveries`].
+    /// Opens a database; a [`Config`] or a URL. Makes no table: see [`Self::migrate_messages`] and its like.
     ///
     /// # Errors
     /// [`Error`]: a URL of another kind, a SQLite file that another process holds, a server that cannot be reached or refuses.
@@ -62,7 +71,9 @@ impl Database {
             Some(Kind::Postgres) => (postgres::open(url, &config).await?, None),
             None => return Err(Error::Url("it begins with neither sqlite: nor postgres://".to_owned())),
         };
-        Ok(Self { inner: Arc::new(Inner { sql, clock: DatabaseClock::default(), _lock: lock }) })
+        let transactions = crate::inbox::at_a_time(&config);
+        let turns = Arc::new(Semaphore::new(transactions));
+        Ok(Self { inner: Arc::new(Inner { sql, clock: DatabaseClock::default(), transactions, turns, _lock: lock }) })
     }
 
     /// Upstream's tables in this database.
@@ -75,6 +86,12 @@ impl Database {
     #[must_use]
     pub fn deliveries(&self, overdue_ms: u64) -> SqlDeliveries {
         SqlDeliveries::new(self.clone(), overdue_ms)
+    }
+
+    /// Downstream's tables in this database.
+    #[must_use]
+    pub fn inbox(&self) -> SqlInbox {
+        SqlInbox::new(self.clone())
     }
 
     /// Makes or changes upstream's tables, all named `countersign_…`. Safe to call at every start, by any number of replicas.
@@ -93,19 +110,30 @@ impl Database {
         migrate::deliveries(self.sql()).await
     }
 
-    /// Whether the database answers and may be written: for readiness.
+    /// Makes or changes downstream's tables, all named `countersign_…`. Safe to call at every start, by any number of replicas.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn migrate_inbox(&self) -> Result<(), Error> {
+        migrate::inbox(self.sql()).await
+    }
+
+    /// Whether the database answers and may be written: for readiness. On SQLite the only connection that writes may be in use for long, so
+    /// reading tells.
     ///
     /// # Errors
     /// [`Error::Database`].
     pub async fn ping(&self) -> Result<(), Error> {
-        let sql = self.sql().either("SELECT 1 WHERE NOT pg_is_in_recovery()", "SELECT 1");
-        match self.sql().write_returning("pinging the database", sql, Vec::new()).await? {
-            rows if rows.is_empty() => Err(Error::Database(countersign_delivery::ports::PortError::Unavailable(
-                "the database",
-                "it is a standby, which cannot be written".into(),
-            ))),
-            _ => Ok(()),
+        const PINGING: &str = "pinging the database";
+        let rows = match self.sql().backend {
+            DbBackend::Sqlite => self.sql().read(PINGING, "SELECT 1", Vec::new()).await?,
+            _ => self.sql().write_returning(PINGING, "SELECT 1 WHERE NOT pg_is_in_recovery()", Vec::new()).await?,
+        };
+        if rows.is_empty() {
+            let words = "it is a standby, which cannot be written";
+            return Err(Error::Database(PortError::Unavailable("the database", words.into())));
         }
+        Ok(())
     }
 
     /// Waits until the connections are closed. Calls made from now on fail; without this they close when the last user is gone.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use countersign_delivery::ports::PortError;
 use sea_orm::sqlx;
-use sea_orm::{ConnAcquireErr, DbErr, RuntimeErr};
+use sea_orm::{ConnAcquireErr, DbBackend, DbErr, RuntimeErr};
 
 /// Why a database could not be opened, migrated or reached.
 #[derive(Debug, thiserror::Error)]
@@ -38,8 +38,9 @@ impl Error {
 }
 
 /// What a pool means when it says that its time was over.
-const NO_CONNECTION: &str =
-    "no connection within database.connect_timeout_ms: the database is away, or all of database.max_connections are busy";
+#[derive(Debug, thiserror::Error)]
+#[error("no connection within database.connect_timeout_ms: the database is away, or all of database.max_connections are busy")]
+struct NoConnection;
 
 /// What is lost when a statement fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +65,7 @@ enum Fault {
 /// Sorts an error of `what` (a few words for the message, such as "inserting messages").
 pub(crate) fn sort(what: &'static str, phase: Phase, error: DbErr) -> PortError {
     if is_pool_timeout(&error) {
-        return PortError::Unavailable(what, NO_CONNECTION.into());
+        return PortError::Unavailable(what, NoConnection.into());
     }
     match (fault(&error), phase) {
         (Fault::Gone, Phase::Commit) => PortError::OutcomeUnknown(what, error.into()),
@@ -78,6 +79,25 @@ pub(crate) fn timed_out(what: &'static str, phase: Phase, error: tokio::time::er
     match phase {
         Phase::Open => PortError::Unavailable(what, error.into()),
         Phase::Commit => PortError::OutcomeUnknown(what, error.into()),
+    }
+}
+
+/// Whether a statement has only waited for a lock, or for the one connection that writes to SQLite, for as long as it may.
+pub(crate) fn is_contended(backend: DbBackend, error: &PortError) -> bool {
+    let PortError::Unavailable(_, source) = error else { return false };
+    if source.is::<NoConnection>() {
+        return backend == DbBackend::Sqlite;
+    }
+    let Some(DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error))) = source.downcast_ref()
+    else {
+        return false;
+    };
+    let code = error.as_database_error().and_then(|error| error.code()).unwrap_or_default();
+    match backend {
+        // BUSY, LOCKED.
+        DbBackend::Sqlite => matches!(code.parse::<u32>().unwrap_or_default() & 0xff, 5 | 6),
+        // Lock not available.
+        _ => code == "55P03",
     }
 }
 

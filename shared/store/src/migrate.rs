@@ -1,6 +1,7 @@
-//! Two sets of migrations, one per side, each with its own record; either may live in a database of its own.
+//! Three sets of migrations, one per side, each with its own record; either may live in a database of its own.
 
 mod deliveries;
+mod inbox;
 mod messages;
 
 use sea_orm::{ConnectionTrait, DbBackend, DbErr};
@@ -90,6 +91,19 @@ impl MigratorTrait for Deliveries {
     }
 }
 
+struct Inbox;
+
+#[async_trait::async_trait]
+impl MigratorTrait for Inbox {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        boxed(inbox::STEPS)
+    }
+
+    fn migration_table_name() -> DynIden {
+        Alias::new("countersign_migrations_inbox").into_iden()
+    }
+}
+
 fn boxed(steps: &'static [Step]) -> Vec<Box<dyn MigrationTrait>> {
     steps.iter().map(|step| Box::new(Step { ..*step }) as Box<dyn MigrationTrait>).collect()
 }
@@ -102,6 +116,11 @@ pub(crate) async fn messages(sql: &Sql) -> Result<(), Error> {
 /// Brings MSG DB's tables up to date.
 pub(crate) async fn deliveries(sql: &Sql) -> Result<(), Error> {
     up::<Deliveries>(sql, "migrating MSG DB's tables").await
+}
+
+/// Brings downstream's tables up to date.
+pub(crate) async fn inbox(sql: &Sql) -> Result<(), Error> {
+    up::<Inbox>(sql, "migrating downstream's tables").await
 }
 
 /// All pending steps in one transaction: half a migration is never seen.

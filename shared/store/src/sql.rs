@@ -11,6 +11,7 @@ use sea_orm::{
     Statement, TransactionOptions, TransactionTrait, Value,
 };
 
+use crate::database::postgres::BY_KEY;
 use crate::error::{Phase, sort, timed_out};
 
 /// The connections of one database.
@@ -65,6 +66,19 @@ impl Sql {
         let options = TransactionOptions { sqlite_transaction_mode, ..TransactionOptions::default() };
         let inner = self.bounded(what, Phase::Open, self.write.begin_with_options(options)).await?;
         Ok(Tx { inner, backend: self.backend, patience: self.patience, what })
+    }
+
+    /// Begins a transaction for a caller's own statements. On PostgreSQL, until it ends: the server's own settings instead of those that
+    /// suit this crate's statements, and these `limits` (names of settings, milliseconds). On SQLite it holds the one connection that
+    /// writes, and nobody is limited by the database.
+    pub(crate) async fn begin_for_caller(&self, what: &'static str, limits: &[(&str, u128)]) -> Result<Tx, PortError> {
+        let tx = self.begin(what).await?;
+        if self.backend == DbBackend::Postgres {
+            let own = BY_KEY.map(|setting| format!("SET LOCAL {setting} TO DEFAULT; ")).concat();
+            let limits: Vec<_> = limits.iter().map(|(setting, millis)| format!("SET LOCAL {setting} TO {millis}")).collect();
+            tx.run_all(&(own + &limits.join("; "))).await?;
+        }
+        Ok(tx)
     }
 
     /// The text for the dialect at hand.

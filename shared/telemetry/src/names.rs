@@ -171,7 +171,11 @@ metrics_list! {
     Histogram HANDLER_DURATION_SECONDS = "countersign_handler_duration_seconds" ["subscription"]
         "Seconds that the handler took.";
     Counter DEDUP_TOTAL = "countersign_dedup_total" ["result"]
-        "Claims by result (fresh, own, done, conflict, held, unknown).";
+        "Claims by result (fresh, own, forgotten, done, conflict, held, unknown).";
+    Counter INBOX_RECOGNISED_TOTAL = "countersign_inbox_recognised_total" ["subscription"]
+        "Messages that came again and whose claims no longer knew them; the database did, so there was no second effect.";
+    Counter INBOX_FORGOTTEN_TOTAL = "countersign_inbox_forgotten_total" ["subscription"]
+        "Rows of done messages that downstream deleted after their retention.";
     Counter RECEIPTS_TOTAL = "countersign_receipts_total" ["outcome"]
         "Receipts recorded, by outcome.";
     Counter CHECKS_TOTAL = "countersign_checks_total" ["verdict"]

@@ -1,11 +1,12 @@
 //! In-memory adapters, a manual clock, builders and conformance suites: what a test of a step needs instead of servers.
 //!
-//! [`build`] makes plain values; [`clock`] and [`ids`] replace what is ambient; [`claims`], [`messages`], [`deliveries`] and
+//! [`build`] makes plain values; [`clock`] and [`ids`] replace what is ambient; [`archive`], [`claims`], [`messages`], [`deliveries`] and
 //! [`broker`] fill the ports of `delivery`, each with switches that break it; [`conformance`] says what every adapter promises,
 //! one function a promise, and runs on the real adapters as well as on these.
 //!
 //! **Invariant:** nothing here sleeps or reads a clock, [`conformance::Waiting`] for real servers apart.
 
+pub mod archive;
 pub mod broker;
 pub mod build;
 pub mod claims;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use countersign_boot::SystemClock;
 use countersign_dedup::checkup::{Persistence, Standing};
 use countersign_dedup::{Config, RedisClaims, Server};
+use countersign_delivery::Topology;
 use countersign_delivery::ports::Clock as _;
 
 use crate::doctor::ask::within;
@@ -37,6 +38,16 @@ pub async fn ask(server: &Server, limit: Duration) -> Asked {
     };
     let standing = within(limit, asking).await;
     Asked { place: server.url.redacted(), standing, between_ms: (before, SystemClock.now().as_millis()) }
+}
+
+/// Whether the guard of any subscription claims in Redis.
+pub fn is_used(topology: &Topology) -> bool {
+    topology.subscriptions.iter().any(|subscription| subscription.guard.uses_redis())
+}
+
+/// Said when none does.
+pub fn not_used() -> Finding {
+    Finding::ok(CONNECTION, SUBJECT, "not asked: every subscription has guard inbox, which needs no Redis")
 }
 
 /// Whether it answers.
@@ -165,6 +176,20 @@ mod tests {
         let worst = findings.iter().find(|finding| finding.severity != Severity::Ok);
         assert!(worst.is_none_or(|finding| !finding.remedy.is_empty()), "{findings:?}");
         worst.map_or((Severity::Ok, ""), |finding| (finding.severity, finding.check))
+    }
+
+    #[test]
+    fn it_is_asked_unless_every_guard_is_inbox() {
+        let of = |guards: [&str; 2]| {
+            let [one, two] = guards;
+            let bind = "bind = [{ exchange = 'countersign.messages' }]";
+            let text = format!(
+                "[[subscription]]\nname = 'a'\nguard = '{one}'\n{bind}\n[[subscription]]\nname = 'b'\nguard = '{two}'\n{bind}"
+            );
+            is_used(&Topology::from_toml(&text).unwrap())
+        };
+        assert!(!of(["inbox", "inbox"]));
+        assert!(of(["inbox", "redis"]) && of(["tiered", "inbox"]) && of(["inbox", "redis+archive"]));
     }
 
     #[test]

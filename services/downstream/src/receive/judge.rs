@@ -1,12 +1,13 @@
 //! The pure part of the third step: what an answer to a claim, or a handler's failure, means.
 
 use countersign_delivery::ports::claims::Claimed;
-use countersign_delivery::topology::Subscription;
+use countersign_delivery::topology::{Guard, Subscription};
 use countersign_delivery::{FailReason, Timestamp};
 use countersign_wire::arrival::Arrival;
 use serde::{Deserialize, Serialize};
 
-/// What to do with a message whose handling was started and never ended: nobody knows whether it had its effect.
+/// What to do with a message whose handling was started and never ended: nobody knows whether it had its effect. Plays no part where the
+/// handler runs within the guard's transaction, for there it is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnUnknown {
@@ -20,13 +21,31 @@ pub enum OnUnknown {
 /// The figures of one subscription by which claims are judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
+    /// What makes the effect happen once.
+    pub guard: Guard,
     /// What to do after a crash.
     pub on_unknown: OnUnknown,
     /// After more crashes than this a message is poison.
     pub max_crashes: u32,
-    /// How long a done message is known, milliseconds.
-    pub dedup_retention_ms: u64,
+    /// How long the guard remembers a done message, milliseconds; 0: for ever.
+    pub memory_ms: u64,
 }
+
+impl Rules {
+    /// Whether a start that never ended may have had its effect. Within a transaction it had none, or is found done.
+    const fn leaves_unknown(self) -> bool {
+        !self.guard.in_transaction()
+    }
+
+    /// Whether a claim that ended before its message was done may have let a second effect happen.
+    #[must_use]
+    pub const fn lost_claim_counts(self) -> bool {
+        self.leaves_unknown()
+    }
+}
+
+/// Why a message is refused whose id stands for another content.
+pub const CONFLICT: &str = "its id is known under another fingerprint";
 
 /// Who else works in this process for the subscription while a message is handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,36 +95,32 @@ pub fn judge(claimed: &Claimed, arrival: &Arrival, rules: Rules, company: Compan
     let fail = |reason, detail: String| Plan::Fail { reason, detail, ours: true };
     match *claimed {
         Claimed::Done => Plan::SignAgain,
-        Claimed::Conflict => {
-            let detail = "its id is known under another fingerprint".to_owned();
-            Plan::Fail { reason: FailReason::Conflict, detail, ours: false }
-        }
+        Claimed::Conflict => Plan::Fail { reason: FailReason::Conflict, detail: CONFLICT.to_owned(), ours: false },
         Claimed::Held { for_ms } => Plan::PutBack { for_ms },
-        Claimed::Fresh { .. } | Claimed::Forgotten { .. } | Claimed::Interrupted { .. } if is_stale(arrival, rules, now) => fail(
-            FailReason::Stale,
-            format!("sent again after more than {} ms, and no longer remembered", rules.dedup_retention_ms),
-        ),
+        Claimed::Fresh { .. } | Claimed::Forgotten { .. } | Claimed::Interrupted { .. } if is_stale(arrival, rules, now) => {
+            fail(FailReason::Stale, format!("sent again after more than {} ms, and no longer remembered", rules.memory_ms))
+        }
         Claimed::Fresh { starts } => Plan::Handle { starts, crashes: 0, unknown: false },
-        Claimed::Forgotten { .. } if rules.on_unknown == OnUnknown::Park => {
+        Claimed::Forgotten { .. } if rules.leaves_unknown() && rules.on_unknown == OnUnknown::Park => {
             fail(FailReason::OutcomeUnknown, "it has come before, and the record was lost since it was sent".to_owned())
         }
-        Claimed::Forgotten { starts } => Plan::Handle { starts, crashes: 0, unknown: true },
+        Claimed::Forgotten { starts } => Plan::Handle { starts, crashes: 0, unknown: rules.leaves_unknown() },
         Claimed::Interrupted { crashes, .. } if crashes > rules.max_crashes => {
             fail(FailReason::Poison, format!("handling it has crashed {crashes} times"))
         }
         // Without a crash in this epoch, an operator has seen what was left unknown and ordered it all the same.
-        Claimed::Interrupted { crashes, .. } if crashes > 0 && rules.on_unknown == OnUnknown::Park => {
+        Claimed::Interrupted { crashes, .. } if crashes > 0 && rules.leaves_unknown() && rules.on_unknown == OnUnknown::Park => {
             fail(FailReason::OutcomeUnknown, format!("handling it was started and never ended, {crashes} times"))
         }
         Claimed::Interrupted { .. } if company == Company::Others => Plan::HandleAlone,
-        Claimed::Interrupted { starts, crashes } => Plan::Handle { starts, crashes, unknown: true },
+        Claimed::Interrupted { starts, crashes } => Plan::Handle { starts, crashes, unknown: rules.leaves_unknown() },
     }
 }
 
 /// Whether it may have been done before, so long ago that the record has forgotten it.
 fn is_stale(arrival: &Arrival, rules: Rules, now: Timestamp) -> bool {
     let again = arrival.republished || arrival.attempt.number > 1 || arrival.attempt.epoch > 0;
-    again && now.millis_since(arrival.sent_at) > rules.dedup_retention_ms
+    again && rules.memory_ms > 0 && now.millis_since(arrival.sent_at) > rules.memory_ms
 }
 
 /// Where a message goes that failed and may succeed later.
@@ -135,3 +150,6 @@ pub fn tier_for(for_ms: u64, subscription: &Subscription) -> Option<u64> {
     let delays = || subscription.retry_delays_ms.iter().copied();
     delays().filter(|delay| *delay >= for_ms).min().or_else(|| delays().max())
 }
+
+#[cfg(test)]
+mod tests;

@@ -110,10 +110,10 @@ async fn a_message_that_kills_its_consumer_too_often_is_poison() {
 const REDRIVEN: Publish = Publish { attempt: Attempt::FIRST.redriven(), again: false };
 
 /// How many possible duplicates were counted while it lived; tests run on one thread.
-struct Counted(PrometheusHandle);
+pub struct Counted(pub PrometheusHandle);
 
 impl Counted {
-    fn duplicates(&self) -> u64 {
+    pub fn duplicates(&self) -> u64 {
         let text = self.0.render();
         let line = text.lines().find_map(|line| line.strip_prefix("countersign_possible_duplicates_total{"));
         line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())

@@ -15,7 +15,7 @@ use countersign_wire::publication::Publish;
 use tokio::sync::Barrier;
 
 use super::world::{Given, World};
-use crate::handler::Handler;
+use crate::guard::Handling;
 use crate::http::HttpHandler;
 
 const CONCURRENCY: u32 = 4;
@@ -56,9 +56,10 @@ async fn a_service_is_called_as_often_at_a_time_as_configured_and_over_as_many_c
     let served = axum::serve(listener, routes.into_make_service_with_connect_info::<SocketAddr>());
     let _ = rustls::crypto::ring::default_provider().install_default();
     let endpoint = Secret::new(format!("http://{address}/"));
-    let handler: Arc<dyn Handler> = Arc::new(HttpHandler::new(&endpoint, Duration::from_mins(1), concurrency).unwrap());
+    let handler = Arc::new(HttpHandler::new(&endpoint, Duration::from_mins(1), concurrency).unwrap());
 
-    let world = World::given(Given { concurrency: CONCURRENCY, other_handler: Some(handler), ..Given::default() });
+    let world =
+        World::given(Given { concurrency: CONCURRENCY, handling: Box::new(|_| Handling::Direct(handler)), ..Given::default() });
     world.context.tasks.critical("server", async { served.await });
     let messages = 50 * u64::from(CONCURRENCY);
     for n in 1..=messages {

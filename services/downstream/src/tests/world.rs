@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use countersign_boot::Context;
 use countersign_delivery::ports::broker::{Publication, Publisher as _};
-use countersign_delivery::ports::claims::{Claim, ClaimKey, Claims as _};
+use countersign_delivery::ports::claims::{Claim, ClaimKey, Claims};
 use countersign_delivery::receipt::{Outcome, Receipt, ReceiptBatch};
+use countersign_delivery::topology::Guard;
 use countersign_delivery::{FailReason, Message};
 use countersign_testkit::broker::MemoryBroker;
 use countersign_testkit::build::{a_topology, subscription, upstream};
@@ -26,6 +27,8 @@ use crate::consume::{Bounds, Lane};
 use crate::copies::Copies;
 use crate::desk::{Desk, Times};
 use crate::gate::Gate;
+use crate::guard::Handling;
+use crate::guard::watched::Watched;
 use crate::handler::{Event, Failure, Handled, Handler, HandlerContext};
 use crate::receive::{Reception, Rules};
 
@@ -37,17 +40,18 @@ pub const RETENTION_MS: u64 = 7 * 24 * 3_600_000;
 pub const LEASE_MS: u64 = 30_000;
 
 /// A handler that does as it is told and counts.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Scripted {
     pub calls: Arc<Mutex<Vec<HandlerContext>>>,
     pub at_once: Arc<AtomicUsize>,
     pub most_at_once: Arc<AtomicUsize>,
-    behaviour: Arc<Mutex<Behaviour>>,
+    pub behaviour: Arc<Mutex<Behaviour>>,
     pub go_on: Arc<Notify>,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub enum Behaviour {
+    #[default]
     Do,
     Fail(Failure),
     Panic,
@@ -101,15 +105,27 @@ pub struct Given {
     pub max_batch: usize,
     pub retries: Vec<u64>,
     pub breaker_failures: u32,
-    /// Instead of [`Scripted`].
-    pub other_handler: Option<Arc<dyn Handler>>,
+    /// How [`Scripted`] is called, or what is called instead of it.
+    pub handling: Box<dyn FnOnce(Scripted) -> Handling>,
+    /// What claims are made of; the ones in memory stand for Redis.
+    pub record: Box<dyn FnOnce(Watched<MemoryClaims>) -> Arc<dyn Claims>>,
+    /// Of the guard's database, if it has one.
+    pub database: Option<Gate>,
 }
 
 impl Default for Given {
     fn default() -> Self {
-        let rules = Rules { on_unknown: OnUnknown::Rerun, max_crashes: 2, dedup_retention_ms: RETENTION_MS };
-        let retries = vec![100, 1_000];
-        Self { rules, concurrency: 4, prefetch: 50, max_batch: 256, retries, breaker_failures: 0, other_handler: None }
+        Self {
+            rules: Rules { guard: Guard::Redis, on_unknown: OnUnknown::Rerun, max_crashes: 2, memory_ms: RETENTION_MS },
+            concurrency: 4,
+            prefetch: 50,
+            max_batch: 256,
+            retries: vec![100, 1_000],
+            breaker_failures: 0,
+            handling: Box::new(|handler| Handling::Direct(Arc::new(handler))),
+            record: Box::new(|claims| Arc::new(claims)),
+            database: None,
+        }
     }
 }
 
@@ -124,16 +140,9 @@ impl World {
         topology.subscriptions[0].retry_delays_ms = given.retries;
         let (claims, broker) = (MemoryClaims::new(&clock), MemoryBroker::new(&topology, &clock));
         let context = Context::detached("downstream", Arc::new(clock.clone()), Arc::new(CountingIds::default()));
-        let gate = Gate::new(context.health.dependency("redis"));
+        let gate = Gate::new("redis", context.health.dependency("redis"));
         gate.open();
-        let behaviour = Arc::new(Mutex::new(Behaviour::Do));
-        let handler = Scripted {
-            calls: Arc::default(),
-            at_once: Arc::default(),
-            most_at_once: Arc::default(),
-            behaviour,
-            go_on: Arc::new(Notify::new()),
-        };
+        let handler = Scripted::default();
         let post = Post {
             publisher: Arc::new(broker.clone()),
             ids: context.ids.clone(),
@@ -141,15 +150,16 @@ impl World {
             name: "downstream".into(),
             stop: context.stop.clone(),
         };
+        let record = (given.record)(Watched::new(claims.clone(), gate.clone()));
         let times = Times { lease_ms: LEASE_MS, retention_ms: RETENTION_MS };
         let reception = Reception {
             subscription: topology.subscriptions[0].clone(),
             quarantine: topology.quarantine_queue(),
-            handler: given.other_handler.unwrap_or_else(|| Arc::new(handler.clone())),
+            handling: (given.handling)(handler.clone()),
             timeout_ms: 60_000,
             rules: given.rules,
             name: "downstream".into(),
-            desk: Desk::open(&context.tasks, &context.stop, Arc::new(claims.clone()), gate.clone(), times, given.max_batch),
+            desk: Desk::open(&context.tasks, &context.stop, record, times, given.max_batch),
             copies: Copies::new(Arc::new(broker.clone())),
             signer: Signer::start(&context.tasks, post, given.max_batch, Duration::from_millis(2)),
             held: Held::default(),
@@ -165,7 +175,8 @@ impl World {
             progress_after: Duration::from_secs(10),
         };
         let (stop, tasks) = (context.stop.clone(), context.tasks.clone());
-        let lane = Lane { reception, consumers: Arc::new(broker.clone()), gate: gate.clone(), bounds, stop, tasks };
+        let gates = Gate::all([Some(gate.clone()), given.database].into_iter().flatten());
+        let lane = Lane { reception, consumers: Arc::new(broker.clone()), gate: gates, bounds, stop, tasks };
         Self { clock, claims, broker, context, gate, handler, lane: Arc::new(lane) }
     }
 

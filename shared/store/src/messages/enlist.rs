@@ -7,10 +7,9 @@ use countersign_delivery::Timestamp;
 use countersign_delivery::id::{IncarnationId, MessageId};
 use countersign_delivery::ports::PortError;
 use countersign_delivery::ports::messages::{Insertion, Numbered};
-use sea_orm::{DatabaseTransaction, DbBackend};
+use sea_orm::DatabaseTransaction;
 
 use crate::database::Database;
-use crate::database::postgres::BY_KEY;
 use crate::messages::insert::insert_within;
 use crate::messages::row;
 use crate::rows::Rows;
@@ -35,18 +34,10 @@ impl Database {
     /// [`PortError`]: nothing has begun.
     pub async fn enlist(&self, idle_limit: Duration, sweep_after_ms: u64) -> Result<Enlisted, PortError> {
         let due_at = self.inner.clock.now(self.sql()).await?.plus_millis(sweep_after_ms);
-        let tx = self.sql().begin(WHAT).await?;
-        if tx.backend() == DbBackend::Postgres {
-            tx.run_all(&settings(idle_limit)).await?;
-        }
+        let limits = [("idle_in_transaction_session_timeout", idle_limit.as_millis())];
+        let tx = self.sql().begin_for_caller(WHAT, &limits).await?;
         Ok(Enlisted { tx, due_at })
     }
-}
-
-/// Until the transaction ends: the server's own settings for the business statements, and time enough for what goes on between them.
-fn settings(idle_limit: Duration) -> String {
-    let own = BY_KEY.map(|setting| format!("SET LOCAL {setting} TO DEFAULT; ")).concat();
-    format!("{own}SET LOCAL idle_in_transaction_session_timeout TO {}", idle_limit.as_millis())
 }
 
 impl Enlisted {

@@ -1,0 +1,230 @@
+//! Starts of what comes again: counted, closed, forgotten.
+//!
+//! The rules are those of the record in Redis, without its leases: a start is open until it is given back, or the message is done. A
+//! message's first start is not written down, so that one that never comes again costs no write; poison comes again, and is counted from then on.
+
+use std::collections::HashSet;
+
+use countersign_delivery::fingerprint::Fingerprint;
+use countersign_delivery::ports::PortError;
+use countersign_delivery::ports::claims::{Claim, ClaimKey, Claimed, Held};
+
+use crate::clock::now_within;
+use crate::inbox::row::{self, Placed, fingerprint, rows, slot};
+use crate::rows::Rows;
+use crate::sql::{Sql, take, unsigned};
+
+/// How many columns a batch of claims has at most.
+const WIDTH: usize = row::WIDTH + 2;
+
+/// What is on record of one message.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Known {
+    /// As what it is done.
+    done: Option<Fingerprint>,
+    start: Option<Start>,
+}
+
+/// The starts of one message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Start {
+    fingerprint: Fingerprint,
+    epoch: u32,
+    starts: u32,
+    open: u32,
+    /// A start of an earlier epoch was left unfinished.
+    before: bool,
+    last_token: Option<String>,
+}
+
+/// The answer to a claim as the record stands; a start that this claim makes is counted in, but not written down.
+fn answer(known: &Known, claim: &Claim) -> Claimed {
+    let Claim { key: ClaimKey { fingerprint, .. }, token, epoch, .. } = claim;
+    if let Some(done) = &known.done {
+        return if done == fingerprint { Claimed::Done } else { Claimed::Conflict };
+    }
+    let Some(start) = &known.start else { return Claimed::Fresh { starts: 1 } };
+    if start.fingerprint != *fingerprint {
+        let unexplained = start.open > 0 || start.before;
+        return if unexplained { Claimed::Conflict } else { Claimed::Fresh { starts: 1 } };
+    }
+    if *epoch > start.epoch {
+        return owned(1, 1, start.before || start.open > 0);
+    }
+    let own = u32::from(start.last_token.as_ref() != Some(token));
+    owned(start.starts.saturating_add(own), start.open.saturating_add(own), start.before)
+}
+
+/// Ours, with so many starts, so many of them open.
+const fn owned(starts: u32, open: u32, before: bool) -> Claimed {
+    if open <= 1 && !before {
+        Claimed::Fresh { starts }
+    } else {
+        Claimed::Interrupted { starts, crashes: open.saturating_sub(1) }
+    }
+}
+
+/// See [`countersign_delivery::ports::claims::Claims::claim`].
+pub(super) async fn claim(sql: &Sql, claims: &[Claim]) -> Result<Vec<Claimed>, PortError> {
+    let known = look_up(sql, claims).await?;
+    let mut answers: Vec<Claimed> = known.iter().zip(claims).map(|(known, claim)| answer(known, claim)).collect();
+    let counted = |place: usize| claims[place].again && !matches!(answers[place], Claimed::Done | Claimed::Conflict);
+    let counted: Vec<usize> = (0..claims.len()).filter(|place| counted(*place)).collect();
+    for round in rounds(claims, counted) {
+        for part in round.chunks(Rows::limit(sql.backend, WIDTH)) {
+            count(sql, claims, part, &mut answers).await?;
+        }
+    }
+    Ok(answers)
+}
+
+/// What is on record of each, by one query.
+async fn look_up(sql: &Sql, claims: &[Claim]) -> Result<Vec<Known>, PortError> {
+    let mut known = vec![Known::default(); claims.len()];
+    let keys: Vec<Placed<'_>> = claims.iter().map(|claim| &claim.key).enumerate().collect();
+    for part in keys.chunks(Rows::limit(sql.backend, row::WIDTH)) {
+        let (source, values) = rows(part).source(sql.backend);
+        let query = format!(
+            "SELECT v.place, i.fingerprint AS done, s.fingerprint AS started, s.epoch, s.starts, s.open_starts, s.unfinished_before, \
+             s.last_token FROM {source} \
+             LEFT JOIN countersign_inbox AS i ON i.subscription = v.of_subscription AND i.message_id = v.of_message_id \
+             LEFT JOIN countersign_inbox_start AS s ON s.subscription = v.of_subscription AND s.message_id = v.of_message_id \
+             WHERE i.done_at IS NOT NULL OR s.started_at IS NOT NULL"
+        );
+        for row in sql.read("looking claims up", &query, values).await? {
+            let start = match fingerprint(&row, "started")? {
+                None => None,
+                Some(fingerprint) => Some(Start {
+                    fingerprint,
+                    epoch: number(take(&row, "epoch")?),
+                    starts: number(take(&row, "starts")?),
+                    open: number(take(&row, "open_starts")?),
+                    before: take::<i64>(&row, "unfinished_before")? != 0,
+                    last_token: take(&row, "last_token")?,
+                }),
+            };
+            *slot(&row, &mut known)? = Known { done: fingerprint(&row, "done")?, start };
+        }
+    }
+    Ok(known)
+}
+
+fn number(value: i64) -> u32 {
+    u32::try_from(unsigned(value)).unwrap_or(u32::MAX)
+}
+
+/// Places of a batch, in rounds that name no message twice: one statement changes a row once.
+fn rounds(claims: &[Claim], mut left: Vec<usize>) -> Vec<Vec<usize>> {
+    let mut rounds = Vec::new();
+    while !left.is_empty() {
+        let mut named = HashSet::with_capacity(left.len());
+        let mut fits = |place: &usize| named.insert((&claims[*place].key.subscription, claims[*place].key.message_id));
+        let (mut round, later): (Vec<_>, Vec<_>) = left.into_iter().partition(&mut fits);
+        // The order of the primary key, in which every statement locks.
+        round.sort_unstable_by_key(|place| (&claims[*place].key.subscription, claims[*place].key.message_id));
+        rounds.push(round);
+        left = later;
+    }
+    rounds
+}
+
+/// These claims as rows; their tokens too.
+fn claimed(claims: &[Claim], places: &[usize]) -> Rows {
+    let keys: Vec<Placed<'_>> = places.iter().map(|place| (*place, &claims[*place].key)).collect();
+    rows(&keys).texts("token", places.iter().map(|place| claims[*place].token.clone()))
+}
+
+/// Counts a start for each of `places`. What has become another's meanwhile is a conflict.
+async fn count(sql: &Sql, claims: &[Claim], places: &[usize], answers: &mut [Claimed]) -> Result<(), PortError> {
+    const IMPOSTOR: &str = "s.fingerprint <> excluded.fingerprint";
+    const LATER: &str = "excluded.epoch > s.epoch";
+    let epochs = places.iter().map(|place| i64::from(claims[*place].epoch));
+    let (source, values) = claimed(claims, places).ints("of_epoch", epochs).source(sql.backend);
+    let now = now_within(sql.backend);
+    // The same token counts once: its answer was lost.
+    let one_more = |counter: &str| {
+        format!(
+            "CASE WHEN {IMPOSTOR} OR {LATER} THEN 1 WHEN s.last_token = excluded.last_token THEN s.{counter} ELSE s.{counter} + 1 END"
+        )
+    };
+    let (starts, open) = (one_more("starts"), one_more("open_starts"));
+    let statement = format!(
+        "INSERT INTO countersign_inbox_start AS s \
+         (message_id, started_at, epoch, starts, open_starts, unfinished_before, subscription, fingerprint, last_token) \
+         SELECT v.of_message_id, {now}, v.of_epoch, 1, 1, 0, v.of_subscription, v.of_fingerprint, v.token FROM {source} WHERE true \
+         ON CONFLICT (subscription, message_id) DO UPDATE SET starts = {starts}, open_starts = {open}, \
+         unfinished_before = CASE WHEN {IMPOSTOR} THEN 0 WHEN {LATER} AND s.open_starts > 0 THEN 1 ELSE s.unfinished_before END, \
+         epoch = CASE WHEN {IMPOSTOR} OR {LATER} THEN excluded.epoch ELSE s.epoch END, \
+         released_token = CASE WHEN NOT ({IMPOSTOR}) AND s.released_token <> excluded.last_token THEN s.released_token END, \
+         fingerprint = excluded.fingerprint, last_token = excluded.last_token, started_at = excluded.started_at \
+         WHERE NOT ({IMPOSTOR}) OR (s.open_starts = 0 AND s.unfinished_before = 0) \
+         RETURNING subscription, message_id, starts, open_starts, unfinished_before"
+    );
+    let mut written = std::collections::HashMap::with_capacity(places.len());
+    for row in sql.write_returning("counting starts", &statement, values).await? {
+        let counted = owned(
+            number(take(&row, "starts")?),
+            number(take(&row, "open_starts")?),
+            take::<i64>(&row, "unfinished_before")? != 0,
+        );
+        written.insert((take::<String>(&row, "subscription")?, take::<uuid::Uuid>(&row, "message_id")?), counted);
+    }
+    for place in places {
+        let ClaimKey { subscription, message_id, .. } = &claims[*place].key;
+        let counted = written.remove(&(subscription.as_str().to_owned(), message_id.uuid()));
+        answers[*place] = counted.unwrap_or(Claimed::Conflict);
+    }
+    Ok(())
+}
+
+/// Forgets the starts of what is done.
+pub(super) async fn complete(sql: &Sql, claims: &[Claim]) -> Result<Vec<Held>, PortError> {
+    let counted = (0..claims.len()).filter(|place| claims[*place].again).collect();
+    for round in rounds(claims, counted) {
+        for part in round.chunks(Rows::limit(sql.backend, WIDTH)) {
+            let (source, values) = claimed(claims, part).source(sql.backend);
+            let statement = format!(
+                "DELETE FROM countersign_inbox_start WHERE (subscription, message_id) IN \
+                 (SELECT i.subscription, i.message_id FROM {source} JOIN countersign_inbox AS i \
+                  ON i.subscription = v.of_subscription AND i.message_id = v.of_message_id AND i.fingerprint = v.of_fingerprint)"
+            );
+            sql.write("closing starts of what is done", &statement, values).await?;
+        }
+    }
+    Ok(vec![Held::Ours; claims.len()])
+}
+
+/// Closes the starts that have these tokens. A claim without a start on record has nothing to give back.
+pub(super) async fn release(sql: &Sql, claims: &[Claim]) -> Result<Vec<Held>, PortError> {
+    let mut answers: Vec<Held> = claims.iter().map(|claim| if claim.again { Held::Lost } else { Held::Ours }).collect();
+    let counted = (0..claims.len()).filter(|place| claims[*place].again).collect();
+    for round in rounds(claims, counted) {
+        for part in round.chunks(Rows::limit(sql.backend, WIDTH)) {
+            close(sql, claims, part, &mut answers).await?;
+        }
+    }
+    Ok(answers)
+}
+
+async fn close(sql: &Sql, claims: &[Claim], places: &[usize], answers: &mut [Held]) -> Result<(), PortError> {
+    let (source, values) = claimed(claims, places).source(sql.backend);
+    // Closed before by the same token: its answer was lost.
+    let statement = format!(
+        "UPDATE countersign_inbox_start AS s SET released_token = v.token, \
+         open_starts = CASE WHEN s.last_token = v.token AND s.open_starts > 0 THEN s.open_starts - 1 ELSE s.open_starts END, \
+         last_token = CASE WHEN s.last_token = v.token THEN NULL ELSE s.last_token END FROM {source} \
+         WHERE s.subscription = v.of_subscription AND s.message_id = v.of_message_id AND s.fingerprint = v.of_fingerprint \
+         AND (s.last_token = v.token OR s.released_token = v.token) RETURNING subscription, message_id"
+    );
+    let mut closed = HashSet::with_capacity(places.len());
+    for row in sql.write_returning("giving claims back", &statement, values).await? {
+        closed.insert((take::<String>(&row, "subscription")?, take::<uuid::Uuid>(&row, "message_id")?));
+    }
+    for place in places {
+        let ClaimKey { subscription, message_id, .. } = &claims[*place].key;
+        if closed.contains(&(subscription.as_str().to_owned(), message_id.uuid())) {
+            answers[*place] = Held::Ours;
+        }
+    }
+    Ok(())
+}
