@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use countersign_delivery::topology::Guard;
@@ -106,6 +107,15 @@ impl Guarded {
         self.put_on_stock().await
     }
 
+    /// Starts downstream as [`Self::start`] does, without waiting for it.
+    ///
+    /// # Errors
+    /// When its binary is missing.
+    pub fn spawn(&mut self) -> anyhow::Result<()> {
+        let program = self.program();
+        self.flow.system.spawn_as(Which::Downstream, program, "")
+    }
+
     /// Starts a further downstream beside the one of [`Self::start`], whose address it leaves free, and waits until it is ready.
     ///
     /// # Errors
@@ -183,6 +193,21 @@ impl Guarded {
         let query = "SELECT count(*) AS held FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
         let row = database.query_one_raw(sql(&database, query)).await?.context("no row")?;
         Ok(u64::try_from(row.try_get::<i64>("", "held")?)?)
+    }
+
+    /// Whether a transaction that writes is open in the business's `SQLite` database.
+    ///
+    /// # Errors
+    /// When there is no such database, or it answers something else.
+    pub async fn is_writing(&self) -> anyhow::Result<bool> {
+        let mut options = ConnectOptions::new(self.stock.as_ref().context("no database")?);
+        options.max_connections(1).sqlx_logging(false).map_sqlx_sqlite_opts(|options| options.busy_timeout(Duration::ZERO));
+        let database = Database::connect(options).await?;
+        match database.execute_unprepared("BEGIN IMMEDIATE").await {
+            Ok(_) => database.execute_unprepared("ROLLBACK").await.map(|_| false).context("rolling back"),
+            Err(error) if error.to_string().contains("locked") => Ok(true),
+            Err(error) => Err(error).context("beginning"),
+        }
     }
 
     /// Holds nothing any more; of a handler whose caller is dead nothing is under way when this returns.

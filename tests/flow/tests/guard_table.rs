@@ -5,9 +5,18 @@
 //! and never ended is counted when it is started again, whether or not it had had its effect; which of the two it was, only the handler's
 //! database knows. So the count is never below the number of extra effects.
 
+mod forgotten;
 mod killed;
+mod killed_again;
+mod paused;
 
 use countersign_delivery::topology::Guard;
+use countersign_flow::Setup;
+
+const SQLITE: Setup = Setup { postgres: false, max_batch: 256 };
+const SQLITE_PLAIN: Setup = Setup { postgres: false, max_batch: 1 };
+const POSTGRES: Setup = Setup { postgres: true, max_batch: 256 };
+const POSTGRES_PLAIN: Setup = Setup { postgres: true, max_batch: 1 };
 
 /// What one message comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,3 +76,14 @@ const KILLED: [Row; 8] = [
 /// What stands in the handler before its effect while the process is killed: it was started, and nobody knows more.
 const HELD_BEFORE_EFFECT: Row =
     Row { point: "in the handler, before its effect", redis: COUNTED, redis_archive: COUNTED, tiered: ONCE, inbox: ONCE };
+
+/// Paused by SIGSTOP after the effect, until its lease is over and another process has taken over; then it goes on.
+const PAUSED: Row = Row { point: "after the effect, before the mark", redis: TWICE, redis_archive: TWICE, tiered: ONCE, inbox: ONCE };
+
+/// Redis loses everything: what had been done and was not acked; what had been started or only handed out; what waited in the queue.
+#[rustfmt::skip]
+const FORGOTTEN: [Row; 3] = [
+    Row { point: "done, not acked",            redis: TWICE,   redis_archive: ONCE,    tiered: ONCE, inbox: ONCE },
+    Row { point: "handed out before the loss", redis: COUNTED, redis_archive: COUNTED, tiered: ONCE, inbox: ONCE },
+    Row { point: "never handed out",           redis: ONCE,    redis_archive: ONCE,    tiered: ONCE, inbox: ONCE },
+];

@@ -1,0 +1,154 @@
+//! SIGSTOP in the middle of the handler, until the lease is over and the broker has given the messages to another process, which goes on with
+//! them; then the sleeper wakes up and finishes what it had begun.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use countersign_delivery::topology::Guard;
+use countersign_flow::{CONCURRENCY, Guarded, HELD, Hold, PATIENCE, Setup, counted_by};
+use countersign_launcher::{Running, SUBSCRIPTION, Which, wait_until};
+
+use super::{PAUSED, POSTGRES, SQLITE};
+
+const MESSAGES: u32 = 20;
+/// The broker closes the sleeper's connection when it has been silent for twice that.
+const SHORT_HEARTBEAT: (&str, &str) = ("[broker]", "heartbeat_s = 1");
+/// The business answers so long after the effect: long enough to be caught in between.
+const ANSWERS_AFTER_MS: u64 = 8_000;
+/// Its transactions may sit still for 20 s, the least there is.
+const SHORT_TIMEOUT: (&str, &str) = ("[downstream]", "timeout_ms = 5000");
+/// Longer than that.
+const SESSION_ENDS: Duration = Duration::from_secs(45);
+
+/// The sleeper, asleep with [`HELD`] messages in the handler. The others have had their effect.
+async fn asleep(world: &mut Guarded, keys: &[(&str, &str)]) -> anyhow::Result<(Running, Vec<String>)> {
+    let sleeper = world.start_another("sleeper", keys, "").await?;
+    world.hold(Hold::AfterEffect(ANSWERS_AFTER_MS)).await?;
+    let ids = world.send(MESSAGES).await?;
+    // Within a transaction what is held has no effect yet, else it has.
+    let effects = if world.guard.in_transaction() { MESSAGES - HELD } else { MESSAGES };
+    world.effects_reach(&ids, effects as usize).await?;
+    let all_held = async || world.held().await.is_ok_and(|held| held == u64::from(HELD));
+    wait_until("the messages to be held, and no others", PATIENCE, all_held).await?;
+    sleeper.pause()?;
+    ensure!(world.held().await? == u64::from(HELD), "an answer was on its way already");
+    if world.guard.in_transaction() {
+        world.let_go().await?;
+    }
+    Ok((sleeper, ids))
+}
+
+/// It finishes, and ends when it is told to.
+async fn wakes_up(sleeper: &Running) -> anyhow::Result<()> {
+    sleeper.resume()?;
+    sleeper.terminate()?;
+    let status = sleeper.wait(PATIENCE).await?;
+    ensure!(status.success(), "the sleeper ended with {status}: {}", sleeper.log_text());
+    Ok(())
+}
+
+/// Everything as promised: each message that was held, and all the others once.
+async fn keeps(world: &Guarded, ids: &[String], sleeper: &Running) -> anyhow::Result<()> {
+    let promise = PAUSED.under(world.guard).context("no promise")?;
+    let effects = world.effects(ids).await?;
+    let mut found: Vec<u64> = effects.values().copied().collect();
+    found.sort_unstable();
+    let (held, others) = (HELD as usize, ids.len() - HELD as usize);
+    ensure!(found == [vec![1; others], vec![promise.effects; held]].concat(), "{effects:?}");
+    let (by_successor, by_sleeper) = (world.counted().await?, counted_by(sleeper));
+    let expected = promise.counted * u64::from(HELD);
+    ensure!(by_successor == expected, "the successor counted {by_successor} possible duplicates, not {expected}");
+    ensure!(by_sleeper == 0, "the sleeper counted {by_sleeper}: what it did was counted by the one who did it again");
+    Ok(())
+}
+
+/// Its successor does everything again before it wakes up.
+async fn overtaken(guard: Guard, setup: Setup) -> anyhow::Result<()> {
+    let mut world = Guarded::new("overtaken", guard, setup).await?;
+    let (sleeper, ids) = asleep(&mut world, &[SHORT_HEARTBEAT]).await?;
+    world.start(CONCURRENCY, "").await?;
+    world.flow.all_signed(&ids).await?;
+    wakes_up(&sleeper).await?;
+    keeps(&world, &ids, &sleeper).await?;
+    world.flow.finish().await
+}
+
+/// It wakes up while its successor finds its transactions open.
+async fn wakes_in_time(guard: Guard) -> anyhow::Result<()> {
+    let mut world = Guarded::new("in_time", guard, POSTGRES).await?;
+    let (sleeper, ids) = asleep(&mut world, &[SHORT_HEARTBEAT]).await?;
+    world.start(CONCURRENCY, "").await?;
+    world.flow.all_signed(&ids[HELD as usize..]).await?;
+    let look = world.flow.system.look().clone();
+    let put_back = async || {
+        let count = look.metric(Which::Downstream, "countersign_consume_total", "outcome=\"put_back\"").await;
+        count.is_ok_and(|count| count >= f64::from(HELD))
+    };
+    wait_until("the successor to put back what is in an open transaction", PATIENCE, put_back).await?;
+    ensure!(world.effects(&ids[..HELD as usize]).await?.values().all(|effects| *effects == 0), "nothing is committed");
+    wakes_up(&sleeper).await?;
+    world.flow.all_signed(&ids).await?;
+    keeps(&world, &ids, &sleeper).await?;
+    world.flow.finish().await
+}
+
+/// The database ends its sessions, which rolls back what it had begun; then its successor does it.
+async fn wakes_too_late(guard: Guard) -> anyhow::Result<()> {
+    let mut world = Guarded::new("too_late", guard, POSTGRES).await?;
+    let (sleeper, ids) = asleep(&mut world, &[SHORT_HEARTBEAT, SHORT_TIMEOUT]).await?;
+    world.start(CONCURRENCY, "").await?;
+    let held = &ids[..HELD as usize];
+    let done = async || world.effects(held).await.is_ok_and(|effects| effects.values().all(|effects| *effects == 1));
+    wait_until("the successor to handle what the sleeper had begun", SESSION_ENDS + PATIENCE, done).await?;
+    world.flow.all_signed(&ids).await?;
+    wakes_up(&sleeper).await?;
+    keeps(&world, &ids, &sleeper).await?;
+    world.flow.finish().await
+}
+
+/// On `SQLite` its open transaction keeps every other writer out until it wakes up; then it commits.
+async fn holds_the_only_writer(guard: Guard) -> anyhow::Result<()> {
+    let mut world = Guarded::new("only_writer", guard, SQLITE).await?;
+    let failpoint = format!("downstream.before_commit=1*sleep({ANSWERS_AFTER_MS})");
+    let sleeper = world.start_another("sleeper", &[SHORT_HEARTBEAT], &failpoint).await?;
+    world.flow.system.process(Which::Callback)?.pause()?;
+    let ids = world.send(MESSAGES).await?;
+    wait_until("its transaction to be open", PATIENCE, async || world.is_writing().await.is_ok_and(|writing| writing)).await?;
+    sleeper.pause()?;
+    ensure!(world.is_writing().await?, "its transaction was over already");
+    let given_back = async || world.flow.ground.queue_depth(SUBSCRIPTION).await.is_ok_and(|depth| depth >= MESSAGES);
+    wait_until("the broker to give its messages back", PATIENCE, given_back).await?;
+    world.spawn()?;
+    ensure!(world.effects(&ids).await?.values().all(|effects| *effects == 0), "nothing is committed");
+    sleeper.resume()?;
+    world.flow.system.process(Which::Callback)?.resume()?;
+    world.flow.system.ready(Which::Downstream).await?;
+    world.flow.all_signed(&ids).await?;
+    sleeper.terminate()?;
+    ensure!(sleeper.wait(PATIENCE).await?.success(), "{}", sleeper.log_text());
+    let effects = world.effects(&ids).await?;
+    ensure!(effects.values().all(|effects| *effects == 1), "{effects:?}");
+    ensure!((world.counted().await?, counted_by(&sleeper)) == (0, 0), "nobody wonders");
+    world.flow.finish().await
+}
+
+macro_rules! cells {
+    ($($name:ident: $test:ident($($argument:expr),*);)*) => {$(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $name() -> anyhow::Result<()> {
+            $test($($argument),*).await
+        }
+    )*};
+}
+
+cells! {
+    overtaken_under_redis: overtaken(Guard::Redis, SQLITE);
+    overtaken_under_redis_and_archive_on_sqlite: overtaken(Guard::RedisArchive, SQLITE);
+    overtaken_under_redis_and_archive_on_postgres: overtaken(Guard::RedisArchive, POSTGRES);
+    in_time_under_tiered: wakes_in_time(Guard::Tiered);
+    in_time_under_inbox: wakes_in_time(Guard::Inbox);
+    too_late_under_tiered: wakes_too_late(Guard::Tiered);
+    too_late_under_inbox: wakes_too_late(Guard::Inbox);
+    in_the_only_transaction_under_tiered: holds_the_only_writer(Guard::Tiered);
+    in_the_only_transaction_under_inbox: holds_the_only_writer(Guard::Inbox);
+}
