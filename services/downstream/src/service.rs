@@ -293,3 +293,6 @@ fn watch_broker(context: &Context, broker: &Broker) {
     };
     drop(context.tasks.spawn("watch the broker", async move { stop.soft_token().run_until_cancelled_owned(watching).await }));
 }
+
+#[cfg(test)]
+mod tests;

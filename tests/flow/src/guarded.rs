@@ -296,7 +296,7 @@ impl Guarded {
     /// # Errors
     /// When Redis does not answer.
     pub async fn lose_redis(&self) -> anyhow::Result<()> {
-        self.flow.ground.flush_redis().await
+        self.flow.ground.empty_redis().await
     }
 }
 

@@ -6,6 +6,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests have no launch frame; the ban is for the product")]
 
+mod again;
 mod book;
 mod disturb;
 mod either;

@@ -35,6 +35,7 @@ mod readme;
 mod replicas;
 mod retention;
 mod shipped_files;
+mod stock;
 mod traces;
 mod two_upstreams;
 mod unknown_commit;

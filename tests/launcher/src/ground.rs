@@ -100,13 +100,12 @@ impl Ground {
         &self.redis
     }
 
-    /// Empties this test's numbered Redis database, as a Redis that was replaced is empty. On a server that has fewer of them than there are
-    /// tests it may be another test's as well.
+    /// Has Redis forget all of this test's numbered database.
     ///
     /// # Errors
-    /// When Redis refuses or does not answer.
-    pub async fn flush_redis(&self) -> anyhow::Result<()> {
-        redis::flush(&self.redis).await
+    /// When it does not answer.
+    pub async fn empty_redis(&self) -> anyhow::Result<()> {
+        redis::command(&self.redis, "FLUSHDB").await.map(drop)
     }
 
     /// What this test's keys should start with.

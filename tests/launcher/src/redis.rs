@@ -146,29 +146,26 @@ pub async fn redis_answers(url: &str) -> anyhow::Result<()> {
     command(url, "PING").await.map(|_| ())
 }
 
-/// Empties the numbered database of `redis://host:port/number`.
-pub(crate) async fn flush(url: &str) -> anyhow::Result<()> {
-    let (server, number) = url.rsplit_once('/').context("no number in the address of Redis")?;
-    let number: u32 = number.parse().with_context(|| format!("{number:?} is no number of a Redis database"))?;
-    // A script may select a database for itself alone.
-    let script = format!("\"redis.call('SELECT',{number}) redis.call('FLUSHDB') return redis.status_reply('OK')\"");
-    command(server, &format!("EVAL {script} 0")).await.map(drop)
-}
-
-/// Sends one command without arguments that need quoting and returns the lines of a simple or flat answer.
+/// Sends one command without arguments that need quoting, to the numbered database that the address names, and returns the lines of a simple
+/// or flat answer.
 pub(crate) async fn command(url: &str, command: &str) -> anyhow::Result<Vec<String>> {
-    let address = url.strip_prefix("redis://").unwrap_or(url).split('/').next().unwrap_or_default();
+    let rest = url.strip_prefix("redis://").unwrap_or(url);
+    let (address, database) = rest.split_once('/').unwrap_or((rest, ""));
     let (credentials, address) = address.rsplit_once('@').map_or((None, address), |(c, a)| (Some(c), a));
-    timeout(COMMAND, exchange(address, credentials, command))
+    timeout(COMMAND, exchange(address, credentials, database, command))
         .await
         .with_context(|| format!("no answer from Redis at {address} within {COMMAND:?}"))?
         .with_context(|| format!("asking Redis at {address}"))
 }
 
-async fn exchange(address: &str, credentials: Option<&str>, command: &str) -> anyhow::Result<Vec<String>> {
+async fn exchange(address: &str, credentials: Option<&str>, database: &str, command: &str) -> anyhow::Result<Vec<String>> {
     let mut stream = BufReader::new(TcpStream::connect(address).await?);
     if let Some((user, password)) = credentials.and_then(|pair| pair.split_once(':')) {
         stream.write_all(format!("AUTH {user} {password}\r\n").replace("  ", " ").as_bytes()).await?;
+        read_answer(&mut stream).await?;
+    }
+    if !database.is_empty() {
+        stream.write_all(format!("SELECT {database}\r\n").as_bytes()).await?;
         read_answer(&mut stream).await?;
     }
     stream.write_all(format!("{command}\r\n").as_bytes()).await?;
