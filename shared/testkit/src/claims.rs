@@ -63,7 +63,18 @@ struct Record {
 impl Record {
     fn new(fingerprint: &Fingerprint) -> Self {
         let fingerprint = fingerprint.clone();
-        Self { fingerprint, epoch: 0, before: false, starts: 0, open: 0, done: false, last: None, gave: None, by: None, told: false }
+        Self {
+            fingerprint,
+            epoch: 0,
+            before: false,
+            starts: 0,
+            open: 0,
+            done: false,
+            last: None,
+            gave: None,
+            by: None,
+            told: false,
+        }
     }
 
     /// Whether somebody has begun and nobody knows how it ended, or somebody is at it.

@@ -21,14 +21,13 @@ use crate::{CHECK_DELAY_MS, Flow, PATIENCE, Setup, order};
 
 /// Handlers at a time.
 pub const CONCURRENCY: u32 = 4;
-/// Messages of each batch that [`Guarded::hold`] keeps in the handler.
-pub const HELD: u32 = 3;
 /// What is held comes free by itself only after the test.
 const HOLD_MS: u64 = 600_000;
 /// What is held for longer is reported: as late as callback's patience (`probe_grace_ms`) allows, milliseconds.
 const PROGRESS_AFTER_MS: u64 = CHECK_DELAY_MS * 7 / 5;
-/// The item of what is held, and of everything else.
-const ITEMS: [&str; 2] = ["held", "free"];
+/// The item of what is held begins so, and has its number behind; everything else is of the other one.
+const HELD: &str = "held";
+const FREE: &str = "free";
 const POSSIBLE_DUPLICATES: &str = "countersign_possible_duplicates_total";
 /// What is logged with each count.
 const COUNTED: &str = "the effect may have happened twice";
@@ -62,7 +61,7 @@ impl Guarded {
     pub async fn new(test: &str, guard: Guard, setup: Setup) -> anyhow::Result<Self> {
         let extras = Extras {
             subscription: format!("guard = \"{}\"", guard.as_str()),
-            downstream: format!("concurrency = {CONCURRENCY}\nprefetch = {CONCURRENCY}"),
+            downstream: format!("concurrency = {CONCURRENCY}\nprefetch = {}", CONCURRENCY * 2),
             ..Extras::default()
         };
         let mut flow = Flow::with_extras(test, setup, extras).await?;
@@ -99,10 +98,7 @@ impl Guarded {
     /// # Errors
     /// When it is not in time.
     pub async fn start(&mut self, prefetch: u32, failpoints: &str) -> anyhow::Result<()> {
-        let prefetch = format!("prefetch = {prefetch}");
-        edit(&self.flow.ground.path("downstream.toml"), |text| with_line(&text, "prefetch =", &prefetch))?;
-        let program = self.program();
-        self.flow.system.spawn_as(Which::Downstream, program, failpoints)?;
+        self.spawn(prefetch, failpoints)?;
         self.flow.system.ready(Which::Downstream).await?;
         self.put_on_stock().await
     }
@@ -111,9 +107,11 @@ impl Guarded {
     ///
     /// # Errors
     /// When its binary is missing.
-    pub fn spawn(&mut self) -> anyhow::Result<()> {
+    pub fn spawn(&mut self, prefetch: u32, failpoints: &str) -> anyhow::Result<()> {
+        let prefetch = format!("prefetch = {prefetch}");
+        edit(&self.flow.ground.path("downstream.toml"), |text| with_line(&text, "prefetch =", &prefetch))?;
         let program = self.program();
-        self.flow.system.spawn_as(Which::Downstream, program, "")
+        self.flow.system.spawn_as(Which::Downstream, program, failpoints)
     }
 
     /// Starts a further downstream beside the one of [`Self::start`], whose address it leaves free, and waits until it is ready.
@@ -147,7 +145,7 @@ impl Guarded {
     /// Enough of everything for the business to take.
     async fn put_on_stock(&self) -> anyhow::Result<()> {
         let Some(database) = self.stock().await? else { return Ok(()) };
-        for item in ITEMS {
+        for item in (0..CONCURRENCY).map(held_item).chain([FREE.to_owned()]) {
             let insert = format!("INSERT INTO stock (item, pieces) VALUES ('{item}', 1000000) ON CONFLICT DO NOTHING");
             database.execute_unprepared(&insert).await?;
         }
@@ -161,18 +159,21 @@ impl Guarded {
         Ok(Some(Database::connect(options).await?))
     }
 
-    /// The next [`HELD`] messages stay in the handler, as far as that can be ([`Self::can_hold`]).
+    /// The first so many of the next messages stay in the handler, as far as that can be ([`Self::can_hold`]); at most [`CONCURRENCY`].
     ///
     /// # Errors
     /// When the business does not take the wish.
-    pub async fn hold(&mut self, hold: Hold) -> anyhow::Result<()> {
+    pub async fn hold(&mut self, count: u32, hold: Hold) -> anyhow::Result<()> {
         match (self.stock().await?, hold) {
-            (None, Hold::BeforeEffect) => self.behave(json!({"for": HELD, "delay_ms": HOLD_MS})).await,
-            (None, Hold::AfterEffect(ms)) => self.behave(json!({"for": HELD, "delay_after_ms": ms})).await,
+            (None, Hold::BeforeEffect) => self.behave(json!({"for": count, "delay_ms": HOLD_MS})).await,
+            (None, Hold::AfterEffect(ms)) => self.behave(json!({"for": count, "delay_after_ms": ms})).await,
             (Some(database), _) if self.can_hold() => {
-                // Its handler waits for the lock on the row of their item.
+                // Their handlers wait for the lock on the row of their item.
                 let transaction = database.begin().await?;
-                transaction.execute_unprepared("UPDATE stock SET pieces = pieces WHERE item = 'held'").await?;
+                for number in 0..count {
+                    let lock = format!("UPDATE stock SET pieces = pieces WHERE item = '{}'", held_item(number));
+                    transaction.execute_unprepared(&lock).await?;
+                }
                 self.hold = Some(transaction);
                 Ok(())
             }
@@ -190,7 +191,8 @@ impl Guarded {
     /// When the business does not answer.
     pub async fn held(&self) -> anyhow::Result<u64> {
         let Some(database) = self.stock().await? else { return Ok(self.flow.system.look().counts().await?.in_flight) };
-        let query = "SELECT count(*) AS held FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        let query =
+            "SELECT count(*) AS held FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
         let row = database.query_one_raw(sql(&database, query)).await?.context("no row")?;
         Ok(u64::try_from(row.try_get::<i64>("", "held")?)?)
     }
@@ -225,7 +227,7 @@ impl Guarded {
         wait_until("the calls of the dead to end", PATIENCE, async || self.held().await.is_ok_and(|held| held == 0)).await
     }
 
-    /// Sends messages, of which the first [`HELD`] are those that can be held; their ids.
+    /// Sends messages, of which the first [`CONCURRENCY`] are those that can be held; their ids.
     ///
     /// # Errors
     /// When one is refused.
@@ -233,7 +235,7 @@ impl Guarded {
         let first = self.sent;
         self.sent += count;
         let messages = (0..count).map(|number| {
-            let item = if number < HELD { ITEMS[0] } else { ITEMS[1] };
+            let item = if number < CONCURRENCY { held_item(number) } else { FREE.to_owned() };
             let body = json!({"order": first + number, "item": item, "pieces": 1});
             NewMessage { body: body.to_string().into(), ..order(first + number) }
         });
@@ -298,6 +300,10 @@ impl Guarded {
     pub async fn lose_redis(&self) -> anyhow::Result<()> {
         self.flow.ground.empty_redis().await
     }
+}
+
+fn held_item(number: u32) -> String {
+    format!("{HELD}-{number}")
 }
 
 fn sql(database: &DatabaseConnection, query: &str) -> Statement {

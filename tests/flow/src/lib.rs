@@ -30,7 +30,7 @@ pub use book::{Book, Table};
 pub use either::is_final;
 pub use foreign::{AUDIT, Language, audit, id_in, shipped};
 pub use gate::{Gate, Side};
-pub use guarded::{CONCURRENCY, Guarded, HELD, Hold, counted_by};
+pub use guarded::{CONCURRENCY, Guarded, Hold, counted_by};
 
 /// From the publish to the first look in these tests, milliseconds.
 pub const CHECK_DELAY_MS: u64 = 1_000;

@@ -78,7 +78,8 @@ const HELD_BEFORE_EFFECT: Row =
     Row { point: "in the handler, before its effect", redis: COUNTED, redis_archive: COUNTED, tiered: ONCE, inbox: ONCE };
 
 /// Paused by SIGSTOP after the effect, until its lease is over and another process has taken over; then it goes on.
-const PAUSED: Row = Row { point: "after the effect, before the mark", redis: TWICE, redis_archive: TWICE, tiered: ONCE, inbox: ONCE };
+const PAUSED: Row =
+    Row { point: "after the effect, before the mark", redis: TWICE, redis_archive: TWICE, tiered: ONCE, inbox: ONCE };
 
 /// Redis loses everything: what had been done and was not acked; what had been started or only handed out; what waited in the queue.
 #[rustfmt::skip]

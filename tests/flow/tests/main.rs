@@ -14,7 +14,6 @@ mod command_resumed;
 mod commit_killed;
 mod confirmed;
 mod doctor;
-mod downstream_killed;
 mod duplicate_delivery;
 mod embedded_handler;
 mod failing_handler;

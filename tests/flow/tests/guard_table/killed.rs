@@ -5,7 +5,7 @@
 
 use anyhow::{Context as _, ensure};
 use countersign_delivery::topology::Guard;
-use countersign_flow::{CONCURRENCY, Guarded, HELD, Hold, PATIENCE, Setup};
+use countersign_flow::{CONCURRENCY, Guarded, Hold, PATIENCE, Setup};
 use countersign_launcher::Which;
 
 use super::{HELD_BEFORE_EFFECT, KILLED, POSTGRES, POSTGRES_PLAIN, Promise, Row, SQLITE, SQLITE_PLAIN};
@@ -14,6 +14,8 @@ use super::{HELD_BEFORE_EFFECT, KILLED, POSTGRES, POSTGRES_PLAIN, Promise, Row, 
 const EVERYWHERE: &[&str] = &[];
 
 const MESSAGES: u32 = 20;
+/// Messages in the handler, where they stay: one handler is left for the others.
+const HELD: u32 = CONCURRENCY - 1;
 /// Points that a message comes by under whatever guard.
 const POINTS_OF_A_MESSAGE: usize = 6;
 /// Messages that have passed by the point when it hits.
@@ -42,7 +44,7 @@ async fn killed_at(world: &mut Guarded, row: &Row, promise: Promise) -> anyhow::
     // Its probes come when downstream is dead.
     let callback = world.flow.system.process(Which::Callback)?;
     callback.pause()?;
-    world.hold(Hold::BeforeEffect).await?;
+    world.hold(HELD, Hold::BeforeEffect).await?;
     let ids = world.send(MESSAGES).await?;
     world.flow.system.dies_at(Which::Downstream, row.point, PATIENCE).await?;
     world.let_go().await?;

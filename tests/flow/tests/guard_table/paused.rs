@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use countersign_delivery::topology::Guard;
-use countersign_flow::{CONCURRENCY, Guarded, HELD, Hold, PATIENCE, Setup, counted_by};
+use countersign_flow::{CONCURRENCY, Guarded, Hold, PATIENCE, Setup, counted_by};
 use countersign_launcher::{Running, SUBSCRIPTION, Which, wait_until};
 
 use super::{PAUSED, POSTGRES, SQLITE};
@@ -20,18 +20,19 @@ const SHORT_TIMEOUT: (&str, &str) = ("[downstream]", "timeout_ms = 5000");
 /// Longer than that.
 const SESSION_ENDS: Duration = Duration::from_secs(45);
 
-/// The sleeper, asleep with [`HELD`] messages in the handler. The others have had their effect.
+/// The sleeper, asleep with a message in each of its handlers and as many behind them.
 async fn asleep(world: &mut Guarded, keys: &[(&str, &str)]) -> anyhow::Result<(Running, Vec<String>)> {
     let sleeper = world.start_another("sleeper", keys, "").await?;
-    world.hold(Hold::AfterEffect(ANSWERS_AFTER_MS)).await?;
+    world.hold(CONCURRENCY, Hold::AfterEffect(ANSWERS_AFTER_MS)).await?;
     let ids = world.send(MESSAGES).await?;
+    let all_held = async || world.held().await.is_ok_and(|held| held == u64::from(CONCURRENCY));
+    wait_until("the messages to be held", PATIENCE, all_held).await?;
     // Within a transaction what is held has no effect yet, else it has.
-    let effects = if world.guard.in_transaction() { MESSAGES - HELD } else { MESSAGES };
-    world.effects_reach(&ids, effects as usize).await?;
-    let all_held = async || world.held().await.is_ok_and(|held| held == u64::from(HELD));
-    wait_until("the messages to be held, and no others", PATIENCE, all_held).await?;
+    if !world.guard.in_transaction() {
+        world.effects_reach(&ids, CONCURRENCY as usize).await?;
+    }
     sleeper.pause()?;
-    ensure!(world.held().await? == u64::from(HELD), "an answer was on its way already");
+    ensure!(world.held().await? == u64::from(CONCURRENCY), "an answer was on its way already");
     if world.guard.in_transaction() {
         world.let_go().await?;
     }
@@ -53,10 +54,10 @@ async fn keeps(world: &Guarded, ids: &[String], sleeper: &Running) -> anyhow::Re
     let effects = world.effects(ids).await?;
     let mut found: Vec<u64> = effects.values().copied().collect();
     found.sort_unstable();
-    let (held, others) = (HELD as usize, ids.len() - HELD as usize);
+    let (held, others) = (CONCURRENCY as usize, ids.len() - CONCURRENCY as usize);
     ensure!(found == [vec![1; others], vec![promise.effects; held]].concat(), "{effects:?}");
     let (by_successor, by_sleeper) = (world.counted().await?, counted_by(sleeper));
-    let expected = promise.counted * u64::from(HELD);
+    let expected = promise.counted * u64::from(CONCURRENCY);
     ensure!(by_successor == expected, "the successor counted {by_successor} possible duplicates, not {expected}");
     ensure!(by_sleeper == 0, "the sleeper counted {by_sleeper}: what it did was counted by the one who did it again");
     Ok(())
@@ -78,14 +79,14 @@ async fn wakes_in_time(guard: Guard) -> anyhow::Result<()> {
     let mut world = Guarded::new("in_time", guard, POSTGRES).await?;
     let (sleeper, ids) = asleep(&mut world, &[SHORT_HEARTBEAT]).await?;
     world.start(CONCURRENCY, "").await?;
-    world.flow.all_signed(&ids[HELD as usize..]).await?;
+    world.flow.all_signed(&ids[CONCURRENCY as usize..]).await?;
     let look = world.flow.system.look().clone();
     let put_back = async || {
         let count = look.metric(Which::Downstream, "countersign_consume_total", "outcome=\"put_back\"").await;
-        count.is_ok_and(|count| count >= f64::from(HELD))
+        count.is_ok_and(|count| count >= f64::from(CONCURRENCY))
     };
     wait_until("the successor to put back what is in an open transaction", PATIENCE, put_back).await?;
-    ensure!(world.effects(&ids[..HELD as usize]).await?.values().all(|effects| *effects == 0), "nothing is committed");
+    ensure!(world.effects(&ids[..CONCURRENCY as usize]).await?.values().all(|effects| *effects == 0), "nothing is committed");
     wakes_up(&sleeper).await?;
     world.flow.all_signed(&ids).await?;
     keeps(&world, &ids, &sleeper).await?;
@@ -97,7 +98,7 @@ async fn wakes_too_late(guard: Guard) -> anyhow::Result<()> {
     let mut world = Guarded::new("too_late", guard, POSTGRES).await?;
     let (sleeper, ids) = asleep(&mut world, &[SHORT_HEARTBEAT, SHORT_TIMEOUT]).await?;
     world.start(CONCURRENCY, "").await?;
-    let held = &ids[..HELD as usize];
+    let held = &ids[..CONCURRENCY as usize];
     let done = async || world.effects(held).await.is_ok_and(|effects| effects.values().all(|effects| *effects == 1));
     wait_until("the successor to handle what the sleeper had begun", SESSION_ENDS + PATIENCE, done).await?;
     world.flow.all_signed(&ids).await?;
@@ -118,7 +119,7 @@ async fn holds_the_only_writer(guard: Guard) -> anyhow::Result<()> {
     ensure!(world.is_writing().await?, "its transaction was over already");
     let given_back = async || world.flow.ground.queue_depth(SUBSCRIPTION).await.is_ok_and(|depth| depth >= MESSAGES);
     wait_until("the broker to give its messages back", PATIENCE, given_back).await?;
-    world.spawn()?;
+    world.spawn(CONCURRENCY, "")?;
     ensure!(world.effects(&ids).await?.values().all(|effects| *effects == 0), "nothing is committed");
     sleeper.resume()?;
     world.flow.system.process(Which::Callback)?.resume()?;
