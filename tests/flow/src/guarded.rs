@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use countersign_delivery::topology::Guard;
-use countersign_launcher::{Extras, Program, Running, Which, binary, free_port, wait_until};
+use countersign_launcher::{Extras, Program, Running, SUBSCRIPTION, Which, binary, free_port, wait_until};
 use countersign_wire::proto::send_result::Result as Sent;
 use countersign_wire::proto::{NewMessage, SendMessagesRequest};
 use sea_orm::{
@@ -17,14 +17,16 @@ use sea_orm::{
 };
 use serde_json::json;
 
-use crate::{CHECK_DELAY_MS, Flow, PATIENCE, Setup, order};
+use crate::{Flow, PATIENCE, Setup, order};
 
 /// Handlers at a time.
 pub const CONCURRENCY: u32 = 4;
 /// What is held comes free by itself only after the test.
 const HOLD_MS: u64 = 600_000;
-/// What is held for longer is reported: as late as callback's patience (`probe_grace_ms`) allows, milliseconds.
-const PROGRESS_AFTER_MS: u64 = CHECK_DELAY_MS * 7 / 5;
+/// What is held for longer is reported, milliseconds: not while a test holds it, for a failpoint waits for another receipt.
+const PROGRESS_AFTER_MS: u64 = 30_000;
+/// Callback's patience must be longer than that.
+const PROBE_GRACE_MS: u64 = 31_000;
 /// The item of what is held begins so, and has its number behind; everything else is of the other one.
 const HELD: &str = "held";
 const FREE: &str = "free";
@@ -71,9 +73,12 @@ impl Guarded {
             edit(&flow.ground.path("downstream.toml"), |text| format!("[database]\nurl = {database:?}\n\n{text}"))?;
             stock = guard.in_transaction().then_some(database);
         }
-        // Reports of what is held shall not be the receipts that a failpoint waits for.
         let progress_after = format!("progress_after_ms = {PROGRESS_AFTER_MS}");
         edit(&flow.ground.path("downstream.toml"), |text| with_line(&text, "progress_after_ms =", &progress_after))?;
+        let grace = format!("probe_grace_ms = {PROBE_GRACE_MS}");
+        for which in Which::ALL {
+            edit(&flow.ground.path(&format!("{}.toml", which.name())), |text| with_line(&text, "probe_grace_ms =", &grace))?;
+        }
         if stock.is_some() {
             // The handler is in the program.
             edit(&flow.ground.path("downstream.toml"), |text| with_line(&text, "endpoint =", ""))?;
@@ -101,6 +106,27 @@ impl Guarded {
         self.spawn(prefetch, failpoints)?;
         self.flow.system.ready(Which::Downstream).await?;
         self.put_on_stock().await
+    }
+
+    /// Has callback stand still, until [`Self::checks`], and waits until nothing of it is in the work queue or its retry tiers: what downstream
+    /// takes in and signs from now on are messages.
+    ///
+    /// # Errors
+    /// When something still is there after [`PATIENCE`].
+    pub async fn nobody_checks(&self) -> anyhow::Result<()> {
+        self.flow.system.process(Which::Callback)?.pause()?;
+        for delay in self.flow.system.retry_delays_ms() {
+            self.flow.queue_reaches(&format!("{SUBSCRIPTION}.retry.{delay}"), 0).await?;
+        }
+        self.flow.queue_reaches(SUBSCRIPTION, 0).await
+    }
+
+    /// Ends [`Self::nobody_checks`].
+    ///
+    /// # Errors
+    /// When callback has ended.
+    pub fn checks(&self) -> anyhow::Result<()> {
+        self.flow.system.process(Which::Callback)?.resume()
     }
 
     /// Starts downstream as [`Self::start`] does, without waiting for it.

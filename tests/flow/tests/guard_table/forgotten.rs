@@ -18,8 +18,8 @@ async fn forgotten(guard: Guard, setup: Setup) -> anyhow::Result<()> {
     let mut world = Guarded::new("forgotten", guard, setup).await?;
     // The business has its tables from a first life.
     world.start(PREFETCH, "").await?;
+    world.nobody_checks().await?;
     world.flow.system.stop(Which::Downstream).await?;
-    world.flow.system.process(Which::Callback)?.pause()?;
     world.hold(HELD, Hold::BeforeEffect).await?;
     let ids = world.send(MESSAGES).await?;
     // So many are handed out at once, then.
@@ -27,7 +27,7 @@ async fn forgotten(guard: Guard, setup: Setup) -> anyhow::Result<()> {
     world.spawn(PREFETCH, &format!("{POINT}=1*return"))?;
     world.flow.system.dies_at(Which::Downstream, POINT, PATIENCE).await?;
     world.let_go().await?;
-    world.flow.system.process(Which::Callback)?.resume()?;
+    world.checks()?;
     let before = world.effects(&ids).await?;
     if world.can_hold() {
         ensure!(before.values().sum::<u64>() == 1, "the effect that is marked: {before:?}");

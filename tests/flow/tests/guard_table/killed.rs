@@ -30,8 +30,6 @@ fn when(point: &str) -> (u32, Option<u64>) {
         // Those in the handler have come by.
         "downstream.after_claim" => (HELD + PASSED + 1, Some(passed)),
         "downstream.before_commit" => (PASSED + 1, Some(passed)),
-        // Probes are signed for, too: only the first is a message's for certain.
-        "downstream.after_receipt_publish" => (1, Some(1)),
         _ => (PASSED + 1, Some(passed + 1)),
     }
 }
@@ -41,14 +39,11 @@ async fn killed_at(world: &mut Guarded, row: &Row, promise: Promise) -> anyhow::
     // Another prefetch than the handlers' number would hand out several at a time.
     let prefetch = if row.point == "downstream.after_delivery" { CONCURRENCY } else { CONCURRENCY * 2 };
     world.start(prefetch, &format!("{}={}*off->1*return", row.point, hit - 1)).await?;
-    // Its probes come when downstream is dead.
-    let callback = world.flow.system.process(Which::Callback)?;
-    callback.pause()?;
     world.hold(HELD, Hold::BeforeEffect).await?;
     let ids = world.send(MESSAGES).await?;
     world.flow.system.dies_at(Which::Downstream, row.point, PATIENCE).await?;
     world.let_go().await?;
-    world.flow.system.process(Which::Callback)?.resume()?;
+    world.checks()?;
     if let Some(expected) = effects_by_then.filter(|_| world.can_hold()) {
         let effects: u64 = world.effects(&ids).await?.values().sum();
         ensure!(effects == expected, "{effects} effects when it died, not {expected}");
@@ -56,6 +51,7 @@ async fn killed_at(world: &mut Guarded, row: &Row, promise: Promise) -> anyhow::
     world.start(prefetch, "").await?;
     world.flow.all_signed(&ids).await?;
     keeps(world, &ids, promise).await?;
+    world.nobody_checks().await?;
     world.flow.system.stop(Which::Downstream).await
 }
 
@@ -76,6 +72,7 @@ async fn keeps(world: &Guarded, ids: &[String], promise: Promise) -> anyhow::Res
 /// At these points, as far as a message comes by them under this guard; with none named at all of them.
 async fn killed(guard: Guard, setup: Setup, points: &[&str]) -> anyhow::Result<()> {
     let mut world = Guarded::new("killed", guard, setup).await?;
+    world.nobody_checks().await?;
     let mut cells = 0;
     for row in KILLED.iter().filter(|row| points.is_empty() || points.contains(&row.point)) {
         let Some(promise) = row.under(guard) else { continue };
@@ -84,6 +81,7 @@ async fn killed(guard: Guard, setup: Setup, points: &[&str]) -> anyhow::Result<(
     }
     let expected = if points.is_empty() { POINTS_OF_A_MESSAGE } else { points.len() };
     ensure!(cells >= expected, "{cells} points, not {expected}");
+    world.checks()?;
     world.flow.finish().await
 }
 

@@ -112,7 +112,7 @@ async fn holds_the_only_writer(guard: Guard) -> anyhow::Result<()> {
     let mut world = Guarded::new("only_writer", guard, SQLITE).await?;
     let failpoint = format!("downstream.before_commit=1*sleep({ANSWERS_AFTER_MS})");
     let sleeper = world.start_another("sleeper", &[SHORT_HEARTBEAT], &failpoint).await?;
-    world.flow.system.process(Which::Callback)?.pause()?;
+    world.nobody_checks().await?;
     let ids = world.send(MESSAGES).await?;
     wait_until("its transaction to be open", PATIENCE, async || world.is_writing().await.is_ok_and(|writing| writing)).await?;
     sleeper.pause()?;
@@ -122,7 +122,7 @@ async fn holds_the_only_writer(guard: Guard) -> anyhow::Result<()> {
     world.spawn(CONCURRENCY, "")?;
     ensure!(world.effects(&ids).await?.values().all(|effects| *effects == 0), "nothing is committed");
     sleeper.resume()?;
-    world.flow.system.process(Which::Callback)?.resume()?;
+    world.checks()?;
     world.flow.system.ready(Which::Downstream).await?;
     world.flow.all_signed(&ids).await?;
     sleeper.terminate()?;
