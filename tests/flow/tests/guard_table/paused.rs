@@ -1,5 +1,5 @@
 //! SIGSTOP in the middle of the handler, until the lease is over and the broker has given the messages to another process, which goes on with
-//! them; then the sleeper wakes up and finishes what it had begun.
+//! them; then the sleeper wakes up and finishes what it had begun. On `SQLite` there is no other process.
 
 use std::time::Duration;
 
@@ -79,7 +79,6 @@ async fn wakes_in_time(guard: Guard) -> anyhow::Result<()> {
     let mut world = Guarded::new("in_time", guard, POSTGRES).await?;
     let (sleeper, ids) = asleep(&mut world, &[SHORT_HEARTBEAT]).await?;
     world.start(CONCURRENCY, "").await?;
-    world.flow.all_signed(&ids[CONCURRENCY as usize..]).await?;
     let look = world.flow.system.look().clone();
     let put_back = async || {
         let count = look.metric(Which::Downstream, "countersign_consume_total", "outcome=\"put_back\"").await;
@@ -107,30 +106,38 @@ async fn wakes_too_late(guard: Guard) -> anyhow::Result<()> {
     world.flow.finish().await
 }
 
-/// On `SQLite` its open transaction keeps every other writer out until it wakes up; then it commits.
-async fn holds_the_only_writer(guard: Guard) -> anyhow::Result<()> {
-    let mut world = Guarded::new("only_writer", guard, SQLITE).await?;
+/// A `SQLite` database belongs to one process: its successor is kept out until it has woken up, finished and ended.
+async fn kept_out(guard: Guard) -> anyhow::Result<()> {
+    let mut world = Guarded::new("kept_out", guard, SQLITE).await?;
+    let (sleeper, ids) = if guard.in_transaction() {
+        in_its_transaction(&mut world).await?
+    } else {
+        asleep(&mut world, &[SHORT_HEARTBEAT]).await?
+    };
+    let before = world.effects(&ids).await?;
+    world.spawn(CONCURRENCY, "")?;
+    world.flow.system.process(Which::Downstream)?.wait_for_log("in use by another process", PATIENCE).await?;
+    let given_back = async || world.flow.ground.queue_depth(SUBSCRIPTION).await.is_ok_and(|depth| depth as usize >= ids.len());
+    wait_until("the broker to give its messages back", PATIENCE, given_back).await?;
+    ensure!(world.effects(&ids).await? == before, "there were effects while it slept");
+    wakes_up(&sleeper).await?;
+    world.flow.system.ready(Which::Downstream).await?;
+    world.flow.all_signed(&ids).await?;
+    let effects = world.effects(&ids).await?;
+    ensure!(effects.values().all(|effects| *effects == 1), "{effects:?}");
+    ensure!((world.counted().await?, counted_by(&sleeper)) == (0, 0), "nobody has done again what it had begun");
+    world.flow.finish().await
+}
+
+/// The sleeper, asleep before the commit of its only transaction.
+async fn in_its_transaction(world: &mut Guarded) -> anyhow::Result<(Running, Vec<String>)> {
     let failpoint = format!("downstream.before_commit=1*sleep({ANSWERS_AFTER_MS})");
     let sleeper = world.start_another("sleeper", &[SHORT_HEARTBEAT], &failpoint).await?;
-    world.nobody_checks().await?;
     let ids = world.send(MESSAGES).await?;
     wait_until("its transaction to be open", PATIENCE, async || world.is_writing().await.is_ok_and(|writing| writing)).await?;
     sleeper.pause()?;
     ensure!(world.is_writing().await?, "its transaction was over already");
-    let given_back = async || world.flow.ground.queue_depth(SUBSCRIPTION).await.is_ok_and(|depth| depth >= MESSAGES);
-    wait_until("the broker to give its messages back", PATIENCE, given_back).await?;
-    world.spawn(CONCURRENCY, "")?;
-    ensure!(world.effects(&ids).await?.values().all(|effects| *effects == 0), "nothing is committed");
-    sleeper.resume()?;
-    world.checks()?;
-    world.flow.system.ready(Which::Downstream).await?;
-    world.flow.all_signed(&ids).await?;
-    sleeper.terminate()?;
-    ensure!(sleeper.wait(PATIENCE).await?.success(), "{}", sleeper.log_text());
-    let effects = world.effects(&ids).await?;
-    ensure!(effects.values().all(|effects| *effects == 1), "{effects:?}");
-    ensure!((world.counted().await?, counted_by(&sleeper)) == (0, 0), "nobody wonders");
-    world.flow.finish().await
+    Ok((sleeper, ids))
 }
 
 macro_rules! cells {
@@ -144,12 +151,12 @@ macro_rules! cells {
 
 cells! {
     overtaken_under_redis: overtaken(Guard::Redis, SQLITE);
-    overtaken_under_redis_and_archive_on_sqlite: overtaken(Guard::RedisArchive, SQLITE);
-    overtaken_under_redis_and_archive_on_postgres: overtaken(Guard::RedisArchive, POSTGRES);
+    overtaken_under_redis_and_archive: overtaken(Guard::RedisArchive, POSTGRES);
     in_time_under_tiered: wakes_in_time(Guard::Tiered);
     in_time_under_inbox: wakes_in_time(Guard::Inbox);
     too_late_under_tiered: wakes_too_late(Guard::Tiered);
     too_late_under_inbox: wakes_too_late(Guard::Inbox);
-    in_the_only_transaction_under_tiered: holds_the_only_writer(Guard::Tiered);
-    in_the_only_transaction_under_inbox: holds_the_only_writer(Guard::Inbox);
+    kept_out_under_redis_and_archive: kept_out(Guard::RedisArchive);
+    kept_out_under_tiered: kept_out(Guard::Tiered);
+    kept_out_under_inbox: kept_out(Guard::Inbox);
 }
