@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 use crate::exit::{self, Done};
 use crate::target::Target;
-use crate::{completions, doctor, get, list, outbox, resend, send, topology, why};
+use crate::{completions, doctor, get, list, outbox, resend, send, subscriptions, topology, why};
 
 /// Send messages, see what became of them, have them sent again.
 #[derive(Parser)]
@@ -33,6 +33,12 @@ pub enum Verb {
     /// Look at messages of mode outbox that the broker refused too often, and release them.
     #[command(subcommand)]
     Outbox(outbox::OutboxVerb),
+    /// Show how the subscriptions of a downstream stand.
+    Subscriptions(subscriptions::SubscriptionsArgs),
+    /// Have no process handle a subscription until it is resumed; its messages wait, and nothing is sent again.
+    Pause(subscriptions::PauseArgs),
+    /// Go on with a paused subscription.
+    Resume(subscriptions::ResumeArgs),
     /// Declare or check exchanges, queues and bindings.
     #[command(subcommand)]
     Topology(TopologyVerb),
@@ -64,6 +70,9 @@ async fn carry_out(cli: Cli) -> anyhow::Result<Done> {
         Verb::List(args) => list::run(target, args).await,
         Verb::Resend(args) => resend::run(target, args).await,
         Verb::Outbox(verb) => outbox::run(target, verb).await,
+        Verb::Subscriptions(args) => subscriptions::list(target, &args).await,
+        Verb::Pause(args) => subscriptions::pause(target, args).await,
+        Verb::Resume(args) => subscriptions::resume(target, args).await,
         Verb::Topology(TopologyVerb::Apply(args)) => topology::apply(target, &args).await,
         Verb::Topology(TopologyVerb::Verify(args)) => topology::verify(target, &args).await,
         Verb::Doctor(args) => doctor::run(target, &args).await,

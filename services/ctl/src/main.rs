@@ -12,6 +12,7 @@ mod output;
 mod resend;
 mod send;
 mod send_file;
+mod subscriptions;
 mod target;
 mod topology;
 mod why;

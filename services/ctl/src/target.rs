@@ -11,6 +11,9 @@ pub struct Target {
     /// gRPC address of upstream.
     #[arg(long, global = true, help_heading = EVERYWHERE, env = "COUNTERSIGN_UPSTREAM_URL", default_value = "http://127.0.0.1:7101")]
     pub upstream: String,
+    /// gRPC address of downstream.
+    #[arg(long, global = true, help_heading = EVERYWHERE, env = "COUNTERSIGN_DOWNSTREAM_URL", default_value = "http://127.0.0.1:7102")]
+    pub downstream: String,
     /// gRPC address of callback.
     #[arg(long, global = true, help_heading = EVERYWHERE, env = "COUNTERSIGN_CALLBACK_URL", default_value = "http://127.0.0.1:7103")]
     pub callback: String,

@@ -108,6 +108,16 @@ struct Entry {
     arrived: Arc<Arrived>,
     reported: Option<Instant>,
     claim: Option<Claim>,
+    started: bool,
+}
+
+/// How many messages a process holds of one subscription.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    /// Being handled, or on their way to be settled.
+    pub in_flight: usize,
+    /// Not yet started.
+    pub waiting: usize,
 }
 
 impl Held {
@@ -115,13 +125,28 @@ impl Held {
     pub fn enter(&self, delivered: Delivered, arrival: Arrival, settler: Arc<dyn Settler>) -> Arc<Arrived> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let arrived = Arc::new(Arrived { number, delivered, arrival, settler, since: Instant::now() });
-        self.entries().insert(number, Entry { arrived: arrived.clone(), reported: None, claim: None });
+        self.entries().insert(number, Entry { arrived: arrived.clone(), reported: None, claim: None, started: false });
         arrived
     }
 
     /// It is no longer held.
     pub fn leave(&self, arrived: &Arrived) {
         self.entries().remove(&arrived.number);
+    }
+
+    /// It is being handled from now on.
+    pub fn start(&self, arrived: &Arrived) {
+        if let Some(entry) = self.entries().get_mut(&arrived.number) {
+            entry.started = true;
+        }
+    }
+
+    /// How much is held.
+    #[must_use]
+    pub fn count(&self) -> Count {
+        let entries = self.entries();
+        let in_flight = entries.values().filter(|entry| entry.started).count();
+        Count { in_flight, waiting: entries.len() - in_flight }
     }
 
     /// Its claim is to be renewed from now on; none: no longer.

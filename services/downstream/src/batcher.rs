@@ -8,7 +8,7 @@ use futures::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-/// Requests that may wait for their batch; more wait at the door.
+/// Groups of requests that may wait for their batch; more wait at the door.
 const QUEUE: usize = 1_024;
 
 /// The bounds of one batcher.
@@ -22,11 +22,12 @@ pub struct Limits {
     pub calls: usize,
 }
 
-type Request<T, R> = (T, oneshot::Sender<R>);
+/// What is asked, and whom to answer.
+pub type Request<T, R> = (T, oneshot::Sender<R>);
 
 /// The door to one kind of call. All clones lead to the same batches; the worker ends when the last one is gone and all is answered.
 pub struct Batcher<T, R> {
-    door: mpsc::Sender<Request<T, R>>,
+    door: mpsc::Sender<Vec<Request<T, R>>>,
 }
 
 impl<T, R> Clone for Batcher<T, R> {
@@ -74,17 +75,22 @@ impl<T: Send + 'static, R: Send + 'static> Batcher<T, R> {
     /// Asks and waits for the answer; none when hard stop came first.
     pub async fn ask(&self, what: T) -> Option<R> {
         let (answer, answered) = oneshot::channel();
-        self.door.send((what, answer)).await.ok()?;
+        self.door.send(vec![(what, answer)]).await.ok()?;
         answered.await.ok()
+    }
+
+    /// Asks for all of these in one call, or as few as `max_batch` allows. At hard stop nobody is answered.
+    pub async fn ask_together(&self, requests: Vec<Request<T, R>>) {
+        let _ = self.door.send(requests).await;
     }
 
     /// Asks without waiting. Returns false when too much waits already: the caller will have another chance.
     pub fn mention(&self, what: T) -> bool {
-        self.door.try_send((what, oneshot::channel().0)).is_ok()
+        self.door.try_send(vec![(what, oneshot::channel().0)]).is_ok()
     }
 }
 
-async fn serve<T, F: Future<Output = ()>>(mut requests: mpsc::Receiver<T>, limits: Limits, call: impl Fn(Vec<T>) -> F) {
+async fn serve<T, F: Future<Output = ()>>(mut requests: mpsc::Receiver<Vec<T>>, limits: Limits, call: impl Fn(Vec<T>) -> F) {
     let max = limits.max_batch.max(1);
     let mut waiting: Vec<T> = Vec::with_capacity(max);
     let mut under_way = FuturesUnordered::new();
@@ -93,15 +99,22 @@ async fn serve<T, F: Future<Output = ()>>(mut requests: mpsc::Receiver<T>, limit
     loop {
         let now_due = waiting.len() >= max || !open || due.is_some_and(|due| due <= Instant::now());
         if !waiting.is_empty() && now_due && under_way.len() < limits.calls.max(1) {
-            under_way.push(call(std::mem::replace(&mut waiting, Vec::with_capacity(max))));
-            due = None;
+            let rest = waiting.split_off(waiting.len().min(max));
+            under_way.push(call(std::mem::replace(&mut waiting, rest)));
+            // What did not fit has waited as long.
+            due = due.filter(|_| !waiting.is_empty());
             continue;
         }
-        let room = max - waiting.len();
         tokio::select! {
             Some(()) = under_way.next(), if !under_way.is_empty() => {}
-            taken = requests.recv_many(&mut waiting, room), if open && room > 0 => {
-                open = taken > 0;
+            group = requests.recv(), if open && waiting.len() < max => {
+                open = group.is_some();
+                waiting.extend(group.into_iter().flatten());
+                // Whoever was woken by the same event asks now, too: one turn for them, which takes no time if there are none.
+                tokio::task::yield_now().await;
+                while waiting.len() < max && let Ok(group) = requests.try_recv() {
+                    waiting.extend(group);
+                }
                 due = due.or_else(|| Some(Instant::now() + limits.linger));
             }
             () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() && !now_due => {}

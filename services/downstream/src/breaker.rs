@@ -1,11 +1,16 @@
-//! Holds a subscription's messages back while its handler fails again and again, so that a bad roll-out does not run them through their
-//! retry tiers and bury them.
+//! Holds messages back while their endpoint fails again and again, so that an outage or a bad roll-out does not run them through their
+//! retry tiers and bury them. What several subscriptions deliver to one endpoint waits for one breaker.
+
+mod shared;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use countersign_telemetry::names;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+
+pub use shared::Breakers;
 
 /// A pause doubles with each failed trial, up to this many times.
 const DOUBLINGS: u32 = 4;
@@ -18,12 +23,25 @@ pub struct Breaker {
     changed: Notify,
 }
 
+/// How a breaker stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// All may pass.
+    Closed,
+    /// Nothing passes before the pause is over.
+    Open,
+    /// The pause is over: one message at a time is tried.
+    Trying,
+}
+
 #[derive(Debug, Default)]
 struct State {
     in_a_row: u32,
     openings: u32,
     open_until: Option<Instant>,
     trial: bool,
+    /// Whose messages wait while it is open.
+    subscriptions: Vec<String>,
 }
 
 impl Breaker {
@@ -31,6 +49,23 @@ impl Breaker {
     #[must_use]
     pub fn new(failures: u32, pause: Duration) -> Self {
         Self { failures, pause, state: Mutex::default(), changed: Notify::new() }
+    }
+
+    /// Has it hold back this subscription's messages, and say so in its metric.
+    pub fn guards(&self, subscription: &str) {
+        let mut state = self.state();
+        state.subscriptions.push(subscription.to_owned());
+        state.show();
+    }
+
+    /// How it stands.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        match self.state().open_until {
+            None => Standing::Closed,
+            Some(until) if until > Instant::now() => Standing::Open,
+            Some(_) => Standing::Trying,
+        }
     }
 
     /// Waits until a message may be handled. Hold the pass until it has been.
@@ -71,32 +106,48 @@ impl Breaker {
         if state.open_until.is_some() {
             tracing::info!("the handler works again");
         }
-        *state = State { trial: state.trial, ..State::default() };
+        (state.in_a_row, state.openings, state.open_until) = (0, 0, None);
+        state.show();
         drop(state);
         self.changed.notify_waiters();
     }
 
-    /// The handler failed in a way that another try may mend.
-    pub fn failed(&self) {
+    /// The handler failed in a way that another try may mend. True: the endpoint is at fault rather than the message, which is to come again
+    /// with as many retries before it as it had.
+    pub fn failed(&self) -> bool {
         let mut state = self.state();
         state.in_a_row = state.in_a_row.saturating_add(1);
+        if self.failures == 0 || state.in_a_row < self.failures {
+            return false;
+        }
         let now = Instant::now();
-        let was_open = state.open_until.is_some_and(|until| until > now);
-        if self.failures == 0 || state.in_a_row < self.failures || was_open {
-            return;
+        if state.open_until.is_some_and(|until| until > now) {
+            return true;
         }
         let pause = self.pause * 2_u32.pow(state.openings.min(DOUBLINGS));
         state.openings += 1;
         state.open_until = Some(now + pause);
+        state.show();
         tracing::warn!(
             failures = state.in_a_row,
             pause_ms = pause.as_millis(),
+            subscriptions = ?state.subscriptions,
             "the handler fails again and again: its messages wait"
         );
+        true
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn show(&self) {
+        let open = if self.open_until.is_some() { 1.0 } else { 0.0 };
+        for subscription in &self.subscriptions {
+            metrics::gauge!(names::BREAKER_OPEN, "subscription" => subscription.clone()).set(open);
+        }
     }
 }
 
@@ -128,14 +179,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn failures_in_a_row_hold_messages_back_until_one_trial_succeeds() {
         let breaker = breaker();
-        breaker.failed();
+        assert!(!breaker.failed());
         drop(breaker.pass().now_or_never().expect("one failure is not enough"));
-        breaker.failed();
+        assert!(breaker.failed(), "it opens: this failure is not the message's");
+        assert!(breaker.failed(), "nor is that of one that was being handled by then");
         assert!(breaker.pass().now_or_never().is_none());
+        assert_eq!(breaker.standing(), Standing::Open);
         tokio::time::advance(Duration::from_secs(1)).await;
         let trial = breaker.pass().now_or_never().expect("the pause is over");
         assert!(breaker.pass().now_or_never().is_none(), "one trial at a time");
+        assert_eq!(breaker.standing(), Standing::Trying);
         breaker.succeeded();
+        assert_eq!(breaker.standing(), Standing::Closed);
         drop(trial);
         assert!(breaker.pass().now_or_never().is_some() && breaker.pass().now_or_never().is_some());
     }
@@ -147,7 +202,7 @@ mod tests {
         breaker.failed();
         tokio::time::advance(Duration::from_secs(1)).await;
         let trial = breaker.pass().now_or_never();
-        breaker.failed();
+        assert!(breaker.failed());
         drop(trial);
         tokio::time::advance(Duration::from_secs(1)).await;
         assert!(breaker.pass().now_or_never().is_none());

@@ -11,6 +11,7 @@ use countersign_delivery::policy::Policy;
 use countersign_delivery::topology::Guard;
 use serde::{Deserialize, Serialize};
 
+use crate::receive::JITTER_MAX;
 pub use crate::receive::OnUnknown;
 pub use subscription::SubscriptionSection;
 
@@ -67,7 +68,7 @@ impl Default for Config {
 }
 
 /// Section `[downstream]`. What a subscription does not say for itself is taken from here.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DownstreamSection {
     /// Shown to the broker, and leads the tokens of claims; letters, digits, `.`, `-`, `_`. Default `downstream`.
@@ -93,11 +94,16 @@ pub struct DownstreamSection {
     pub prefetch: u16,
     /// Longest time of one call of a handler, milliseconds; default 30 000.
     pub timeout_ms: u64,
+    /// The share of a retry tier's delay by which a failed message may come again earlier, at random, 0 to 0.9; default 0.2: from a tier of 10
+    /// seconds after 8 to 10. Never later than the tier says, so a tier stays first in, first out; a message that another owner holds comes
+    /// no earlier than that one's lease ends.
+    pub retry_jitter: f64,
     /// Most receipts in one message and claims in one round trip; default 256. 1 is the plain scheme.
     pub max_batch: usize,
     /// How long a receipt waits for others, milliseconds, at most 5; default 2.
     pub receipt_linger_ms: u64,
-    /// After so many failures of a handler in a row its messages wait; default 20, 0 switches it off.
+    /// After so many failures in a row of an endpoint, or of a handler in Rust, its messages wait and spend no retries; default 20, 0 switches
+    /// it off. Subscriptions with the same endpoint wait together.
     pub breaker_failures: u32,
     /// For so long at first, milliseconds; default 5 000.
     pub breaker_pause_ms: u64,
@@ -119,6 +125,7 @@ impl Default for DownstreamSection {
             concurrency: 32,
             prefetch: 256,
             timeout_ms: 30_000,
+            retry_jitter: 0.2,
             max_batch: 256,
             receipt_linger_ms: 2,
             breaker_failures: 20,
@@ -162,6 +169,9 @@ impl DownstreamSection {
         if !(1..=1_000).contains(&self.max_batch) {
             problems.push(format!("downstream.max_batch is {}: use 1 to 1000", self.max_batch));
         }
+        if !(0.0..=JITTER_MAX).contains(&self.retry_jitter) {
+            problems.push(format!("downstream.retry_jitter is {}: use 0 to {JITTER_MAX}", self.retry_jitter));
+        }
         if self.receipt_linger_ms > LINGER_MAX_MS {
             problems.push(format!("downstream.receipt_linger_ms is {}: use 0 to {LINGER_MAX_MS}", self.receipt_linger_ms));
         }
@@ -176,7 +186,7 @@ impl DownstreamSection {
             if !seen.insert(&subscription.name) {
                 problems.push(format!("downstream.subscription {} is there twice: remove one", subscription.name));
             }
-            problems.extend(subscription.problems());
+            problems.extend(subscription.problems("downstream.subscription"));
         }
         problems
     }
@@ -248,11 +258,18 @@ mod tests {
 
     #[test]
     fn every_problem_is_named() {
-        let text = "[database]\nurl = 'mysql://x'\n[downstream]\nprefetch = 1001\ninbox_retention_ms = 1\nreceipt_linger_ms = 6\nlease_ms = 3000\n[[downstream.subscription]]\nname = 'a b'\nendpoint = 'ftp://x'\n";
+        let text = "[database]\nurl = 'mysql://x'\n[downstream]\nprefetch = 1001\ninbox_retention_ms = 1\nreceipt_linger_ms = 6\nretry_jitter = 1\nlease_ms = 3000\n[[downstream.subscription]]\nname = 'a b'\nendpoint = 'ftp://x'\n";
         let problems = problems(text).join("\n");
-        for key in
-            ["database.url", "prefetch", "inbox_retention_ms", "receipt_linger_ms", "response_timeout_ms", "a b", "endpoint"]
-        {
+        for key in [
+            "database.url",
+            "prefetch",
+            "inbox_retention_ms",
+            "receipt_linger_ms",
+            "retry_jitter is 1: use 0 to 0.9",
+            "response_timeout_ms",
+            "a b",
+            "endpoint",
+        ] {
             assert!(problems.contains(key), "{key} is missing in {problems}");
         }
         assert!(!problems.contains("ftp://x"), "addresses may hold secrets");

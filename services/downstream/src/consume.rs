@@ -20,7 +20,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::arrived::{self, Arrived, Held, Kind};
 use crate::breaker::Pass;
+use crate::desk::Claiming;
 use crate::gate::{Gate, Opening};
+use crate::pause::Paused;
+use crate::rate::Rate;
 use crate::receive::{Company, Outcome, Reception, Refused, receive, refuse};
 
 /// Reports of what is held are looked for this often within `progress_after`.
@@ -40,6 +43,8 @@ pub struct Bounds {
     pub concurrency: u32,
     /// Most deliveries taken in at a time.
     pub max_batch: usize,
+    /// Most messages started in a second; none: no bound.
+    pub rate_per_second: Option<u32>,
     /// The lease of claims and of what is reported as held.
     pub lease: Duration,
     /// What is held for longer is reported.
@@ -54,6 +59,8 @@ pub struct Lane {
     pub consumers: Arc<dyn Consumers>,
     /// Whether the claim record can be used.
     pub gate: Gate,
+    /// Whether an operator wants it to stand still.
+    pub paused: Paused,
     /// How much at a time.
     pub bounds: Bounds,
     /// When to stop.
@@ -77,12 +84,15 @@ enum Ended {
     Stopped,
     /// The gate closed: consume again when it opens.
     GateClosed,
+    /// An operator has paused the subscription: consume again when it is resumed.
+    Paused,
 }
 
 /// What is under way, shared with the tasks that do it.
 struct UnderWay {
     handlers: Arc<Semaphore>,
     work: TaskTracker,
+    rate: Rate,
 }
 
 impl Lane {
@@ -100,16 +110,21 @@ impl Lane {
 
     async fn consume(self: &Arc<Self>) -> Result<(), PortError> {
         let concurrency = usize::try_from(self.bounds.concurrency).unwrap_or(Semaphore::MAX_PERMITS);
-        let under_way = UnderWay { handlers: Arc::new(Semaphore::new(concurrency)), work: TaskTracker::new() };
+        let rate = Rate::new(self.bounds.rate_per_second);
+        let mut under_way = UnderWay { handlers: Arc::new(Semaphore::new(concurrency)), work: TaskTracker::new(), rate };
         loop {
             let opening = tokio::select! {
                 () = self.stop.soft() => return Ok(()),
-                opening = self.gate.opened() => opening,
+                opening = self.opened() => opening,
             };
             let queue = self.reception.subscription.name.as_str();
             let mut consumer = self.consumers.consume(queue, self.bounds.prefetch).await?;
             let mut backlog = VecDeque::new();
-            let ended = self.take(consumer.as_mut(), opening, &mut backlog, &under_way).await;
+            let ended = self.take(consumer.as_mut(), opening, &mut backlog, &mut under_way).await;
+            if matches!(ended, Ended::Paused) {
+                // As long as this consumer lives nobody else gets what waits: until then it is reported as held.
+                self.quiet(&under_way).await;
+            }
             for arrived in backlog.drain(..) {
                 self.reception.held.leave(&arrived);
             }
@@ -126,8 +141,16 @@ impl Lane {
                     drop(consumer);
                     self.quiet(&under_way).await;
                 }
+                // Everything that was started is settled; the rest goes back with the consumer.
+                Ended::Paused => drop(consumer),
             }
         }
+    }
+
+    /// Waits until messages may be consumed.
+    async fn opened(&self) -> Opening {
+        self.paused.resumed().await;
+        self.gate.opened().await
     }
 
     /// Waits until nothing is under way, at most until hard stop.
@@ -140,13 +163,13 @@ impl Lane {
         under_way.work.reopen();
     }
 
-    /// Takes in and starts, until soft stop or until the gate closes.
+    /// Takes in and starts, until soft stop, a pause, or until the gate closes.
     async fn take(
         self: &Arc<Self>,
         consumer: &mut dyn Consumer,
         opening: Opening,
         backlog: &mut VecDeque<Arc<Arrived>>,
-        under_way: &UnderWay,
+        under_way: &mut UnderWay,
     ) -> Ended {
         let settler = consumer.settler();
         loop {
@@ -154,17 +177,21 @@ impl Lane {
                 biased;
                 () = self.stop.soft() => return Ended::Stopped,
                 () = self.gate.closed(opening) => return Ended::GateClosed,
+                () = self.paused.begun() => return Ended::Paused,
                 delivered = consumer.next(self.bounds.max_batch) => self.take_in(delivered, &settler, backlog, under_way),
-                (permit, pass) = self.free(&under_way.handlers), if !backlog.is_empty() => {
+                (permit, pass) = self.free(under_way), if !backlog.is_empty() => {
                     self.start(backlog, permit, pass, under_way);
                 }
             }
         }
     }
 
-    async fn free(&self, handlers: &Arc<Semaphore>) -> (Option<OwnedSemaphorePermit>, Pass) {
+    async fn free(&self, under_way: &UnderWay) -> (Option<OwnedSemaphorePermit>, Pass) {
         // The semaphore is never closed; without a permit nothing would be started.
-        let permit = handlers.clone().acquire_owned().await.ok();
+        let permit = under_way.handlers.clone().acquire_owned().await.ok();
+        // Handlers that end together are free together: one turn for the others, which takes no time if there are none.
+        tokio::task::yield_now().await;
+        under_way.rate.ready().await;
         (permit, self.reception.breaker.pass().await)
     }
 
@@ -204,31 +231,48 @@ impl Lane {
         }
     }
 
-    /// Starts what waits, as far as handlers are free; claims made at the same time share their round trip.
+    /// Starts what waits, as far as handlers are free. Only what has its handler is claimed, all of it in one round trip: if the process
+    /// dies, nothing else is blamed.
     fn start(
         self: &Arc<Self>,
         backlog: &mut VecDeque<Arc<Arrived>>,
         first: Option<OwnedSemaphorePermit>,
         pass: Pass,
-        under_way: &UnderWay,
+        under_way: &mut UnderWay,
     ) {
-        let mut free = first.map(|permit| (permit, pass));
+        let (mut free, mut started) = (first.map(|permit| (permit, pass)), Vec::new());
         while let Some((permit, pass)) = free.take() {
-            let Some(arrived) = backlog.pop_front() else { return };
-            let (lane, handlers) = (self.clone(), under_way.handlers.clone());
-            self.spawn("receive", under_way, async move { lane.process(&arrived, permit, pass, handlers).await });
-            let more = if backlog.is_empty() { None } else { under_way.handlers.clone().try_acquire_owned().ok() };
+            let Some(arrived) = backlog.pop_front() else { break };
+            started.push((arrived, permit, pass));
+            under_way.rate.take();
+            let room = !backlog.is_empty() && under_way.rate.is_ready();
+            let more = if room { under_way.handlers.clone().try_acquire_owned().ok() } else { None };
             free = more.and_then(|permit| Some((permit, self.reception.breaker.pass_now()?)));
+        }
+        let claims = started.iter().map(|(arrived, ..)| self.reception.claim_for(arrived)).collect();
+        let (claiming, asking) = self.reception.desk.claim_together(claims);
+        self.spawn("claim", under_way, asking);
+        for ((arrived, permit, pass), claiming) in started.into_iter().zip(claiming) {
+            let (lane, handlers) = (self.clone(), under_way.handlers.clone());
+            self.spawn("receive", under_way, async move { lane.process(&arrived, claiming, permit, pass, handlers).await });
         }
     }
 
-    async fn process(&self, arrived: &Arrived, permit: OwnedSemaphorePermit, pass: Pass, handlers: Arc<Semaphore>) {
+    async fn process(
+        &self,
+        arrived: &Arrived,
+        claiming: Claiming,
+        permit: OwnedSemaphorePermit,
+        pass: Pass,
+        handlers: Arc<Semaphore>,
+    ) {
         let _left = Leave(&self.reception.held, arrived);
-        let mut outcome = receive(&self.reception, arrived, Company::Others).await;
+        self.reception.held.start(arrived);
+        let mut outcome = receive(&self.reception, arrived, Some(claiming), Company::Others).await;
         if outcome == Outcome::Suspect {
             drop(permit);
             let _all = handlers.acquire_many_owned(self.bounds.concurrency).await;
-            outcome = receive(&self.reception, arrived, Company::Alone).await;
+            outcome = receive(&self.reception, arrived, None, Company::Alone).await;
         } else {
             drop(permit);
         }
@@ -301,10 +345,7 @@ impl Lane {
     async fn renew_forever(&self) {
         loop {
             tokio::time::sleep(self.bounds.lease / RENEWALS).await;
-            let claims = self.reception.held.claims();
-            for batch in claims.chunks(self.bounds.max_batch.max(1)) {
-                self.reception.desk.renew(batch).await;
-            }
+            self.reception.desk.renew(&self.reception.held.claims()).await;
         }
     }
 }

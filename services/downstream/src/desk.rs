@@ -1,4 +1,4 @@
-//! Claims, asked for one by one and made in batches: one round trip for all that is asked at the same time.
+//! Claims, made in batches: one round trip for all that are started together, one for all that end while the one before is under way.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,13 +7,14 @@ use countersign_boot::{Stop, Tasks};
 use countersign_delivery::ports::PortError;
 use countersign_delivery::ports::claims::{Claim, Claimed, Claims, Held};
 use countersign_telemetry::names;
+use tokio::sync::oneshot;
 
 use crate::batcher::{Batcher, Limits};
 
 /// Between two tries of a call whose answer was lost or that must succeed.
 const PAUSE: Duration = Duration::from_millis(500);
-/// Round trips of one kind under way at a time: one travels while the next fills.
-const CALLS: usize = 2;
+/// Round trips of one kind under way at a time: what is asked for meanwhile shares the next.
+const CALLS: usize = 1;
 
 /// How long claims live.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +32,13 @@ pub struct Desk {
     complete: Batcher<Claim, Held>,
     release: Batcher<Claim, Held>,
     inner: Arc<Inner>,
+}
+
+/// A claim that is being made.
+pub struct Claiming {
+    /// What is claimed.
+    pub claim: Claim,
+    answered: oneshot::Receiver<Option<Claimed>>,
 }
 
 struct Inner {
@@ -55,10 +63,19 @@ impl Desk {
 
     /// Claims. None: the record is away and nothing was claimed; the gate is closed.
     pub async fn claim(&self, claim: Claim) -> Option<Claimed> {
-        let claimed = self.claim.ask(claim).await.flatten();
-        let result = claimed.as_ref().map_or("unknown", word);
-        metrics::counter!(names::DEDUP_TOTAL, "result" => result).increment(1);
-        claimed
+        counted(self.claim.ask(claim).await.flatten())
+    }
+
+    /// Claims all of these in one round trip, which the returned future sends on its way. Each is answered by itself.
+    pub fn claim_together(&self, claims: Vec<Claim>) -> (Vec<Claiming>, impl Future<Output = ()> + use<>) {
+        let (mut requests, mut claiming) = (Vec::with_capacity(claims.len()), Vec::with_capacity(claims.len()));
+        for claim in claims {
+            let (answer, answered) = oneshot::channel();
+            requests.push((claim.clone(), answer));
+            claiming.push(Claiming { claim, answered });
+        }
+        let door = self.claim.clone();
+        (claiming, async move { door.ask_together(requests).await })
     }
 
     /// Marks as done, however long the record is away. None at hard stop.
@@ -71,10 +88,22 @@ impl Desk {
         self.release.ask(claim).await
     }
 
-    /// Extends leases once; a record that is away closes the gate.
+    /// Extends all these leases once, in one round trip; a record that is away closes the gate.
     pub async fn renew(&self, claims: &[Claim]) {
         drop(self.inner.claims.renew(claims, self.inner.times.lease_ms).await);
     }
+}
+
+impl Claiming {
+    /// As [`Desk::claim`].
+    pub async fn claimed(self) -> Option<Claimed> {
+        counted(self.answered.await.ok().flatten())
+    }
+}
+
+fn counted(claimed: Option<Claimed>) -> Option<Claimed> {
+    metrics::counter!(names::DEDUP_TOTAL, "result" => claimed.as_ref().map_or("unknown", word)).increment(1);
+    claimed
 }
 
 const fn word(claimed: &Claimed) -> &'static str {

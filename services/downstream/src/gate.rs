@@ -48,12 +48,16 @@ impl Gate {
 
     /// The record accepts writes.
     pub fn open(&self) {
-        self.leaves.iter().for_each(|leaf| leaf.open());
+        for leaf in &self.leaves {
+            leaf.open();
+        }
     }
 
     /// The record cannot be used.
     pub fn close(&self, reason: &str) {
-        self.leaves.iter().for_each(|leaf| leaf.close(reason));
+        for leaf in &self.leaves {
+            leaf.close(reason);
+        }
     }
 
     /// Waits until it is open.

@@ -3,8 +3,9 @@
 //! In the order of the story. A delivery is taken in at the consumer's edge (`consume`), read (`arrived`), and taken through the third step
 //! (`receive`): claimed (`desk`) by its guard's rules (`guard`), judged, handled ([`handler`], or over HTTP), completed. The fourth (`acknowledge`) publishes its receipt, and
 //! only when that is confirmed the edge acks it. What fails goes through retry tiers and ends in the dead-letter queue (`copies`); what the broker
-//! itself gives up on is signed for by `dead`. While a record that the guard needs (`records`) is away nothing is consumed (`gate`); while a handler fails again and
-//! again its messages wait (`breaker`).
+//! itself gives up on is signed for by `dead`. While a record that the guard needs (`records`) is away nothing is consumed (`gate`, `reopen`); while a handler fails again and
+//! again its messages wait (`breaker`); how many start in a second can be bounded (`rate`), and operators see how subscriptions stand
+//! (`standing`) and pause them (`pause`, `grpc`).
 //!
 //! A Rust team writes its own binary:
 //!
@@ -46,23 +47,31 @@ mod dead;
 mod desk;
 mod error;
 mod gate;
+mod grpc;
 mod guard;
 pub mod handler;
 mod http;
+mod pause;
+mod rate;
 mod receive;
 mod records;
+mod reopen;
 mod retention;
 mod service;
+mod standing;
+mod subscription;
 mod topology_check;
 
 #[cfg(test)]
 mod tests;
 
 pub use async_trait::async_trait;
-pub use config::Config;
+pub use config::{Config, OnUnknown};
+pub use countersign_delivery::topology::Guard;
 pub use error::Error;
 pub use handler::{Event, Failure, Handled, Handler, HandlerContext, Transaction, TransactionHandler};
 pub use service::Service;
+pub use subscription::Subscription;
 
 /// The stock binary: delivers by HTTP what the configuration gives an endpoint.
 ///

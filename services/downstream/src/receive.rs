@@ -6,6 +6,7 @@
 //! record tells fresh, done, held and interrupted apart; without that record nothing is processed. Guards: [`crate::guard`].
 
 mod effect;
+mod jitter;
 mod judge;
 mod refuse;
 
@@ -27,10 +28,11 @@ use crate::acknowledge::Signer;
 use crate::arrived::{Arrived, Held};
 use crate::breaker::Breaker;
 use crate::copies::Copies;
-use crate::desk::Desk;
+use crate::desk::{Claiming, Desk};
 use crate::guard::{Effect, Handling};
 use crate::handler::Failure;
 
+pub use jitter::JITTER_MAX;
 use judge::{AfterRetry, Plan};
 pub use judge::{Company, OnUnknown, Rules};
 pub use refuse::{Refused, refuse};
@@ -54,6 +56,8 @@ pub struct Reception {
     pub timeout_ms: u64,
     /// By what claims are judged.
     pub rules: Rules,
+    /// The share of a retry tier's delay that a message may come earlier.
+    pub retry_jitter: f64,
     /// This downstream's name; leads its tokens.
     pub name: String,
     /// Where claims are made.
@@ -63,7 +67,7 @@ pub struct Reception {
     /// Who signs.
     pub signer: Signer,
     /// What is held; leases in it are renewed.
-    pub held: Held,
+    pub held: Arc<Held>,
     /// Hears how the handler fares.
     pub breaker: Arc<Breaker>,
     /// For the age of what comes again.
@@ -81,7 +85,7 @@ pub enum Outcome {
     DoneBefore,
     /// The handler failed; it comes again through a retry tier. Signed.
     Retrying,
-    /// Another owner has it; it comes again, and no try is counted. Signed.
+    /// Another owner has it, or its endpoint answers nobody; it comes again, and no try is counted. Signed.
     PutBack,
     /// It will not be handled: it lies in the dead-letter queue. Signed.
     Failed(FailReason),
@@ -93,19 +97,25 @@ pub enum Outcome {
     GivenUp,
 }
 
-/// Takes one message through the step. Whoever drops this leaves the message unsettled, and everything is found again by its next delivery.
-pub async fn receive(reception: &Reception, arrived: &Arrived, company: Company) -> Outcome {
+/// Takes one message through the step; `claiming` is the claim that was asked for together with others'. Whoever drops this leaves the message
+/// unsettled, and everything is found again by its next delivery.
+pub async fn receive(reception: &Reception, arrived: &Arrived, claiming: Option<Claiming>, company: Company) -> Outcome {
     let span = span_of(reception, arrived);
-    let outcome = run(reception, arrived, company).instrument(span.clone()).await;
+    let outcome = run(reception, arrived, claiming, company).instrument(span.clone()).await;
     span.record(names::OUTCOME, outcome.word());
     outcome
 }
 
-async fn run(reception: &Reception, arrived: &Arrived, company: Company) -> Outcome {
+async fn run(reception: &Reception, arrived: &Arrived, mut claiming: Option<Claiming>, company: Company) -> Outcome {
     loop {
         // Gather.
-        let claim = reception.claim_for(arrived);
-        let Some(claimed) = reception.desk.claim(claim.clone()).await else { return Outcome::ClaimsAway };
+        let (claim, claimed) = if let Some(claiming) = claiming.take() {
+            (claiming.claim.clone(), claiming.claimed().await)
+        } else {
+            let claim = reception.claim_for(arrived);
+            (claim.clone(), reception.desk.claim(claim).await)
+        };
+        let Some(claimed) = claimed else { return Outcome::ClaimsAway };
         // Decide.
         let plan = judge::judge(&claimed, &arrived.arrival, reception.rules, company, reception.clock.now());
         // Act.
@@ -138,7 +148,8 @@ async fn run(reception: &Reception, arrived: &Arrived, company: Company) -> Outc
 }
 
 impl Reception {
-    fn claim_for(&self, arrived: &Arrived) -> Claim {
+    /// A claim on it, under a new token.
+    pub fn claim_for(&self, arrived: &Arrived) -> Claim {
         let key = ClaimKey {
             subscription: self.subscription.name.clone(),
             message_id: arrived.arrival.id,
@@ -171,6 +182,7 @@ impl Reception {
                 Some(self.fail(arrived, Some(claim), FailReason::Rejected, &detail).await)
             }
             Effect::Failed(Failure::Retry { detail }) => Some(self.retry(arrived, claim, &detail).await),
+            Effect::EndpointFailed { detail } => Some(self.wait_for_endpoint(arrived, claim, &detail).await),
         };
         self.held.set_claim(arrived, None);
         outcome
@@ -191,7 +203,17 @@ impl Reception {
     /// Into the tier that fits the time for which another owner has it; no try is counted. None: there are no tiers.
     async fn put_back(&self, arrived: &Arrived, for_ms: u64) -> Option<Outcome> {
         let delay_ms = judge::tier_for(for_ms, &self.subscription)?;
-        Some(self.put_into_tier(arrived, delay_ms, arrived.arrival.retries, Outcome::PutBack, HELD).await)
+        Some(self.put_into_tier(arrived, (delay_ms, for_ms), arrived.arrival.retries, Outcome::PutBack, HELD).await)
+    }
+
+    /// The endpoint fails for all: it spends no retry.
+    async fn wait_for_endpoint(&self, arrived: &Arrived, claim: Claim, detail: &str) -> Outcome {
+        let retries = arrived.arrival.retries;
+        let Some(delay_ms) = judge::tier_unspent(retries, &self.subscription) else {
+            return self.retry(arrived, claim, detail).await;
+        };
+        let outcome = self.put_into_tier(arrived, (delay_ms, 0), retries, Outcome::PutBack, detail).await;
+        self.unless_given_up(claim, outcome).await
     }
 
     async fn retry(&self, arrived: &Arrived, claim: Claim, detail: &str) -> Outcome {
@@ -203,16 +225,21 @@ impl Reception {
             }
             AfterRetry::Tier { delay_ms, retries } => {
                 tracing::warn!(message_id = %id, subscription = %self.subscription.name, delay_ms, detail = brief(detail), "retrying later");
-                let outcome = self.put_into_tier(arrived, delay_ms, retries, Outcome::Retrying, detail).await;
+                let outcome = self.put_into_tier(arrived, (delay_ms, 0), retries, Outcome::Retrying, detail).await;
                 self.unless_given_up(claim, outcome).await
             }
         }
     }
 
-    /// Copy confirmed, then its receipt.
-    async fn put_into_tier(&self, arrived: &Arrived, delay_ms: u64, retries: u32, outcome: Outcome, detail: &str) -> Outcome {
+    /// Copy confirmed, then its receipt. The waits are the tier's delay and the least one, milliseconds.
+    async fn put_into_tier(&self, arrived: &Arrived, waits: (u64, u64), retries: u32, outcome: Outcome, detail: &str) -> Outcome {
+        let (delay_ms, least_ms) = waits;
         let queue = self.subscription.retry_queue(delay_ms);
-        self.copies.put(arrival::retry_copy(&arrived.delivered, &arrived.arrival, queue, retries)).await;
+        let mut copy = arrival::retry_copy(&arrived.delivered, &arrived.arrival, queue, retries);
+        // The last bits of a fresh id are random.
+        let random = u32::try_from(self.ids.uuid().as_u128() & u128::from(u32::MAX)).unwrap_or(0);
+        copy.properties.expiration_ms = jitter::expiration_ms(delay_ms, self.retry_jitter, random, least_ms);
+        self.copies.put(copy).await;
         self.sign(arrived, Signed::Retrying { delay_ms, detail: brief(detail).to_owned() }, outcome).await
     }
 

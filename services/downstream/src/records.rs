@@ -9,7 +9,6 @@ use countersign_delivery::SubscriptionName;
 use countersign_delivery::ports::claims::Claims;
 use countersign_delivery::topology::Guard;
 use countersign_store::{Database, Tables};
-use countersign_telemetry::with_sources;
 
 use crate::config::Config;
 use crate::gate::Gate;
@@ -18,11 +17,13 @@ use crate::guard::archived::Archived;
 use crate::guard::transaction::Transactions;
 use crate::guard::watched::Watched;
 use crate::handler::AnyHandler;
-use crate::retention;
+use crate::pause::Watch;
+use crate::{reopen, retention};
 
 /// What readiness and logs call them.
 const REDIS: &str = "redis";
 const DATABASE: &str = "database";
+const PAUSES: &str = "pauses";
 /// Messages that are claimed for each transaction that may be open: while one is signed for, the next is handled.
 const CLAIMED_PER_TRANSACTION: u32 = 2;
 /// Between two looks at a database.
@@ -65,6 +66,18 @@ impl Records {
         watch_redis(context, adapter.clone(), gate.clone(), Duration::from_millis(config.redis.retry_pause_ms));
         self.redis = Some(Record { adapter, gate });
         Ok(self)
+    }
+
+    /// Looks at what operators have paused of these subscriptions, until soft stop. Pauses are kept in Redis, with the claims.
+    pub fn watch_pauses(&self, context: &Context, names: &[SubscriptionName], pause: Duration) -> Watch {
+        let Some(redis) = &self.redis else { return Watch::nothing() };
+        let mut watch = Watch::new(Arc::new(redis.adapter.clone()));
+        for name in names {
+            watch.over(name);
+        }
+        let looking = watch.clone().run(pause, context.health.dependency(PAUSES));
+        drop(context.tasks.spawn("look at pauses", context.stop.soft_token().run_until_cancelled_owned(looking)));
+        watch
     }
 
     /// The database with its tables up to date; waits while it is away.
@@ -134,19 +147,17 @@ impl Records {
     }
 }
 
-/// Opens the gate while Redis accepts writes; closes it when it is found away although nobody made a claim.
+/// Opens the gate while Redis takes claims; closes it when it is found away although nobody made one.
 fn watch_redis(context: &Context, claims: RedisClaims, gate: Gate, pause: Duration) {
+    let warning = claims.clone();
+    let ping = move || {
+        let claims = claims.clone();
+        async move { claims.ping().await }
+    };
     let watching = async move {
-        loop {
-            match claims.ping().await {
-                Ok(()) => gate.open(),
-                Err(error) => {
-                    gate.close(&with_sources(&error));
-                    claims.up().await;
-                    continue;
-                }
-            }
-            tokio::time::sleep(pause).await;
+        tokio::select! {
+            () = reopen::watch(ping, gate, pause) => {}
+            () = warning.warn_of_evictions() => {}
         }
     };
     drop(context.tasks.spawn("watch Redis", context.stop.soft_token().run_until_cancelled_owned(watching)));
@@ -154,14 +165,10 @@ fn watch_redis(context: &Context, claims: RedisClaims, gate: Gate, pause: Durati
 
 /// The same for the database.
 fn watch_database(context: &Context, database: Database, gate: Gate) {
-    let watching = async move {
-        loop {
-            match database.ping().await {
-                Ok(()) => gate.open(),
-                Err(error) => gate.close(&with_sources(&error)),
-            }
-            tokio::time::sleep(LOOK).await;
-        }
+    let ping = move || {
+        let database = database.clone();
+        async move { database.ping().await }
     };
+    let watching = reopen::watch(ping, gate, LOOK);
     drop(context.tasks.spawn("watch the database", context.stop.soft_token().run_until_cancelled_owned(watching)));
 }

@@ -4,20 +4,19 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign_boot::{Context, Dependency, GrpcServices, Stop};
+use countersign_boot::{Context, Dependency, Secret, Stop};
 use countersign_broker::Broker;
 use countersign_delivery::Topology;
 use countersign_delivery::horizon::resend_horizon_ms;
 use countersign_delivery::ports::PortError;
 use countersign_delivery::ports::broker::{Consumers, Publisher};
-use countersign_delivery::topology::{Guard, Subscription};
-use countersign_wire::proto;
+use countersign_delivery::topology::{Guard, Subscription as InTopology};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::acknowledge::{Post, Signer};
 use crate::arrived::Held;
-use crate::breaker::Breaker;
+use crate::breaker::{Breaker, Breakers};
 use crate::config::Config;
 use crate::consume::{Bounds, Lane};
 use crate::copies::Copies;
@@ -25,14 +24,17 @@ use crate::desk::{Desk, Times};
 use crate::error::Error;
 use crate::handler::{AnyHandler, Handler, TransactionHandler};
 use crate::http::HttpHandler;
+use crate::pause::Paused;
 use crate::receive::{Reception, Rules};
 use crate::records::Records;
-use crate::{dead, topology_check};
+use crate::standing::Standing;
+use crate::subscription::Subscription;
+use crate::{dead, grpc, topology_check};
 
 /// A downstream with its handlers.
 pub struct Service {
     config: Config,
-    handlers: Vec<(String, AnyHandler)>,
+    handlers: Vec<(Subscription, AnyHandler)>,
 }
 
 impl Service {
@@ -42,18 +44,30 @@ impl Service {
         Self { config, handlers: Vec::new() }
     }
 
-    /// Has a subscription handled by `handler`, in this process.
+    /// Has a subscription handled by `handler`, in this process; all else about it is said by topology and configuration.
     #[must_use]
-    pub fn handle(mut self, subscription: &str, handler: impl Handler + 'static) -> Self {
-        self.handlers.push((subscription.to_owned(), AnyHandler::Direct(Arc::new(handler))));
+    pub fn handle(self, subscription: &str, handler: impl Handler + 'static) -> Self {
+        self.subscribe(Subscription::named(subscription), handler)
+    }
+
+    /// Has a subscription handled by `handler`, in this process, with what the code says of it.
+    #[must_use]
+    pub fn subscribe(mut self, subscription: Subscription, handler: impl Handler + 'static) -> Self {
+        self.handlers.push((subscription, AnyHandler::Direct(Arc::new(handler))));
         self
     }
 
     /// Has a subscription of guard `inbox` or `tiered` handled by `handler`, in this process and within the guard's transaction in the
-    /// database of `[database]`.
+    /// database of `[database]`; all else about it is said by topology and configuration.
     #[must_use]
-    pub fn handle_in_transaction(mut self, subscription: &str, handler: impl TransactionHandler + 'static) -> Self {
-        self.handlers.push((subscription.to_owned(), AnyHandler::InTransaction(Arc::new(handler))));
+    pub fn handle_in_transaction(self, subscription: &str, handler: impl TransactionHandler + 'static) -> Self {
+        self.subscribe_in_transaction(Subscription::named(subscription), handler)
+    }
+
+    /// As [`Self::handle_in_transaction`], with what the code says of the subscription.
+    #[must_use]
+    pub fn subscribe_in_transaction(mut self, subscription: Subscription, handler: impl TransactionHandler + 'static) -> Self {
+        self.handlers.push((subscription, AnyHandler::InTransaction(Arc::new(handler))));
         self
     }
 
@@ -62,9 +76,9 @@ impl Service {
     /// # Errors
     /// [`Error`] when code, configuration and topology contradict each other, the database refuses for good, or the address of gRPC is taken.
     pub async fn run(self, context: Context) -> Result<(), Error> {
-        let config = self.config;
+        let mut config = self.config;
         let topology = config.topology.load()?;
-        let handlers = handlers_of(&config, self.handlers, &topology)?;
+        let handlers = handlers_of(&mut config, self.handlers, &topology)?;
         if handlers.is_empty() {
             tracing::warn!("no subscription has a handler: add [[downstream.subscription]] with name and endpoint");
         }
@@ -74,36 +88,46 @@ impl Service {
         let all_there = topology_check::watch(&context, config.broker.clone(), topology.clone(), config.topology.apply);
 
         let mut records = Records::default();
-        if handlers.iter().any(|(subscription, _)| subscription.guard.uses_redis()) {
+        let names_in_redis = handlers.iter().filter(|served| served.subscription.guard.uses_redis());
+        let names_in_redis: Vec<_> = names_in_redis.map(|served| served.subscription.name.clone()).collect();
+        if !names_in_redis.is_empty() {
             records = records.with_redis(&context, &config, &topology.prefix)?;
         }
+        let watch = records.watch_pauses(&context, &names_in_redis, Duration::from_millis(config.redis.retry_pause_ms));
         let mut parts = Parts::new(&context, &config, &topology, Arc::new(broker.clone()), Arc::new(broker));
-        let (late, early): (Handlers, Handlers) =
-            handlers.into_iter().partition(|(subscription, _)| subscription.guard.uses_database());
-        for (subscription, handler) in early {
-            start(parts.lane(&context, &config, &records, subscription, handler)?, &context, &all_there);
+        let (late, early): (Vec<Served>, Vec<Served>) =
+            handlers.into_iter().partition(|served| served.subscription.guard.uses_database());
+        let mut standings = Vec::new();
+        for served in early {
+            let paused = watch.of(&served.subscription.name);
+            let lane = parts.lane(&context, &config, &records, served, paused)?;
+            standings.push(start(lane, &context, &all_there));
         }
         // While the database is away the others work.
         if !late.is_empty() {
             records = records.with_database(&context, &config).await?;
-            let subscriptions = late.iter().map(|(subscription, _)| subscription.name.clone()).collect();
+            let subscriptions = late.iter().map(|served| served.subscription.name.clone()).collect();
             records.start_forgetting(&context, subscriptions, config.downstream.inbox_retention_ms);
         }
-        for (subscription, handler) in late {
-            start(parts.lane(&context, &config, &records, subscription, handler)?, &context, &all_there);
+        for served in late {
+            let paused = watch.of(&served.subscription.name);
+            let lane = parts.lane(&context, &config, &records, served, paused)?;
+            standings.push(start(lane, &context, &all_there));
         }
-        context.serve_grpc(GrpcServices::new(proto::DESCRIPTORS)).await?;
+        context.serve_grpc(grpc::services(standings, watch, context.clock.clone())).await?;
         Ok(())
     }
 }
 
-/// Starts the consumers of one subscription once every queue is there.
-fn start(lane: Lane, context: &Context, all_there: &CancellationToken) {
+/// Starts the consumers of one subscription once every queue is there; answers where it can be seen how it stands.
+fn start(lane: Lane, context: &Context, all_there: &CancellationToken) -> Standing {
     let lane = Arc::new(lane);
+    let standing = Standing::of(&lane);
     let name = lane.reception.subscription.name.clone();
     let dead_letters = dead::run(lane.clone(), lane.consumers.clone(), context.stop.clone());
     context.tasks.critical(format!("dead letters of {name}"), once(all_there, &context.stop, dead_letters));
     context.tasks.critical(format!("consume {name}"), once(all_there, &context.stop, lane.run()));
+    standing
 }
 
 /// Does `work` once every queue is there; nothing, if soft stop comes first.
@@ -161,10 +185,11 @@ impl Parts {
         context: &Context,
         config: &Config,
         records: &Records,
-        subscription: Subscription,
-        handler: AnyHandler,
+        served: Served,
+        paused: Paused,
     ) -> Result<Lane, Error> {
         let own = &config.downstream;
+        let Served { subscription, handler, breaker } = served;
         let figures = own.figures(subscription.name.as_str());
         let guard = subscription.guard;
         let unsound = || Error::Unsound(vec![does_not_fit(&subscription)]);
@@ -181,12 +206,13 @@ impl Parts {
             handling,
             timeout_ms: figures.timeout_ms,
             rules,
+            retry_jitter: figures.retry_jitter,
             name: own.name.clone(),
             desk,
             copies: self.copies.clone(),
             signer: self.signer.clone(),
-            held: Held::default(),
-            breaker: Arc::new(Breaker::new(own.breaker_failures, Duration::from_millis(own.breaker_pause_ms))),
+            held: Arc::new(Held::default()),
+            breaker,
             clock: context.clock.clone(),
             ids: context.ids.clone(),
         };
@@ -194,27 +220,39 @@ impl Parts {
             prefetch: figures.prefetch,
             concurrency: records.concurrency(guard, figures.concurrency),
             max_batch: own.max_batch,
+            rate_per_second: figures.rate_per_second,
             lease: Duration::from_millis(own.lease_ms),
             progress_after: Duration::from_millis(own.progress_after_ms),
         };
         let (stop, tasks) = (context.stop.clone(), context.tasks.clone());
-        Ok(Lane { reception, consumers: self.consumers.clone(), gate: ground.gate, bounds, stop, tasks })
+        Ok(Lane { reception, consumers: self.consumers.clone(), gate: ground.gate, paused, bounds, stop, tasks })
     }
 }
 
-type Handlers = Vec<(Subscription, AnyHandler)>;
+/// Who handles one subscription, behind which breaker.
+struct Served {
+    subscription: InTopology,
+    handler: AnyHandler,
+    breaker: Arc<Breaker>,
+}
 
-/// Who handles what, checked against the topology.
-fn handlers_of(config: &Config, in_process: Vec<(String, AnyHandler)>, topology: &Topology) -> Result<Handlers, Error> {
+/// Who handles what, checked against the topology. What code says of its subscriptions is in the configuration afterwards.
+fn handlers_of(
+    config: &mut Config,
+    in_process: Vec<(Subscription, AnyHandler)>,
+    topology: &Topology,
+) -> Result<Vec<Served>, Error> {
     let mut problems = Vec::new();
     let mut named: BTreeMap<String, AnyHandler> = BTreeMap::new();
-    for (name, handler) in in_process {
-        if named.insert(name.clone(), handler).is_some() {
-            problems.push(format!("subscription {name} has two handlers in code: keep one"));
+    for (declared, handler) in in_process {
+        problems.extend(declare(&declared, config, topology));
+        if named.insert(declared.name().to_owned(), handler).is_some() {
+            problems.push(format!("subscription {} has two handlers in code: keep one", declared.name()));
         }
     }
-    for section in &config.downstream.subscriptions {
-        let figures = config.downstream.figures(&section.name);
+    let own = &config.downstream;
+    for section in &own.subscriptions {
+        let figures = own.figures(&section.name);
         match (&section.endpoint, named.contains_key(&section.name)) {
             (Some(_), true) => {
                 problems.push(format!("subscription {} has a handler in code and an endpoint: keep one", section.name));
@@ -232,10 +270,13 @@ fn handlers_of(config: &Config, in_process: Vec<(String, AnyHandler)>, topology:
             }
         }
     }
+    let mut breakers = Breakers::new(own.breaker_failures, Duration::from_millis(own.breaker_pause_ms));
     let mut handlers = Vec::new();
     for (name, handler) in named {
+        let endpoint = own.subscription(&name).and_then(|section| section.endpoint.as_ref());
+        let breaker = breakers.of(&name, endpoint.map(Secret::expose));
         match subscription_of(&name, config, topology) {
-            Ok(subscription) if handler.fits(subscription.guard) => handlers.push((subscription, handler)),
+            Ok(subscription) if handler.fits(subscription.guard) => handlers.push(Served { subscription, handler, breaker }),
             Ok(subscription) => problems.push(does_not_fit(&subscription)),
             Err(problem) => problems.push(problem),
         }
@@ -243,7 +284,21 @@ fn handlers_of(config: &Config, in_process: Vec<(String, AnyHandler)>, topology:
     if problems.is_empty() { Ok(handlers) } else { Err(Error::Unsound(problems)) }
 }
 
-fn does_not_fit(subscription: &Subscription) -> String {
+/// Takes over what code says of a subscription; answers what is wrong with it.
+fn declare(declared: &Subscription, config: &mut Config, topology: &Topology) -> Vec<String> {
+    let mut problems = declared.figures().problems("in code: subscription");
+    if let Some(subscription) = in_topology(topology, declared.name()) {
+        problems.extend(declared.differences(subscription));
+    }
+    config.downstream.declare(declared.figures());
+    problems
+}
+
+fn in_topology<'a>(topology: &'a Topology, name: &str) -> Option<&'a InTopology> {
+    topology.subscriptions.iter().find(|subscription| subscription.name.as_str() == name)
+}
+
+fn does_not_fit(subscription: &InTopology) -> String {
     let (name, guard) = (&subscription.name, subscription.guard.as_str());
     if subscription.guard.in_transaction() {
         format!(
@@ -258,8 +313,8 @@ fn does_not_fit(subscription: &Subscription) -> String {
     }
 }
 
-fn subscription_of(name: &str, config: &Config, topology: &Topology) -> Result<Subscription, String> {
-    let Some(subscription) = topology.subscriptions.iter().find(|subscription| subscription.name.as_str() == name) else {
+fn subscription_of(name: &str, config: &Config, topology: &Topology) -> Result<InTopology, String> {
+    let Some(subscription) = in_topology(topology, name) else {
         return Err(format!("subscription {name} is not in the topology: add [[subscription]] there, or correct topology.file"));
     };
     if !subscription.probes {

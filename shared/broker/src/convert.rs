@@ -37,6 +37,9 @@ pub(crate) fn to_amqp(properties: &Properties) -> Result<BasicProperties, String
     if let Some(timestamp) = properties.timestamp {
         amqp = amqp.with_timestamp(timestamp);
     }
+    if let Some(expiration_ms) = properties.expiration_ms {
+        amqp = amqp.with_expiration(short("expiration", &expiration_ms.to_string())?);
+    }
     let mut table = BTreeMap::new();
     for (name, value) in &properties.headers {
         if !is_trace_of_death(name) {
@@ -67,6 +70,7 @@ pub(crate) fn from_amqp(amqp: &BasicProperties) -> Properties {
         kind: text(amqp.kind()),
         content_type: text(amqp.content_type()),
         timestamp: *amqp.timestamp(),
+        expiration_ms: amqp.expiration().as_ref().and_then(|text| text.as_str().parse().ok()),
         headers: headers.filter_map(|(name, value)| Some((name.to_string(), header_from_amqp(value)?))).collect(),
     }
 }
@@ -129,10 +133,12 @@ mod tests {
             kind: Some("order.created".into()),
             content_type: Some("application/json".into()),
             timestamp: Some(7),
+            expiration_ms: Some(1_500),
             headers,
         };
         let amqp = to_amqp(&properties).unwrap();
         assert_eq!(*amqp.delivery_mode(), Some(PERSISTENT));
+        assert_eq!(amqp.expiration().as_ref().map(ShortString::as_str), Some("1500"));
         assert_eq!(from_amqp(&amqp), properties);
     }
 

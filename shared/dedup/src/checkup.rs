@@ -7,7 +7,7 @@ use redis::{Pipeline, RedisResult, Value, from_redis_value};
 
 use crate::claims::RedisClaims;
 use crate::health::{Eviction, eviction_in, field};
-use crate::link;
+use crate::link::{self, Call};
 
 /// How a Redis stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +50,7 @@ impl RedisClaims {
             pipeline.cmd("INFO").arg(section);
         }
         pipeline.cmd("CONFIG").arg("GET").arg("save");
-        let mut answers = self.inner.link.send::<Value>(&pipeline).await?.into_iter();
+        let mut answers = self.inner.link.send::<Value>(Call::Other, &pipeline).await?.into_iter();
         let mut next = || answers.next().unwrap_or(Ok(Value::Nil));
         let now_ms = time(next()).map_err(link::unavailable)?;
         let mut text = || next().and_then(|answer| Ok(from_redis_value::<String>(answer)?)).map_err(link::unavailable);

@@ -9,7 +9,7 @@ use countersign_delivery::ports::claims::{Claim, Claimed, Claims, Held};
 use redis::{Cmd, FromRedisValue, Pipeline, RedisResult};
 
 use crate::config::{Config, Error};
-use crate::link::{self, Link};
+use crate::link::{self, Call, Link};
 use crate::scripts::{Scripts, Step};
 
 /// Most scripts in one pipeline; larger batches take several round trips.
@@ -47,30 +47,17 @@ impl RedisClaims {
         let mut answers = Vec::with_capacity(claims.len());
         for chunk in claims.chunks(MAX_PIPELINE) {
             let calls: Vec<Cmd> = chunk.iter().map(|claim| self.call(step, claim, times_ms)).collect();
-            answers.extend(all(self.run_pipeline::<T>(&[step], &calls).await?)?);
+            answers.extend(all(self.answers::<T>(step, &[step], &pipeline(&calls)).await?)?);
         }
         Ok(answers)
-    }
-
-    /// One pipeline, and once more when Redis did not know one of its scripts.
-    async fn run_pipeline<T: FromRedisValue>(&self, steps: &[&Step], calls: &[Cmd]) -> Result<Vec<RedisResult<T>>, PortError> {
-        let answers: Vec<RedisResult<T>> = self.inner.link.send(&pipeline(calls)).await?;
-        if !answers.iter().any(|answer| answer.as_ref().is_err_and(link::is_no_script)) {
-            return Ok(answers);
-        }
-        for step in steps {
-            self.load(step).await?;
-        }
-        self.inner.link.send(&pipeline(calls)).await
     }
 
     /// Claims these, and asks along with it since when the record goes back.
     async fn claim_chunk(&self, claims: &[Claim], times_ms: &[u64]) -> Result<Vec<Claimed>, PortError> {
         let Scripts { since, claim: step, .. } = &self.inner.scripts;
-        let mut asking = redis::cmd("EVALSHA");
-        asking.arg(since.hash()).arg(1).arg(self.beginning());
-        let calls: Vec<Cmd> = [asking].into_iter().chain(claims.iter().map(|claim| self.call(step, claim, times_ms))).collect();
-        let mut answers = self.run_pipeline::<Answer>(&[since, step], &calls).await?.into_iter();
+        let claiming = claims.iter().map(|claim| self.call(step, claim, times_ms));
+        let calls: Vec<Cmd> = [self.since()].into_iter().chain(claiming).collect();
+        let mut answers = self.answers::<Answer>(step, &[since, step], &pipeline(&calls)).await?.into_iter();
         let since = answers.next();
         // The claims come first: with none of them made, nothing happened.
         let answers = all(answers.collect())?;
@@ -78,15 +65,34 @@ impl RedisClaims {
         answers.into_iter().zip(claims).map(|(answer, claim)| Ok(unless_forgotten(claimed(answer)?, claim, since))).collect()
     }
 
-    /// The key of the record's beginning.
-    pub(crate) fn beginning(&self) -> String {
-        format!("{}:since", self.inner.config.prefix)
+    /// Asks since when the record goes back; it begins now if it has no beginning.
+    pub(crate) fn since(&self) -> Cmd {
+        let mut asking = redis::cmd("EVALSHA");
+        asking.arg(self.inner.scripts.since.hash()).arg(1).arg(format!("{}:since", self.inner.config.prefix));
+        asking
+    }
+
+    /// Sends calls of these scripts, again if Redis did not know one of them; counted as calls of `step`.
+    pub(crate) async fn answers<T: FromRedisValue>(
+        &self,
+        step: &Step,
+        scripts: &[&Step],
+        calls: &Pipeline,
+    ) -> Result<Vec<RedisResult<T>>, PortError> {
+        let answers = self.inner.link.send(step.call(), calls).await?;
+        if !answers.iter().any(|answer: &RedisResult<T>| answer.as_ref().is_err_and(link::is_no_script)) {
+            return Ok(answers);
+        }
+        for script in scripts {
+            self.load(script).await?;
+        }
+        self.inner.link.send(step.call(), calls).await
     }
 
     async fn load(&self, step: &Step) -> Result<(), PortError> {
         let mut load = redis::cmd("SCRIPT");
         load.arg("LOAD").arg(step.text());
-        all::<String>(self.inner.link.send(&pipeline(&[load])).await?).map(drop)
+        all::<String>(self.inner.link.send(Call::Other, &pipeline(&[load])).await?).map(drop)
     }
 
     fn call(&self, step: &Step, claim: &Claim, times_ms: &[u64]) -> Cmd {
@@ -100,7 +106,7 @@ impl RedisClaims {
     }
 }
 
-fn pipeline(calls: &[Cmd]) -> Pipeline {
+pub(crate) fn pipeline(calls: &[Cmd]) -> Pipeline {
     let mut pipeline = Pipeline::with_capacity(calls.len());
     pipeline.ignore_errors();
     for call in calls {
@@ -110,7 +116,7 @@ fn pipeline(calls: &[Cmd]) -> Pipeline {
 }
 
 /// All answers, or what went wrong: with none of them given, nothing happened; with some, the batch may be repeated.
-fn all<T>(answers: Vec<RedisResult<T>>) -> Result<Vec<T>, PortError> {
+pub(crate) fn all<T>(answers: Vec<RedisResult<T>>) -> Result<Vec<T>, PortError> {
     let some_happened = answers.iter().any(Result::is_ok);
     let collected: RedisResult<Vec<T>> = answers.into_iter().collect();
     collected.map_err(|error| if some_happened { link::unknown(error) } else { link::unavailable(error) })

@@ -3,10 +3,17 @@
 use std::time::Duration;
 
 use countersign_delivery::ports::PortError;
+use countersign_telemetry::names;
 use redis::{Pipeline, RedisResult, Value, from_redis_value};
 
 use crate::claims::RedisClaims;
-use crate::link;
+use crate::link::{self, Call};
+use crate::scripts::Scripts;
+
+/// Between two looks at what Redis does when its memory is full.
+const LOOK_AGAIN: Duration = Duration::from_mins(1);
+/// What a probe writes lives no longer than this, milliseconds, should its end be lost.
+const PROBE_MS: u64 = 1_000;
 
 /// What Redis does when its memory is full.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,28 +39,58 @@ impl RedisClaims {
         self.inner.link.is_up()
     }
 
-    /// Asks Redis whether it is there and takes writes: the readiness probe. Writes the record's beginning if it has none.
+    /// Asks Redis whether claims can be made, by writing all that a claim writes under two keys of its own, which are gone again at the
+    /// end: the readiness probe. One that only answers may be full, a replica, unable to save, or refuse this account. A record
+    /// that has no beginning begins.
     ///
     /// # Errors
-    /// [`PortError`] when it does not answer in time, or is a read-only replica.
+    /// [`PortError`] when it does not answer in time or does not take the writes, or is a replica.
     pub async fn ping(&self) -> Result<(), PortError> {
+        let Scripts { since, probe, .. } = &self.inner.scripts;
+        let key = format!("{}:{{probe}}:probe", self.inner.config.prefix);
         let mut pipeline = Pipeline::new();
-        pipeline.ignore_errors().cmd("EVAL").arg(self.inner.scripts.since.text()).arg(1).arg(self.beginning());
+        pipeline.ignore_errors().cmd("EVALSHA").arg(probe.hash()).arg(2).arg(&key).arg(format!("{key}:record"));
+        pipeline.arg("probe").arg(PROBE_MS);
+        // A replica that takes writes loses them when it synchronises. An account that may not ask for it is believed.
         pipeline.cmd("INFO").arg("replication");
-        let answers: Vec<RedisResult<Value>> = self.inner.link.send(&pipeline).await?;
-        let mut answers = answers.into_iter();
-        answers.next().transpose().map_err(link::unavailable)?;
-        // An account that may not ask INFO is told by the first claim.
-        match answers.next().map(|info| info.and_then(|info| Ok(from_redis_value::<String>(info)?))) {
-            Some(Ok(info)) if field(&info, "role").is_some_and(|role| role != "master") => Err(self.inner.link.demoted().await),
-            _ => Ok(()),
+        pipeline.add_command(self.since());
+        let mut answers = self.answers::<Value>(probe, &[since, probe], &pipeline).await?.into_iter();
+        answers.next().unwrap_or(Ok(Value::Nil)).map_err(link::unavailable)?;
+        let info = answers.next().and_then(Result::ok).and_then(|info| from_redis_value::<String>(info).ok());
+        if info.is_some_and(|info| field(&info, "role").is_some_and(|role| role != "master")) {
+            return Err(self.inner.link.demoted().await);
         }
+        answers.next().transpose().map_err(link::unavailable)?;
+        self.inner.link.proved();
+        Ok(())
     }
 
-    /// Returns as soon as Redis answers; asks every `retry_pause_ms`.
+    /// Returns as soon as Redis takes claims; asks every `retry_pause_ms`.
     pub async fn up(&self) {
         while self.ping().await.is_err() {
             tokio::time::sleep(Duration::from_millis(self.inner.config.server.retry_pause_ms)).await;
+        }
+    }
+
+    /// Warns, in log and metric, for as long as a full Redis would forget what has been done; looks every minute. Never returns.
+    pub async fn warn_of_evictions(&self) {
+        let mut told = None;
+        loop {
+            // One that does not answer now, or an account that may not ask, is asked again.
+            if let Ok(eviction) = self.eviction().await {
+                let safe = eviction.is_safe();
+                metrics::gauge!(names::REDIS_EVICTS).set(if safe { 0.0 } else { 1.0 });
+                if !safe && told.as_ref() != Some(&eviction) {
+                    tracing::warn!(
+                        policy = %eviction.policy,
+                        maxmemory_bytes = eviction.maxmemory_bytes,
+                        "a full Redis will forget what has been done, and what is sent again will have a second effect: \
+                         set maxmemory-policy noeviction"
+                    );
+                }
+                told = Some(eviction);
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
         }
     }
 
@@ -64,7 +101,7 @@ impl RedisClaims {
     pub async fn eviction(&self) -> Result<Eviction, PortError> {
         let mut pipeline = Pipeline::new();
         pipeline.ignore_errors().cmd("INFO").arg("memory");
-        let answers: Vec<RedisResult<String>> = self.inner.link.send(&pipeline).await?;
+        let answers: Vec<RedisResult<String>> = self.inner.link.send(Call::Other, &pipeline).await?;
         let info = answers.into_iter().next().unwrap_or_else(|| Ok(String::new())).map_err(link::unavailable)?;
         eviction_in(&info)
     }

@@ -1,8 +1,8 @@
 //! The Redis adapter: claims that make an effect happen once.
 //!
 //! In the order of the story: [`config`] says where Redis is and how long it remembers; `link` keeps one connection and opens a
-//! new one after every failure; `scripts` are the four atomic steps; [`claims`] sends a batch of them in one round trip. [`checkup`] is
-//! for operators.
+//! new one after every failure; `scripts` are the four atomic steps, and a probe of all they need; [`claims`] sends a batch of them in one round trip. [`pauses`] keeps
+//! what operators have paused beside them. [`checkup`] is for operators.
 //!
 //! Two keys a message and subscription, on one cluster slot (the braces are the hash tag):
 //!
@@ -10,6 +10,9 @@
 //! |---|---|---|
 //! | `<prefix>:{<subscription>}:<id>:<fingerprint>` | the owner's token, then `done` | the lease, then the retention |
 //! | `<prefix>:{<subscription>}:<id>` | a hash: `fp`, `starts`, `open` (unfinished starts), `done`, and who did what last | the retention |
+
+//!
+//! And one a subscription that is paused: `<prefix>:{<subscription>}:paused`, a hash of `reason`, `by`, `at_ms`, which lives until it is resumed.
 //!
 //! **Invariant:** every call may be repeated with the same tokens; a repeat is answered as the first time.
 //! **Invariant:** when Redis cannot be reached the answer is an error, never "fresh".
@@ -19,6 +22,8 @@ pub mod claims;
 pub mod config;
 pub mod health;
 mod link;
+pub mod pauses;
+mod reason;
 mod scripts;
 
 pub use claims::RedisClaims;

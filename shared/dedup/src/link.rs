@@ -7,13 +7,38 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use countersign_delivery::ports::PortError;
+use countersign_telemetry::names;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult, ServerErrorKind};
 use tokio::sync::Mutex;
 
 use crate::config::{Config, Error};
+use crate::reason;
 
 const WHAT: &str = "redis";
+
+/// What a round trip is made for, in the words of its metric.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Call {
+    Claim,
+    Renew,
+    Complete,
+    Release,
+    /// Health, check-ups, and loading scripts.
+    Other,
+}
+
+impl Call {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Claim => "claim",
+            Self::Renew => "renew",
+            Self::Complete => "complete",
+            Self::Release => "release",
+            Self::Other => "other",
+        }
+    }
+}
 
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -24,6 +49,8 @@ pub(crate) struct Link {
     /// Connection attempts that failed so far: who waited while one failed need not try again.
     failures: AtomicU64,
     up: AtomicBool,
+    /// Since claims were last proved possible a call has failed, and that was counted.
+    away: AtomicBool,
 }
 
 #[derive(Default)]
@@ -55,6 +82,7 @@ impl Link {
             slot: Mutex::default(),
             failures: AtomicU64::new(0),
             up: AtomicBool::new(false),
+            away: AtomicBool::new(false),
         })
     }
 
@@ -65,22 +93,36 @@ impl Link {
 
     /// Sends a pipeline in one round trip; answers in order. A connection that had gone unnoticed is replaced once, which is
     /// right only because every pipeline sent here may be repeated.
-    pub(crate) async fn send<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<Vec<RedisResult<T>>, PortError> {
-        match self.send_once(pipeline).await? {
+    pub(crate) async fn send<T: FromRedisValue>(
+        &self,
+        call: Call,
+        pipeline: &Pipeline,
+    ) -> Result<Vec<RedisResult<T>>, PortError> {
+        match self.send_once(call, pipeline).await? {
             Ok(answers) => Ok(answers),
-            Err(Failure { dropped: true, .. }) => self.send_once(pipeline).await?.map_err(|failure| unknown(failure.error)),
+            Err(Failure { dropped: true, .. }) => self.send_once(call, pipeline).await?.map_err(|failure| {
+                self.count(reason::of(&failure.error));
+                unknown(failure.error)
+            }),
             Err(failure) => Err(unknown(failure.error)),
         }
     }
 
-    async fn send_once<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<Result<Vec<RedisResult<T>>, Failure>, PortError> {
+    async fn send_once<T: FromRedisValue>(
+        &self,
+        call: Call,
+        pipeline: &Pipeline,
+    ) -> Result<Result<Vec<RedisResult<T>>, Failure>, PortError> {
         let (generation, mut connection) = self.connection().await?;
+        metrics::counter!(names::REDIS_ROUND_TRIPS_TOTAL, "call" => call.word()).increment(1);
         let answered: RedisResult<Vec<RedisResult<T>>> = pipeline.query_async(&mut connection).await;
         match answered {
             Ok(answers) => {
-                let healthy = answers.iter().all(|answer| answer.as_ref().map_or_else(is_no_script, |_| true));
-                self.up.store(healthy, Ordering::Relaxed);
-                if !healthy {
+                let mut errors = answers.iter().filter_map(|answer| answer.as_ref().err());
+                let trouble = errors.find(|error| !is_no_script(error) && !reason::is_info_denied(error));
+                self.up.store(trouble.is_none(), Ordering::Relaxed);
+                if let Some(error) = trouble {
+                    self.count(reason::of(error));
                     self.discard(generation).await;
                 }
                 Ok(Ok(answers))
@@ -88,6 +130,10 @@ impl Link {
             Err(error) => {
                 self.discard(generation).await;
                 let dropped = error.is_connection_dropped() && !error.is_timeout();
+                // One that was dropped is tried again on a new connection; that tells whether Redis is away.
+                if !dropped {
+                    self.count(reason::of(&error));
+                }
                 Ok(Err(Failure { error, dropped }))
             }
         }
@@ -115,6 +161,7 @@ impl Link {
             Err(error) => {
                 self.failures.fetch_add(1, Ordering::AcqRel);
                 self.up.store(false, Ordering::Relaxed);
+                self.count(reason::of(&error));
                 tracing::debug!(%error, "Redis cannot be reached");
                 Err(PortError::Unavailable(WHAT, Box::new(error)))
             }
@@ -131,8 +178,21 @@ impl Link {
     /// A replica: it answers, but takes no claim. The address may name another server by the next call.
     pub(crate) async fn demoted(&self) -> PortError {
         let generation = self.slot.lock().await.generation;
+        self.count("readonly");
         self.discard(generation).await;
         PortError::Unavailable(WHAT, "it is a read-only replica".into())
+    }
+
+    /// Claims are possible: the next failure is a new one.
+    pub(crate) fn proved(&self) {
+        self.away.store(false, Ordering::Relaxed);
+    }
+
+    /// Counts the first failure after claims were possible, or after the start.
+    fn count(&self, reason: &'static str) {
+        if !self.away.swap(true, Ordering::Relaxed) {
+            metrics::counter!(names::CLAIMS_AWAY_TOTAL, "reason" => reason).increment(1);
+        }
     }
 
     /// Throws the connection away, unless another call has done so before.

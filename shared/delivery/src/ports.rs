@@ -8,6 +8,7 @@ pub mod claims;
 pub mod deliveries;
 pub mod messages;
 pub mod outbox;
+pub mod pauses;
 
 use uuid::Uuid;
 

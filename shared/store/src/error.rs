@@ -92,7 +92,7 @@ pub(crate) fn is_contended(backend: DbBackend, error: &PortError) -> bool {
     else {
         return false;
     };
-    let code = error.as_database_error().and_then(|error| error.code()).unwrap_or_default();
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code).unwrap_or_default();
     match backend {
         // BUSY, LOCKED.
         DbBackend::Sqlite => matches!(code.parse::<u32>().unwrap_or_default() & 0xff, 5 | 6),
@@ -205,6 +205,14 @@ mod tests {
             let PortError::Unavailable(_, why) = sorted else { panic!("nothing was sent: {sorted:?}") };
             assert!(why.to_string().contains("max_connections"), "{why}");
         }
+    }
+
+    #[test]
+    fn only_sqlite_lets_writers_wait_for_a_connection() {
+        let waited = sort("a test", Phase::Open, DbErr::Query(RuntimeErr::SqlxError(sqlx::Error::PoolTimedOut.into())));
+        assert!(is_contended(DbBackend::Sqlite, &waited) && !is_contended(DbBackend::Postgres, &waited));
+        let gone = sort("a test", Phase::Open, DbErr::Query(RuntimeErr::SqlxError(sqlx::Error::WorkerCrashed.into())));
+        assert!(!is_contended(DbBackend::Sqlite, &gone) && !is_contended(DbBackend::Postgres, &gone));
     }
 
     #[test]

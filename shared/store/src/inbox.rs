@@ -102,3 +102,15 @@ impl Claims for SqlInbox {
         starts::release(self.sql(), claims).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn handlers_leave_connections_to_those_who_look_things_up() {
+        let of = |url: &str, max_connections| at_a_time(&Config { max_connections, ..Config::from(url) });
+        let server = "postgres://127.0.0.1/orders";
+        assert_eq!([of(server, 8), of(server, 3), of(server, 2), of("sqlite:orders.db", 8)], [6, 1, 1, 1]);
+    }
+}

@@ -170,12 +170,22 @@ metrics_list! {
         "Deliveries by what became of them.";
     Histogram HANDLER_DURATION_SECONDS = "countersign_handler_duration_seconds" ["subscription"]
         "Seconds that the handler took.";
+    Gauge BREAKER_OPEN = "countersign_breaker_open" ["subscription"]
+        "1 while messages wait because their endpoint fails again and again.";
+    Gauge SUBSCRIPTION_PAUSED = "countersign_subscription_paused" ["subscription"]
+        "1 while an operator has paused this subscription.";
     Counter DEDUP_TOTAL = "countersign_dedup_total" ["result"]
         "Claims by result (fresh, own, forgotten, done, conflict, held, unknown).";
     Counter INBOX_RECOGNISED_TOTAL = "countersign_inbox_recognised_total" ["subscription"]
         "Messages that came again and whose claims no longer knew them; the database did, so there was no second effect.";
     Counter INBOX_FORGOTTEN_TOTAL = "countersign_inbox_forgotten_total" ["subscription"]
         "Rows of done messages that downstream deleted after their retention.";
+    Counter REDIS_ROUND_TRIPS_TOTAL = "countersign_redis_round_trips_total" ["call"]
+        "Round trips to Redis, those that failed too, by call (claim, renew, complete, release, other).";
+    Counter CLAIMS_AWAY_TOTAL = "countersign_claims_away_total" ["reason"]
+        "How often claims could no longer be made, by reason (unreachable, timeout, dropped, oom, readonly, misconf, loading, auth, permission, clients, other).";
+    Gauge REDIS_EVICTS = "countersign_redis_evicts" []
+        "1 while a full Redis would forget what has been done instead of refusing, else 0.";
     Counter RECEIPTS_TOTAL = "countersign_receipts_total" ["outcome"]
         "Receipts recorded, by outcome.";
     Counter CHECKS_TOTAL = "countersign_checks_total" ["verdict"]

@@ -6,11 +6,14 @@
 
 #![allow(clippy::missing_panics_doc, reason = "a broken promise panics; the top of this module says so once for all")]
 
+pub mod archive;
 pub mod broker;
 pub mod claims;
 pub mod deliveries;
+pub mod leases;
 pub mod messages;
 pub mod outbox;
+pub mod pauses;
 pub mod retention;
 pub mod walk;
 

@@ -99,6 +99,8 @@ pub fn dead_copy(delivered: &Delivered, queue: String, reason: FailReason, detai
 fn copy(delivered: &Delivered, queue: String) -> Publication {
     let mut properties = delivered.properties.clone();
     properties.headers.retain(|name, _| !is_brokers(name));
+    // Whoever published it may have meant its first queue; in a dead-letter queue it would end there and be lost.
+    properties.expiration_ms = None;
     Publication { exchange: String::new(), routing_key: queue, properties, body: delivered.body.clone() }
 }
 

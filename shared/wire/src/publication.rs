@@ -80,6 +80,7 @@ fn properties(message: &Message, upstream: &UpstreamName, publish: Publish) -> P
         kind: Some(message.kind.clone()),
         content_type: Some(message.content_type.clone()),
         timestamp: u64::try_from(message.sent_at.as_millis() / 1000).ok(),
+        expiration_ms: None,
         headers,
     }
 }

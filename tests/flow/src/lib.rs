@@ -8,12 +8,16 @@
 
 mod again;
 mod book;
+mod crew;
 mod disturb;
 mod either;
 mod foreign;
 mod gate;
 mod guarded;
+mod ledger;
 pub mod spans;
+mod standings;
+mod straight;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -27,10 +31,14 @@ use countersign_wire::proto::{self, NewMessage, SendMessagesRequest};
 use tonic::transport::{Channel, Endpoint};
 
 pub use book::{Book, Table};
+pub use crew::{Crew, counted_twice};
 pub use either::is_final;
 pub use foreign::{AUDIT, Language, audit, id_in, shipped};
 pub use gate::{Gate, Side};
 pub use guarded::{CONCURRENCY, Guarded, Hold, counted_by};
+pub use ledger::Ledger;
+pub use standings::{standings_at, subscriptions_at};
+pub use straight::Straight;
 
 /// From the publish to the first look in these tests, milliseconds.
 pub const CHECK_DELAY_MS: u64 = 1_000;
@@ -146,6 +154,18 @@ impl Flow {
             self.system.start(*which, "").await?;
         }
         Ok(())
+    }
+
+    /// Takes the endpoint out of downstream's configuration: the handler is in the program that is started in its place.
+    ///
+    /// # Errors
+    /// When the file cannot be rewritten.
+    pub fn handled_in_process(&self) -> anyhow::Result<()> {
+        let file = self.ground.path("downstream.toml");
+        let text = std::fs::read_to_string(&file)?;
+        let endpoint = |line: &&str| !line.starts_with("endpoint = ");
+        let kept: Vec<&str> = text.lines().filter(endpoint).collect();
+        Ok(std::fs::write(&file, kept.join("\n"))?)
     }
 
     /// A client of upstream.

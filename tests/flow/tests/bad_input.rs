@@ -7,6 +7,6 @@ mod away_at_start;
 mod configuration;
 mod gone_later;
 mod lone;
-mod private;
+pub mod private;
 mod requests;
 mod wrong_servers;

@@ -17,6 +17,7 @@ pub fn command(flow: &Flow, arguments: &[&str]) -> anyhow::Result<Command> {
     let mut command = Command::new(binary("countersign")?);
     command.args(["-o", "json", "--timeout-ms", "5000"]);
     command.args(["--upstream", &flow.system.grpc_url(Which::Upstream), "--callback", &flow.system.grpc_url(Which::Callback)]);
+    command.env("COUNTERSIGN_DOWNSTREAM_URL", flow.system.grpc_url(Which::Downstream));
     command.args(arguments).env("COUNTERSIGN_AMQP_URL", flow.ground.amqp_url()).kill_on_drop(true);
     Ok(command)
 }

@@ -55,8 +55,8 @@ impl Shop {
         let flow = Flow::with_extras(test, Setup { postgres, max_batch: 256 }, extras).await?;
         let url = if postgres { flow.ground.database("stock").await? } else { flow.ground.sqlite("stock") };
         let file = flow.ground.path("downstream.toml");
-        let text = std::fs::read_to_string(&file)?;
-        std::fs::write(&file, format!("[database]\nurl = {url:?}\n\n{text}"))?;
+        let rest = std::fs::read_to_string(&file)?;
+        std::fs::write(&file, format!("[database]\nurl = {url:?}\n\n{rest}"))?;
         Ok(Self { flow, url })
     }
 
@@ -139,8 +139,10 @@ impl Shop {
         Ok(u64::try_from(rows)?)
     }
 
-    async fn metric(&self, name: &str, label: &str) -> anyhow::Result<f64> {
-        self.flow.system.look().metric(Which::Downstream, name, label).await
+    /// What a counter of downstream counts.
+    async fn count(&self, name: &str, label: &str) -> anyhow::Result<u64> {
+        let value = self.flow.system.look().metric(Which::Downstream, name, label).await?;
+        Ok(format!("{value:.0}").parse()?)
     }
 
     /// Starts the program anew with nothing in the work queue, not even in somebody's hands: its metrics begin with what comes then.
@@ -160,12 +162,12 @@ impl Shop {
 
     /// Publishes these messages again, and waits until as many more are recognised by what `name` and `label` count.
     async fn again(&self, ids: &[String], name: &str, label: &str) -> anyhow::Result<()> {
-        let before = self.metric(name, label).await?;
+        let before = self.count(name, label).await?;
         self.flow.send_again(ids).await?;
-        let wanted = before + f64::from(u32::try_from(ids.len())?);
-        let reached = async || self.metric(name, label).await.is_ok_and(|now| now >= wanted);
+        let wanted = before + u64::try_from(ids.len())?;
+        let reached = async || self.count(name, label).await.is_ok_and(|now| now >= wanted);
         wait_until("the duplicates to be recognised", PATIENCE, reached).await?;
-        let now = self.metric(name, label).await?;
+        let now = self.count(name, label).await?;
         ensure!(now == wanted, "{name} counts {now}, wanted {wanted}");
         Ok(())
     }
@@ -198,7 +200,7 @@ async fn each_order_is_taken_once(postgres: bool, guard: &str) -> anyhow::Result
     shop.again(&ids, DEDUP, DONE).await?;
     shop.each_moved_once(&ids).await?;
     ensure!(shop.recorded().await? == u64::from(ORDERS));
-    ensure!(shop.metric(DUPLICATES, "").await? == 0.0, "no effect may have come twice");
+    ensure!(shop.count(DUPLICATES, "").await? == 0, "no effect may have come twice");
     shop.flow.finish().await
 }
 
@@ -225,17 +227,17 @@ async fn redis_and_database_stay_consistent(postgres: bool) -> anyhow::Result<()
     shop.start_stock("").await?;
     shop.flow.all_signed(&ids).await?;
     shop.each_moved_once(&ids).await?;
-    ensure!(shop.metric(RECOGNISED, "").await? >= 1.0, "the database has told what was committed");
+    ensure!(shop.count(RECOGNISED, "").await? >= 1, "the database has told what was committed");
 
     shop.start_with_nothing_left(EXAMPLE).await?;
     shop.flow.ground.empty_redis().await?;
     shop.again(&ids, RECOGNISED, "").await?;
     // What Redis has learned again costs no transaction.
-    let recognised = shop.metric(RECOGNISED, "").await?;
+    let recognised = shop.count(RECOGNISED, "").await?;
     shop.again(&ids, DEDUP, DONE).await?;
-    ensure!(shop.metric(RECOGNISED, "").await? == recognised, "the database was asked although Redis knew");
+    ensure!(shop.count(RECOGNISED, "").await? == recognised, "the database was asked although Redis knew");
     shop.each_moved_once(&ids).await?;
-    ensure!(shop.metric(DUPLICATES, "").await? == 0.0, "no effect may have come twice");
+    ensure!(shop.count(DUPLICATES, "").await? == 0, "no effect may have come twice");
     shop.flow.finish().await
 }
 
@@ -272,7 +274,7 @@ async fn what_is_only_in_redis_gets_into_the_database(postgres: bool) -> anyhow:
     shop.again(&ids, RECOGNISED, "").await?;
     shop.flow.each_effected_once(&ids).await?;
     ensure!(shop.flow.system.effects().await?.calls == u64::from(ORDERS) + 1, "a duplicate reached the handler");
-    ensure!(shop.metric(DUPLICATES, "").await? == 0.0, "no effect may have come twice");
+    ensure!(shop.count(DUPLICATES, "").await? == 0, "no effect may have come twice");
     shop.flow.finish().await
 }
 

@@ -24,6 +24,8 @@ const PLACES: [&str; 2] = ["/opt/homebrew/bin/redis-server", "/usr/local/bin/red
 pub struct RedisOptions {
     /// Keep an append-only file, written through on every command: what was answered survives [`Redis::kill9`].
     pub appendonly: bool,
+    /// Dawdle over each key while loading what was kept, and say LOADING meanwhile.
+    pub loads_slowly: bool,
 }
 
 /// A private Redis on a free port of 127.0.0.1, empty at first. Dropping it kills it.
@@ -53,6 +55,8 @@ impl Redis {
         std::fs::create_dir_all(&dir)?;
         let port = free_port()?;
         let appendonly = if options.appendonly { "yes" } else { "no" };
+        // Microseconds for each key; clients are answered after so many bytes.
+        let loading = ["--key-load-delay", "2000", "--loading-process-events-interval-bytes", "1024"];
         let program = Program::new(path)
             .args(["--bind", "127.0.0.1", "--port", &port.to_string()])
             .args(["--databases", &DATABASES.to_string(), "--save", ""])
@@ -61,6 +65,7 @@ impl Redis {
             .args(["--maxmemory-policy", "noeviction", "--daemonize", "no"])
             .arg("--dir")
             .arg(&dir)
+            .args(loading.into_iter().filter(|_| options.loads_slowly))
             .log_to(dir.join("redis.log"));
         let running = program.spawn()?;
         let redis = Self { program, running, port };
@@ -112,11 +117,20 @@ impl Redis {
     /// # Errors
     /// When it still runs or does not come up.
     pub async fn start_again(&mut self) -> anyhow::Result<()> {
+        self.spawn_again()?;
+        self.ready().await
+    }
+
+    /// As [`Redis::start_again`], without waiting until it is ready.
+    ///
+    /// # Errors
+    /// When it still runs.
+    pub fn spawn_again(&mut self) -> anyhow::Result<()> {
         if self.running.is_alive() {
             bail!("redis still runs");
         }
         self.running = self.program.spawn()?;
-        self.ready().await
+        Ok(())
     }
 
     /// SIGTERM, and waits until it has ended.

@@ -131,7 +131,7 @@ async fn ask_redis(url: &str, command: &str) -> String {
 async fn redis_forgets_or_remembers_as_chosen() {
     for (appendonly, left) in [(false, "$-1"), (true, "$3\r\nyes")] {
         let dir = TempDir::new().unwrap();
-        let mut redis = Redis::start_with(dir.path(), RedisOptions { appendonly }).await.unwrap();
+        let mut redis = Redis::start_with(dir.path(), RedisOptions { appendonly, ..RedisOptions::default() }).await.unwrap();
         assert_eq!(ask_redis(&redis.url(), "SET claim yes").await, "+OK");
         redis.kill9();
         redis.start_again().await.unwrap();

@@ -60,8 +60,8 @@ pub fn judge_connection(asked: &Asked) -> Finding {
                 .any(|word| words.contains(word))
             {
                 "correct user and password of [redis] url in downstream.toml (or COUNTERSIGN_REDIS__URL)"
-            } else if words.contains("NOPERM") {
-                "let its user run EVALSHA, SCRIPT LOAD, PING, TIME and INFO (`ACL SETUSER`)"
+            } else if ["NOPERM", "NoPerm"].iter().any(|word| words.contains(word)) {
+                "let its user run EVALSHA, SCRIPT LOAD, TIME and INFO, and what the scripts run: GET SET DEL PTTL PEXPIRE HGET HMGET HSET HDEL HGETALL (`ACL SETUSER`)"
             } else {
                 "start Redis there, let this machine through, or correct [redis] url in downstream.toml; nothing is consumed meanwhile"
             };

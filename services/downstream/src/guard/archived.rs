@@ -85,7 +85,9 @@ impl<C: Claims, A: Archive> Archived<C, A> {
         }
         if !recognised.is_empty() {
             self.claims.complete(&recognised, self.retention_ms).await?;
-            recognised.iter().for_each(|claim| count_recognised(&claim.key.subscription));
+            for claim in &recognised {
+                count_recognised(&claim.key.subscription);
+            }
         }
         if !conflicts.is_empty() {
             self.claims.release(&conflicts).await?;

@@ -144,6 +144,15 @@ pub fn after_retry(retries: u32, subscription: &Subscription) -> AfterRetry {
     tier.map_or(AfterRetry::Exhausted, |delay_ms| AfterRetry::Tier { delay_ms: *delay_ms, retries: retries + 1 })
 }
 
+/// Where a message goes that failed because its endpoint does, which no retry of its own is spent on: the tier it would go to otherwise, or again
+/// the last one. None: there are no tiers.
+#[must_use]
+pub fn tier_unspent(retries: u32, subscription: &Subscription) -> Option<u64> {
+    let delays = &subscription.retry_delays_ms;
+    let at = usize::try_from(retries).unwrap_or(usize::MAX).min(delays.len().saturating_sub(1));
+    delays.get(at).copied()
+}
+
 /// The tier for a message that another owner has for `for_ms`: the shortest that is long enough, else the longest. None: there are no tiers.
 #[must_use]
 pub fn tier_for(for_ms: u64, subscription: &Subscription) -> Option<u64> {

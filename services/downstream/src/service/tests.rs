@@ -34,8 +34,8 @@ fn refusal(guard: Guard, handler: Option<AnyHandler>) -> Option<String> {
         let endpoint = Some(Secret::new("http://127.0.0.1:9/orders".to_owned()));
         config.downstream.subscriptions = vec![SubscriptionSection { name: "inventory".into(), endpoint, ..Default::default() }];
     }
-    let in_process = handler.map(|handler| ("inventory".to_owned(), handler)).into_iter().collect();
-    handlers_of(&config, in_process, &topology).err().map(|error| error.to_string())
+    let in_process = handler.map(|handler| (Subscription::named("inventory"), handler)).into_iter().collect();
+    handlers_of(&mut config, in_process, &topology).err().map(|error| error.to_string())
 }
 
 #[test]

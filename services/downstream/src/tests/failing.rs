@@ -111,3 +111,41 @@ async fn while_a_handler_fails_again_and_again_its_messages_wait_and_spend_no_tr
     world.settled().await;
     assert_eq!(world.words().iter().filter(|word| *word == "done").count(), 24);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_fails_while_the_breaker_is_open_comes_again_with_as_many_retries_as_before() {
+    let world = World::given(Given { breaker_failures: 2, concurrency: 1, ..Given::default() });
+    world.told(Behaviour::Fail(Failure::retry("connection refused")));
+    for n in 1..=3 {
+        world.arrives(&a_message_with(n, "{}"), Publish::FIRST).await;
+    }
+    world.start();
+    world.until("the breaker has opened and a trial has failed", |world| world.words().len() == 3).await;
+    let retries: Vec<HeaderValue> =
+        world.broker.ready("inventory.retry.100").into_iter().map(|copy| copy.properties.headers[names::RETRY].clone()).collect();
+    assert_eq!(retries, [1, 0, 0].map(HeaderValue::Int), "only the failure before it opened is the message's own");
+    // An outage of many more trials than there are tiers.
+    while world.calls() < 12 {
+        world.clock.advance(100);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(world.broker.depth(DEAD), 0);
+    world.told(Behaviour::Do);
+    while world.words().iter().filter(|word| *word == "done").count() < 3 {
+        world.clock.advance(100);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(world.broker.depth(DEAD), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rejections_do_not_open_the_breaker() {
+    let world = World::given(Given { breaker_failures: 2, ..Given::default() });
+    world.told(Behaviour::Fail(Failure::reject("unknown product")));
+    for n in 1..=20 {
+        world.arrives(&a_message_with(n, "{}"), Publish::FIRST).await;
+    }
+    world.start();
+    tokio::time::timeout(Duration::from_millis(500), world.settled()).await.expect("nothing waits");
+    assert_eq!((world.calls(), world.broker.depth(DEAD)), (20, 20));
+}

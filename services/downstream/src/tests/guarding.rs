@@ -175,7 +175,7 @@ async fn a_claim_that_ends_while_the_handler_runs_lets_nobody_else_in_and_counts
     world.until("it is handled", |world| world.calls() == 1).await;
     world.clock.advance(LEASE_MS + 1);
     let other = claim(&a_message(), "another");
-    let claimed = world.claims.claim(&[other.clone()], LEASE_MS).await.unwrap();
+    let claimed = world.claims.claim(std::slice::from_ref(&other), LEASE_MS).await.unwrap();
     assert_eq!(claimed, [Claimed::Interrupted { starts: 2, crashes: 1 }]);
     let limits = TransactionLimits { lock_timeout_ms: 50, ..TransactionLimits::default() };
     assert!(matches!(shop.database.inbox().begin(&other, limits).await, Ok(Taking::Busy)));

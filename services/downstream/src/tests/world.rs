@@ -19,6 +19,7 @@ use countersign_wire::names;
 use countersign_wire::publication::{Publish, to_subscription};
 use tokio::sync::Notify;
 
+use super::counting::Counting;
 use crate::acknowledge::{Post, Signer};
 use crate::arrived::Held;
 use crate::breaker::Breaker;
@@ -30,6 +31,7 @@ use crate::gate::Gate;
 use crate::guard::Handling;
 use crate::guard::watched::Watched;
 use crate::handler::{Event, Failure, Handled, Handler, HandlerContext};
+use crate::pause::Paused;
 use crate::receive::{Reception, Rules};
 
 pub const QUEUE: &str = "inventory";
@@ -90,9 +92,12 @@ impl Drop for Left {
 pub struct World {
     pub clock: ManualClock,
     pub claims: MemoryClaims,
+    /// What the desk asks of them.
+    pub counting: Counting,
     pub broker: MemoryBroker,
     pub context: Context,
     pub gate: Gate,
+    pub paused: Paused,
     pub handler: Scripted,
     pub lane: Arc<Lane>,
 }
@@ -108,9 +113,12 @@ pub struct Given {
     /// How [`Scripted`] is called, or what is called instead of it.
     pub handling: Box<dyn FnOnce(Scripted) -> Handling>,
     /// What claims are made of; the ones in memory stand for Redis.
-    pub record: Box<dyn FnOnce(Watched<MemoryClaims>) -> Arc<dyn Claims>>,
+    pub record: Box<dyn FnOnce(Watched<Counting>) -> Arc<dyn Claims>>,
     /// Of the guard's database, if it has one.
     pub database: Option<Gate>,
+    pub retry_jitter: f64,
+    pub ids: CountingIds,
+    pub rate_per_second: Option<u32>,
 }
 
 impl Default for Given {
@@ -125,6 +133,9 @@ impl Default for Given {
             handling: Box::new(|handler| Handling::Direct(Arc::new(handler))),
             record: Box::new(|claims| Arc::new(claims)),
             database: None,
+            retry_jitter: 0.0,
+            ids: CountingIds::default(),
+            rate_per_second: None,
         }
     }
 }
@@ -139,7 +150,7 @@ impl World {
         let mut topology = a_topology();
         topology.subscriptions[0].retry_delays_ms = given.retries;
         let (claims, broker) = (MemoryClaims::new(&clock), MemoryBroker::new(&topology, &clock));
-        let context = Context::detached("downstream", Arc::new(clock.clone()), Arc::new(CountingIds::default()));
+        let context = Context::detached("downstream", Arc::new(clock.clone()), Arc::new(given.ids));
         let gate = Gate::new("redis", context.health.dependency("redis"));
         gate.open();
         let handler = Scripted::default();
@@ -150,7 +161,8 @@ impl World {
             name: "downstream".into(),
             stop: context.stop.clone(),
         };
-        let record = (given.record)(Watched::new(claims.clone(), gate.clone()));
+        let counting = Counting::new(claims.clone());
+        let record = (given.record)(Watched::new(counting.clone(), gate.clone()));
         let times = Times { lease_ms: LEASE_MS, retention_ms: RETENTION_MS };
         let reception = Reception {
             subscription: topology.subscriptions[0].clone(),
@@ -158,11 +170,12 @@ impl World {
             handling: (given.handling)(handler.clone()),
             timeout_ms: 60_000,
             rules: given.rules,
+            retry_jitter: given.retry_jitter,
             name: "downstream".into(),
             desk: Desk::open(&context.tasks, &context.stop, record, times, given.max_batch),
             copies: Copies::new(Arc::new(broker.clone())),
             signer: Signer::start(&context.tasks, post, given.max_batch, Duration::from_millis(2)),
-            held: Held::default(),
+            held: Arc::new(Held::default()),
             breaker: Arc::new(Breaker::new(given.breaker_failures, Duration::from_secs(1))),
             clock: context.clock.clone(),
             ids: context.ids.clone(),
@@ -171,13 +184,16 @@ impl World {
             prefetch: given.prefetch,
             concurrency: given.concurrency,
             max_batch: given.max_batch,
+            rate_per_second: given.rate_per_second,
             lease: Duration::from_millis(LEASE_MS),
             progress_after: Duration::from_secs(10),
         };
         let (stop, tasks) = (context.stop.clone(), context.tasks.clone());
         let gates = Gate::all([Some(gate.clone()), given.database].into_iter().flatten());
-        let lane = Lane { reception, consumers: Arc::new(broker.clone()), gate: gates, bounds, stop, tasks };
-        Self { clock, claims, broker, context, gate, handler, lane: Arc::new(lane) }
+        let paused = Paused::never(reception.subscription.name.clone());
+        let lane =
+            Lane { reception, consumers: Arc::new(broker.clone()), gate: gates, paused: paused.clone(), bounds, stop, tasks };
+        Self { clock, claims, counting, broker, context, gate, paused, handler, lane: Arc::new(lane) }
     }
 
     /// Starts consuming.

@@ -57,6 +57,9 @@ pub struct Properties {
     pub content_type: Option<String>,
     /// AMQP `timestamp`, seconds since the Unix epoch.
     pub timestamp: Option<u64>,
+    /// AMQP `expiration`, milliseconds: in a queue with a TTL the shorter of the two counts, and only at the head. Gone once it has been
+    /// dead-lettered.
+    pub expiration_ms: Option<u64>,
     /// AMQP headers; nested tables and arrays are not carried.
     pub headers: BTreeMap<String, HeaderValue>,
 }

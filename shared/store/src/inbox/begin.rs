@@ -24,8 +24,8 @@ pub(super) const WHAT: &str = "the handler's transaction";
 /// gone; on SQLite only [`Self::lock_timeout_ms`] counts, and the handler's own time-out ends the rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TransactionLimits {
-    /// How long to wait for a turn, and how long each statement may then wait for a lock, the message's row included, milliseconds.
-    /// Default 5 000.
+    /// How long to wait for a turn, and how long each statement may then wait for a lock, the message's row included, milliseconds; at most
+    /// `database.statement_timeout_ms`. Default 5 000.
     pub lock_timeout_ms: u64,
     /// How long one statement of the handler may run, milliseconds; above `lock_timeout_ms`. Default 10 000.
     pub statement_timeout_ms: u64,

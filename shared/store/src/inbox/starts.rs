@@ -3,11 +3,13 @@
 //! The rules are those of the record in Redis, without its leases: a start is open until it is given back, or the message is done. A
 //! message's first start is not written down, so that one that never comes again costs no write; poison comes again, and is counted from then on.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use countersign_delivery::fingerprint::Fingerprint;
 use countersign_delivery::ports::PortError;
 use countersign_delivery::ports::claims::{Claim, ClaimKey, Claimed, Held};
+use sea_orm::QueryResult;
+use uuid::Uuid;
 
 use crate::clock::now_within;
 use crate::inbox::row::{self, Placed, fingerprint, rows, slot};
@@ -128,6 +130,16 @@ fn rounds(claims: &[Claim], mut left: Vec<usize>) -> Vec<Vec<usize>> {
     rounds
 }
 
+/// The primary key of a row.
+fn key(row: &QueryResult) -> Result<(String, Uuid), PortError> {
+    Ok((take(row, "subscription")?, take(row, "message_id")?))
+}
+
+/// The primary key of a claim's row.
+fn key_of(claim: &Claim) -> (String, Uuid) {
+    (claim.key.subscription.as_str().to_owned(), claim.key.message_id.uuid())
+}
+
 /// These claims as rows; their tokens too.
 fn claimed(claims: &[Claim], places: &[usize]) -> Rows {
     let keys: Vec<Placed<'_>> = places.iter().map(|place| (*place, &claims[*place].key)).collect();
@@ -160,19 +172,17 @@ async fn count(sql: &Sql, claims: &[Claim], places: &[usize], answers: &mut [Cla
          WHERE NOT ({IMPOSTOR}) OR (s.open_starts = 0 AND s.unfinished_before = 0) \
          RETURNING subscription, message_id, starts, open_starts, unfinished_before"
     );
-    let mut written = std::collections::HashMap::with_capacity(places.len());
+    let mut written = HashMap::with_capacity(places.len());
     for row in sql.write_returning("counting starts", &statement, values).await? {
         let counted = owned(
             number(take(&row, "starts")?),
             number(take(&row, "open_starts")?),
             take::<i64>(&row, "unfinished_before")? != 0,
         );
-        written.insert((take::<String>(&row, "subscription")?, take::<uuid::Uuid>(&row, "message_id")?), counted);
+        written.insert(key(&row)?, counted);
     }
     for place in places {
-        let ClaimKey { subscription, message_id, .. } = &claims[*place].key;
-        let counted = written.remove(&(subscription.as_str().to_owned(), message_id.uuid()));
-        answers[*place] = counted.unwrap_or(Claimed::Conflict);
+        answers[*place] = written.remove(&key_of(&claims[*place])).unwrap_or(Claimed::Conflict);
     }
     Ok(())
 }
@@ -218,13 +228,66 @@ async fn close(sql: &Sql, claims: &[Claim], places: &[usize], answers: &mut [Hel
     );
     let mut closed = HashSet::with_capacity(places.len());
     for row in sql.write_returning("giving claims back", &statement, values).await? {
-        closed.insert((take::<String>(&row, "subscription")?, take::<uuid::Uuid>(&row, "message_id")?));
+        closed.insert(key(&row)?);
     }
-    for place in places {
-        let ClaimKey { subscription, message_id, .. } = &claims[*place].key;
-        if closed.contains(&(subscription.as_str().to_owned(), message_id.uuid())) {
-            answers[*place] = Held::Ours;
-        }
+    for place in places.iter().filter(|place| closed.contains(&key_of(&claims[**place]))) {
+        answers[*place] = Held::Ours;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use countersign_testkit::build::{message_id, subscription};
+
+    use super::*;
+
+    fn fingerprint(body: &str) -> Fingerprint {
+        Fingerprint::of("order.created", "text/plain", body.as_bytes())
+    }
+
+    fn a_claim(token: &str, epoch: u32) -> Claim {
+        let key =
+            ClaimKey { subscription: subscription("inventory"), message_id: message_id(1), fingerprint: fingerprint("genuine") };
+        Claim { key, token: token.to_owned(), epoch, again: true }
+    }
+
+    /// Epoch 1; the last start is "last"'s.
+    fn started(body: &str, starts: u32, open: u32, before: bool) -> Known {
+        let last_token = Some("last".to_owned());
+        Known { done: None, start: Some(Start { fingerprint: fingerprint(body), epoch: 1, starts, open, before, last_token }) }
+    }
+
+    #[test]
+    fn the_record_answers_by_what_was_left_unfinished() {
+        let done = |body: &str| Known { done: Some(fingerprint(body)), ..started("impostor", 2, 1, false) };
+        let fresh = |starts| Claimed::Fresh { starts };
+        let interrupted = |starts, crashes| Claimed::Interrupted { starts, crashes };
+        let table = [
+            (Known::default(), "new", 1, fresh(1)),
+            (done("genuine"), "new", 9, Claimed::Done),
+            (done("impostor"), "new", 9, Claimed::Conflict),
+            (started("impostor", 1, 1, false), "new", 2, Claimed::Conflict),
+            (started("impostor", 1, 0, true), "new", 2, Claimed::Conflict),
+            (started("impostor", 3, 0, false), "new", 1, fresh(1)),
+            (started("genuine", 2, 0, false), "new", 1, fresh(3)),
+            (started("genuine", 2, 1, false), "new", 1, interrupted(3, 1)),
+            (started("genuine", 2, 1, false), "last", 1, fresh(2)),
+            (started("genuine", 2, 2, false), "last", 1, interrupted(2, 1)),
+            (started("genuine", 2, 1, false), "new", 0, interrupted(3, 1)),
+            (started("genuine", 2, 0, true), "new", 1, interrupted(3, 0)),
+            (started("genuine", 2, 0, false), "new", 2, fresh(1)),
+            (started("genuine", 2, 1, false), "last", 2, interrupted(1, 0)),
+        ];
+        for (known, token, epoch, expected) in table {
+            assert_eq!(answer(&known, &a_claim(token, epoch)), expected, "{known:?}, claimed by {token} in epoch {epoch}");
+        }
+    }
+
+    #[test]
+    fn a_message_that_is_named_again_goes_into_a_later_round() {
+        let claims: Vec<Claim> = ["a", "b", "c"].map(|token| a_claim(token, 0)).into();
+        assert_eq!(rounds(&claims, vec![0, 1, 2]), [vec![0], vec![1], vec![2]]);
+        assert!(rounds(&claims, Vec::new()).is_empty());
+    }
 }

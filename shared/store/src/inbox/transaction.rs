@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use countersign_delivery::ports::PortError;
 use countersign_delivery::ports::claims::ClaimKey;
-use sea_orm::DatabaseTransaction;
+use sea_orm::{DatabaseTransaction, DbBackend};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -40,6 +40,7 @@ pub struct InboxTransaction {
 
 /// What became of a transaction.
 #[derive(Debug)]
+#[must_use]
 pub enum Committed {
     /// Effect and row are committed.
     Yes,
@@ -64,6 +65,14 @@ impl InboxTransaction {
     /// Makes effect and row durable together.
     pub async fn commit(self) -> Committed {
         let Self { inbox, tx, key, turn: _turn } = self;
+        if was_ended(&tx).await {
+            roll_back(tx).await;
+            return match is_there(&inbox, &key).await {
+                Ok(true) => Committed::Yes,
+                Ok(false) => Committed::RolledBack(ended()),
+                Err(error) => Committed::Unknown(error),
+            };
+        }
         if let Err(error) = is_still_ours(&tx, &key).await {
             roll_back(tx).await;
             return Committed::RolledBack(error);
@@ -89,6 +98,7 @@ impl InboxTransaction {
 
     /// Takes everything back at once. If no answer comes, the end of the session does.
     pub async fn roll_back(self) {
+        was_ended(&self.tx).await;
         roll_back(self.tx).await;
     }
 }
@@ -97,6 +107,18 @@ async fn roll_back(tx: Tx) {
     if let Err(error) = tx.rollback().await {
         tracing::warn!(error = &error as &dyn std::error::Error, "a transaction is rolled back by the end of its session");
     }
+}
+
+/// Whether the handler has ended the transaction by a statement of its own, on SQLite. Then a new one takes its place: the driver, which
+/// counts transactions, would take the connection for open ever after.
+async fn was_ended(tx: &Tx) -> bool {
+    // Within a transaction it is an error, and changes nothing.
+    tx.backend() == DbBackend::Sqlite && tx.run_all("BEGIN").await.is_ok()
+}
+
+fn ended() -> PortError {
+    let words = "its row is gone: the handler has ended the transaction that is only lent to it, by ROLLBACK";
+    PortError::Refused(WHAT, words.into())
 }
 
 fn values_of(key: &ClaimKey) -> Vec<sea_orm::Value> {

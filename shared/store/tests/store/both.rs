@@ -34,6 +34,7 @@ macro_rules! on_both {
         }
     };
 }
+pub(crate) use on_both;
 
 on_both!(
     migrating_again_and_from_many_replicas_at_once_changes_nothing,
@@ -53,6 +54,9 @@ async fn migrating_again_and_from_many_replicas_at_once_changes_nothing(ground: 
         result.unwrap();
     }
     for result in join_all((0..4).map(|_| database.migrate_deliveries())).await {
+        result.unwrap();
+    }
+    for result in join_all((0..4).map(|_| database.migrate_inbox())).await {
         result.unwrap();
     }
     assert_eq!(messages.get(&[message_id(1)]).await.unwrap().len(), 1);

@@ -4,6 +4,10 @@
 
 mod both;
 mod fence_under_load;
+mod handlers;
+mod handlers_on_postgres;
+mod inbox_cost;
 mod postgres;
+mod relay;
 mod sqlite;
 mod support;

@@ -65,6 +65,7 @@ impl Ground {
         let database = Database::connect(url.as_str()).await.unwrap();
         database.migrate_messages().await.unwrap();
         database.migrate_deliveries().await.unwrap();
+        database.migrate_inbox().await.unwrap();
         Self { database, url, admin, _server: server, _dir: dir }
     }
 

@@ -103,7 +103,8 @@ impl Queues {
 
     fn dead_letter(&mut self, from: &str, publication: Publication, at: Timestamp) {
         let Some(to) = self.by_name.get(from).and_then(|queue| queue.dead_letters_to.clone()) else { return };
-        let moved = Publication { exchange: String::new(), routing_key: to.clone(), ..publication };
+        let mut moved = Publication { exchange: String::new(), routing_key: to.clone(), ..publication };
+        moved.properties.expiration_ms = None;
         self.push(&to, moved, at);
     }
 
@@ -195,7 +196,9 @@ impl Queue {
     }
 
     fn expired_head(&mut self, now: Timestamp) -> Option<(Publication, Timestamp)> {
-        let expires_at = self.ready.front()?.since.plus_millis(self.ttl_ms?);
+        let head = self.ready.front()?;
+        let lives_ms = [self.ttl_ms, head.publication.properties.expiration_ms].into_iter().flatten().min()?;
+        let expires_at = head.since.plus_millis(lives_ms);
         if expires_at > now {
             return None;
         }

@@ -14,6 +14,8 @@ use crate::build::{a_publication, a_topology};
 
 /// How long a delivery may take before a test gives up.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// The longest retry tier of the first subscription.
+const SLOW_TIER_MS: u64 = 4_000;
 /// How long nothing may come before a test believes that nothing will.
 const QUIET: Duration = Duration::from_millis(300);
 
@@ -35,6 +37,7 @@ macro_rules! broker_suite {
             settling_works_while_next_waits,
             handles_of_another_generation_are_passed_over,
             tiers_hold_back_then_pass_on,
+            an_expiration_shortens_a_tier_at_its_head_only_and_ends_with_it,
             an_impossible_consumer_is_refused,
         );
     };
@@ -55,6 +58,7 @@ pub fn topology(name: &str) -> Topology {
     let mut topology = Topology { prefix: own("countersign"), ..a_topology() };
     topology.checks.check_delay_ms = 300;
     topology.checks.recheck_delays_ms = vec![600];
+    topology.subscriptions[0].retry_delays_ms.push(SLOW_TIER_MS);
     for exchange in &mut topology.exchanges {
         exchange.name = own(&exchange.name);
     }
@@ -133,6 +137,7 @@ pub async fn what_is_confirmed_arrives_as_it_was_sent(ground: &Ground<'_, impl P
             kind: Some("order.created".into()),
             content_type: Some("application/octet-stream".into()),
             timestamp: Some(1_800_000_000),
+            expiration_ms: Some(600_000),
             headers: headers.map(|(name, value)| (name.to_owned(), value)).into(),
         },
         body: Bytes::from_static(&[0, 1, 255]),
@@ -290,6 +295,34 @@ pub async fn tiers_hold_back_then_pass_on(ground: &Ground<'_, impl Publisher, im
     assert_eq!(fast.body, a_publication("fast", "").body);
     ground.time.pass(1_000).await;
     assert_eq!(id(&next(&mut work).await), "slow");
+}
+
+/// As the name says: what is behind a longer wait waits with it, and the message comes out without its expiration.
+pub async fn an_expiration_shortens_a_tier_at_its_head_only_and_ends_with_it(
+    ground: &Ground<'_, impl Publisher, impl Consumers, impl Waiting>,
+) {
+    let inventory = ground.inventory();
+    let expiring = |id: &str, tier_ms: u64, expiration_ms: u64| {
+        let mut publication = a_publication(id, &inventory.retry_queue(tier_ms));
+        publication.properties.expiration_ms = Some(expiration_ms);
+        publication
+    };
+    // The tier of a second says when the early one came; in the slow tier only its expiration can make it come before.
+    ground.send(&["second"], &inventory.retry_queue(1_000)).await;
+    let batch = vec![
+        expiring("early", SLOW_TIER_MS, 200),
+        expiring("behind", 1_000, 100),
+        // Longer than the tier: the tier's own counts.
+        expiring("late", SLOW_TIER_MS, 3_600_000),
+    ];
+    assert_eq!(ground.publisher.publish(batch).await, vec![Published::Confirmed; 3]);
+    let mut work = ground.consume(inventory.name.as_str(), 10).await;
+    for (wait_ms, wanted) in [(200, "early"), (800, "second"), (0, "behind"), (SLOW_TIER_MS - 1_000, "late")] {
+        ground.time.pass(wait_ms).await;
+        let got = next(&mut work).await;
+        assert_eq!((id(&got), got.properties.expiration_ms), (wanted, None));
+    }
+    nothing_more(&mut work).await;
 }
 
 /// As the name says; a queue that is not there yet is no such case.

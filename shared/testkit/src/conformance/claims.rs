@@ -1,4 +1,4 @@
-//! What [`Claims`] promise.
+//! What all [`Claims`] promise: those that lend messages on a lease ([`super::leases`]), and those that only keep the record.
 
 use countersign_delivery::Fingerprint;
 use countersign_delivery::ports::claims::{Claim, ClaimKey, Claimed, Claims, Held};
@@ -7,11 +7,11 @@ use super::Waiting;
 use crate::build::{message_id, subscription};
 
 /// A lease that a test waits for.
-const SHORT_MS: u64 = 250;
+pub(super) const SHORT_MS: u64 = 250;
 /// Longer than that.
-const PAST_SHORT_MS: u64 = 400;
+pub(super) const PAST_SHORT_MS: u64 = 400;
 /// A lease or retention that no test outlasts.
-const LONG_MS: u64 = 60_000;
+pub(super) const LONG_MS: u64 = 60_000;
 
 /// Makes a module's worth of tests: one of each promise. `$setup` is an async function from the test's name to
 /// `(impl Claims, impl Waiting)`.
@@ -22,15 +22,8 @@ macro_rules! claims_suite {
             a_first_claim_is_ours_and_counts_its_start,
             a_lost_answer_is_answered_as_the_first_time,
             a_lost_answer_is_known_even_after_its_lease,
-            another_live_owner_holds_it,
             an_unfinished_start_makes_the_next_one_interrupted,
-            a_renewed_lease_lasts_longer,
-            a_lease_that_ran_out_cannot_be_renewed,
             what_is_done_stays_done,
-            done_is_forgotten_after_its_retention,
-            completing_sets_done_even_when_the_claim_was_lost,
-            completing_again_with_one_token_is_answered_as_the_first_time,
-            completing_another_owners_claim_takes_it_from_them,
             another_fingerprint_is_a_conflict_while_the_first_is_held_or_done,
             another_fingerprint_is_a_conflict_while_a_crash_is_unexplained,
             a_released_impostor_does_not_stand_in_the_way,
@@ -38,13 +31,12 @@ macro_rules! claims_suite {
             releasing_again_with_one_token_is_answered_as_the_first_time,
             releasing_what_is_not_ours_changes_nothing,
             releasing_does_not_explain_an_earlier_crash,
-            a_late_release_closes_its_own_start,
             a_later_epoch_counts_afresh_but_remembers_what_was_unfinished,
             a_later_epoch_is_not_suspected_of_what_was_given_back,
             an_earlier_epoch_is_counted_with_the_later_one,
-            a_later_epoch_takes_nothing_from_a_live_owner_nor_from_what_is_done,
             an_impostor_of_a_later_epoch_is_a_conflict_all_the_same,
             a_batch_is_answered_in_order,
+            what_does_not_come_again_is_answered_by_the_record_all_the_same,
             subscriptions_do_not_see_each_other,
         );
     };
@@ -62,7 +54,7 @@ fn key(body: &str) -> ClaimKey {
     ClaimKey { subscription: subscription("inventory"), message_id: message_id(1), fingerprint }
 }
 
-fn claim_as(token: &str) -> Claim {
+pub(super) fn claim_as(token: &str) -> Claim {
     Claim { key: key("genuine"), token: token.into(), epoch: 0, again: true }
 }
 
@@ -70,26 +62,22 @@ fn impostor_as(token: &str) -> Claim {
     Claim { key: key("impostor"), token: token.into(), epoch: 0, again: true }
 }
 
-async fn claim(claims: &impl Claims, one: &Claim, lease_ms: u64) -> Claimed {
+pub(super) async fn claim(claims: &impl Claims, one: &Claim, lease_ms: u64) -> Claimed {
     let mut answers = claims.claim(std::slice::from_ref(one), lease_ms).await.expect("claims are up");
     assert_eq!(answers.len(), 1);
     answers.remove(0)
 }
 
-async fn complete(claims: &impl Claims, one: &Claim) -> Held {
+pub(super) async fn complete(claims: &impl Claims, one: &Claim) -> Held {
     claims.complete(std::slice::from_ref(one), LONG_MS).await.expect("claims are up")[0]
 }
 
-async fn release(claims: &impl Claims, one: &Claim) -> Held {
+pub(super) async fn release(claims: &impl Claims, one: &Claim) -> Held {
     claims.release(std::slice::from_ref(one)).await.expect("claims are up")[0]
 }
 
-async fn renew(claims: &impl Claims, one: &Claim, lease_ms: u64) -> Held {
-    claims.renew(std::slice::from_ref(one), lease_ms).await.expect("claims are up")[0]
-}
-
 /// A start whose owner never came back.
-async fn crash(claims: &impl Claims, time: &impl Waiting, token: &str) {
+pub(super) async fn crash(claims: &impl Claims, time: &impl Waiting, token: &str) {
     let started = claim(claims, &claim_as(token), SHORT_MS).await;
     assert!(matches!(started, Claimed::Fresh { .. } | Claimed::Interrupted { .. }), "{started:?}");
     time.pass(PAST_SHORT_MS).await;
@@ -117,36 +105,11 @@ pub async fn a_lost_answer_is_known_even_after_its_lease(claims: &impl Claims, t
     assert_eq!(claim(claims, &claim_as("a"), LONG_MS).await, Claimed::Fresh { starts: 1 });
 }
 
-/// As the name says, and the answer bounds for how long.
-pub async fn another_live_owner_holds_it(claims: &impl Claims, _: &impl Waiting) {
-    claim(claims, &claim_as("a"), LONG_MS).await;
-    let answer = claim(claims, &claim_as("b"), LONG_MS).await;
-    assert!(matches!(answer, Claimed::Held { for_ms } if (1..=LONG_MS).contains(&for_ms)), "{answer:?}");
-    assert_eq!(renew(claims, &claim_as("b"), LONG_MS).await, Held::Lost);
-    assert_eq!(renew(claims, &claim_as("a"), LONG_MS).await, Held::Ours);
-}
-
 /// As the name says; the record of starts outlives the lease, and crashes add up.
 pub async fn an_unfinished_start_makes_the_next_one_interrupted(claims: &impl Claims, time: &impl Waiting) {
     crash(claims, time, "a").await;
     crash(claims, time, "b").await;
     assert_eq!(claim(claims, &claim_as("c"), LONG_MS).await, Claimed::Interrupted { starts: 3, crashes: 2 });
-}
-
-/// As the name says.
-pub async fn a_renewed_lease_lasts_longer(claims: &impl Claims, time: &impl Waiting) {
-    claim(claims, &claim_as("a"), SHORT_MS).await;
-    assert_eq!(renew(claims, &claim_as("a"), LONG_MS).await, Held::Ours);
-    time.pass(PAST_SHORT_MS).await;
-    let answer = claim(claims, &claim_as("b"), LONG_MS).await;
-    assert!(matches!(answer, Claimed::Held { .. }), "{answer:?}");
-}
-
-/// As the name says.
-pub async fn a_lease_that_ran_out_cannot_be_renewed(claims: &impl Claims, time: &impl Waiting) {
-    claim(claims, &claim_as("a"), SHORT_MS).await;
-    time.pass(PAST_SHORT_MS).await;
-    assert_eq!(renew(claims, &claim_as("a"), LONG_MS).await, Held::Lost);
 }
 
 /// As the name says, for its owner as for everybody else.
@@ -157,44 +120,6 @@ pub async fn what_is_done_stays_done(claims: &impl Claims, time: &impl Waiting) 
     assert_eq!(claim(claims, &claim_as("a"), LONG_MS).await, Claimed::Done);
     assert_eq!(claim(claims, &claim_as("b"), LONG_MS).await, Claimed::Done);
     assert_eq!(release(claims, &claim_as("b")).await, Held::Lost);
-    assert_eq!(claim(claims, &claim_as("c"), LONG_MS).await, Claimed::Done);
-}
-
-/// As the name says: nothing is remembered for ever.
-pub async fn done_is_forgotten_after_its_retention(claims: &impl Claims, time: &impl Waiting) {
-    claim(claims, &claim_as("a"), LONG_MS).await;
-    let done = claims.complete(&[claim_as("a")], SHORT_MS).await.expect("claims are up");
-    assert_eq!(done, [Held::Ours]);
-    time.pass(PAST_SHORT_MS).await;
-    assert_eq!(claim(claims, &claim_as("b"), LONG_MS).await, Claimed::Fresh { starts: 1 });
-}
-
-/// As the name says: the effect happened. Nobody has claimed it since, so nobody can have had it as well.
-pub async fn completing_sets_done_even_when_the_claim_was_lost(claims: &impl Claims, time: &impl Waiting) {
-    crash(claims, time, "a").await;
-    assert_eq!(complete(claims, &claim_as("a")).await, Held::Ours);
-    assert_eq!(complete(claims, &claim_as("a")).await, Held::Ours);
-    assert_eq!(claim(claims, &claim_as("b"), LONG_MS).await, Claimed::Done);
-}
-
-/// As the name says.
-pub async fn completing_again_with_one_token_is_answered_as_the_first_time(claims: &impl Claims, time: &impl Waiting) {
-    claim(claims, &claim_as("a"), LONG_MS).await;
-    assert_eq!(complete(claims, &claim_as("a")).await, Held::Ours);
-    assert_eq!(complete(claims, &claim_as("b")).await, Held::Lost);
-    assert_eq!(complete(claims, &claim_as("b")).await, Held::Lost);
-    assert_eq!(complete(claims, &claim_as("a")).await, Held::Ours);
-    time.pass(1).await;
-}
-
-/// As the name says: both may have had the effect, and the second was told so when it claimed.
-pub async fn completing_another_owners_claim_takes_it_from_them(claims: &impl Claims, time: &impl Waiting) {
-    crash(claims, time, "a").await;
-    assert_eq!(claim(claims, &claim_as("b"), LONG_MS).await, Claimed::Interrupted { starts: 2, crashes: 1 });
-    assert_eq!(complete(claims, &claim_as("a")).await, Held::Ours);
-    assert_eq!(renew(claims, &claim_as("b"), LONG_MS).await, Held::Lost);
-    assert_eq!(release(claims, &claim_as("b")).await, Held::Lost);
-    assert_eq!(complete(claims, &claim_as("b")).await, Held::Ours);
     assert_eq!(claim(claims, &claim_as("c"), LONG_MS).await, Claimed::Done);
 }
 
@@ -258,14 +183,7 @@ pub async fn releasing_does_not_explain_an_earlier_crash(claims: &impl Claims, t
     assert_eq!(claim(claims, &claim_as("c"), LONG_MS).await, Claimed::Interrupted { starts: 3, crashes: 1 });
 }
 
-/// As the name says: its owner knows how it ended, so it was no crash.
-pub async fn a_late_release_closes_its_own_start(claims: &impl Claims, time: &impl Waiting) {
-    crash(claims, time, "a").await;
-    assert_eq!(release(claims, &claim_as("a")).await, Held::Lost);
-    assert_eq!(claim(claims, &claim_as("b"), LONG_MS).await, Claimed::Fresh { starts: 2 });
-}
-
-fn claim_in(epoch: u32, token: &str) -> Claim {
+pub(super) fn claim_in(epoch: u32, token: &str) -> Claim {
     Claim { epoch, ..claim_as(token) }
 }
 
@@ -305,16 +223,6 @@ pub async fn an_earlier_epoch_is_counted_with_the_later_one(claims: &impl Claims
     assert_eq!(claim(claims, &claim_in(2, "c"), LONG_MS).await, Claimed::Interrupted { starts: 3, crashes: 2 });
 }
 
-/// As the name says; the owner's own epoch stays on record while it lives.
-pub async fn a_later_epoch_takes_nothing_from_a_live_owner_nor_from_what_is_done(claims: &impl Claims, _: &impl Waiting) {
-    claim(claims, &claim_as("a"), LONG_MS).await;
-    let answer = claim(claims, &claim_in(1, "b"), LONG_MS).await;
-    assert!(matches!(answer, Claimed::Held { .. }), "{answer:?}");
-    assert_eq!(claim(claims, &claim_as("a"), LONG_MS).await, Claimed::Fresh { starts: 1 });
-    assert_eq!(complete(claims, &claim_as("a")).await, Held::Ours);
-    assert_eq!(claim(claims, &claim_in(1, "b"), LONG_MS).await, Claimed::Done);
-}
-
 /// As the name says: it neither starts the genuine one's count afresh nor makes its unfinished starts forgotten.
 pub async fn an_impostor_of_a_later_epoch_is_a_conflict_all_the_same(claims: &impl Claims, time: &impl Waiting) {
     crash(claims, time, "a").await;
@@ -341,9 +249,27 @@ pub async fn a_batch_is_answered_in_order(claims: &impl Claims, _: &impl Waiting
     let expected: Vec<Claimed> =
         (2..=40).map(|n| if n % 2 == 0 { Claimed::Done } else { Claimed::Fresh { starts: 1 } }).collect();
     assert_eq!(claims.claim(&batch, LONG_MS).await.expect("claims are up"), expected);
-    let twice = claims.claim(&[other(50, "a"), other(50, "b")], LONG_MS).await.expect("claims are up");
-    assert!(matches!(twice[..], [Claimed::Fresh { starts: 1 }, Claimed::Held { .. }]), "{twice:?}");
+    let twice = claims.claim(&[other(50, "a"), other(50, "a")], LONG_MS).await.expect("claims are up");
+    assert_eq!(twice, [Claimed::Fresh { starts: 1 }, Claimed::Fresh { starts: 1 }], "one start, by its token");
     assert_eq!(claims.claim(&[], LONG_MS).await.expect("claims are up"), []);
+}
+
+fn first(claim: Claim) -> Claim {
+    Claim { again: false, ..claim }
+}
+
+/// As the name says: only its start may be left out.
+pub async fn what_does_not_come_again_is_answered_by_the_record_all_the_same(claims: &impl Claims, time: &impl Waiting) {
+    let a = first(claim_as("a"));
+    assert_eq!(claim(claims, &a, LONG_MS).await, Claimed::Fresh { starts: 1 });
+    assert_eq!(release(claims, &a).await, Held::Ours);
+    crash(claims, time, "b").await;
+    let second = claim(claims, &first(claim_as("c")), LONG_MS).await;
+    assert!(matches!(second, Claimed::Interrupted { crashes: 1, .. }), "{second:?}");
+    assert_eq!(claim(claims, &first(impostor_as("x")), LONG_MS).await, Claimed::Conflict);
+    assert_eq!(complete(claims, &first(claim_as("c"))).await, Held::Ours);
+    assert_eq!(claim(claims, &first(claim_as("d")), LONG_MS).await, Claimed::Done);
+    assert_eq!(claim(claims, &first(impostor_as("y")), LONG_MS).await, Claimed::Conflict);
 }
 
 /// As the name says.

@@ -1,11 +1,11 @@
-//! Claims: in memory, and in Redis.
+//! Claims on a lease: in memory, and in Redis.
 
 use countersign_dedup::{Config, RedisClaims, Server};
 use countersign_launcher::Ground;
 use countersign_testkit::claims::MemoryClaims;
-use countersign_testkit::claims_suite;
 use countersign_testkit::clock::ManualClock;
 use countersign_testkit::conformance::RealTime;
+use countersign_testkit::{claims_suite, leases_suite};
 
 mod memory {
     use super::*;
@@ -16,6 +16,7 @@ mod memory {
     }
 
     claims_suite!(set_up);
+    leases_suite!(set_up);
 }
 
 mod redis {
@@ -32,4 +33,5 @@ mod redis {
     }
 
     claims_suite!(set_up);
+    leases_suite!(set_up);
 }

@@ -9,16 +9,16 @@ use countersign_launcher::{Redis, RedisOptions};
 use countersign_testkit::build::{a_message, subscription};
 use tempfile::TempDir;
 
-const LEASE_MS: u64 = 60_000;
-const PATIENCE: Duration = Duration::from_secs(20);
+pub const LEASE_MS: u64 = 60_000;
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
-fn claim_as(token: &str) -> [Claim; 1] {
+pub fn claim_as(token: &str) -> [Claim; 1] {
     let message = a_message();
     let key = ClaimKey { subscription: subscription("inventory"), message_id: message.id, fingerprint: message.fingerprint };
     [Claim { key, token: token.into(), epoch: 0, again: false }]
 }
 
-async fn private(options: RedisOptions) -> (TempDir, Redis, RedisClaims) {
+pub async fn private(options: RedisOptions) -> (TempDir, Redis, RedisClaims) {
     let dir = TempDir::new().unwrap();
     let redis = Redis::start_with(dir.path(), options).await.unwrap();
     let server = Server { url: redis.url().into(), connect_timeout_ms: 500, response_timeout_ms: 500, retry_pause_ms: 20 };
@@ -26,11 +26,11 @@ async fn private(options: RedisOptions) -> (TempDir, Redis, RedisClaims) {
     (dir, redis, RedisClaims::connect(&config).unwrap())
 }
 
-async fn administrator(redis: &Redis) -> redis::aio::MultiplexedConnection {
+pub async fn administrator(redis: &Redis) -> redis::aio::MultiplexedConnection {
     redis::Client::open(redis.url()).unwrap().get_multiplexed_async_connection().await.unwrap()
 }
 
-async fn tell(redis: &Redis, command: &[&str]) {
+pub async fn tell(redis: &Redis, command: &[&str]) {
     let mut cmd = redis::cmd(command[0]);
     cmd.arg(&command[1..]);
     cmd.exec_async(&mut administrator(redis).await).await.unwrap();
@@ -38,7 +38,7 @@ async fn tell(redis: &Redis, command: &[&str]) {
 
 #[tokio::test]
 async fn a_redis_that_is_away_is_unavailable_and_comes_back_with_its_claims() {
-    let (_dir, mut redis, claims) = private(RedisOptions { appendonly: true }).await;
+    let (_dir, mut redis, claims) = private(RedisOptions { appendonly: true, ..RedisOptions::default() }).await;
     assert!(!claims.is_up(), "nothing was asked yet");
     assert_eq!(claims.claim(&claim_as("a"), LEASE_MS).await.unwrap(), [Claimed::Fresh { starts: 1 }]);
     assert!(claims.is_up());

@@ -80,7 +80,7 @@ async fn the_broker_goes_and_comes_back() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_goes_and_comes_back() -> anyhow::Result<()> {
     let dir = TempDir::new()?;
-    let mut redis = Redis::start_with(dir.path(), RedisOptions { appendonly: true }).await?;
+    let mut redis = Redis::start_with(dir.path(), RedisOptions { appendonly: true, ..RedisOptions::default() }).await?;
     let flow = flow("gone_redis", Own { redis: Some(redis.url()), ..Own::default() }).await?;
     through(flow, async |flow| {
         redis.kill9();

@@ -1,0 +1,134 @@
+//! Several downstreams on one configuration file, each with its own ports and log.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use countersign_launcher::{Program, Running, binary, free_port, wait_until};
+
+use crate::{Flow, PATIENCE};
+
+/// What downstream says when it counts a possible duplicate.
+const TWICE: &str = "the effect may have happened twice";
+/// What no service may ever say.
+const NEVER: [&str; 2] = ["an invariant of the protocol does not hold", "panicked at"];
+/// How long a member may take to stop: longer than its grace.
+const STOP: Duration = Duration::from_secs(30);
+
+/// Members that share a work queue, a claim record and a configuration.
+#[derive(Debug)]
+pub struct Crew {
+    members: Vec<Member>,
+    http: reqwest::Client,
+}
+
+#[derive(Debug)]
+struct Member {
+    program: Program,
+    ready_url: String,
+    log: PathBuf,
+    running: Option<Running>,
+}
+
+impl Crew {
+    /// So many members with this system's configuration of downstream; none is started.
+    ///
+    /// # Errors
+    /// When the binary is missing or no port is free.
+    pub fn of(flow: &Flow, members: usize) -> anyhow::Result<Self> {
+        let http = reqwest::Client::builder().timeout(PATIENCE).no_proxy().build()?;
+        let members = (0..members).map(|member| Member::of(flow, member)).collect::<anyhow::Result<_>>()?;
+        Ok(Self { members, http })
+    }
+
+    /// Starts a member, or starts it again, without waiting for it.
+    ///
+    /// # Errors
+    /// When it cannot be executed.
+    pub fn spawn(&mut self, member: usize) -> anyhow::Result<()> {
+        self.members[member].running = Some(self.members[member].program.spawn()?);
+        Ok(())
+    }
+
+    /// Starts all, and waits until they are ready.
+    ///
+    /// # Errors
+    /// When one is not after [`PATIENCE`].
+    pub async fn start(&mut self) -> anyhow::Result<()> {
+        for member in 0..self.members.len() {
+            self.spawn(member)?;
+        }
+        for member in &self.members {
+            let ready = async || self.http.get(&member.ready_url).send().await.is_ok_and(|answer| answer.status().is_success());
+            let what = format!("a downstream to be ready, see {}", member.log.display());
+            wait_until(&what, PATIENCE, ready).await?;
+        }
+        Ok(())
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self, member: usize) {
+        self.members[member].running = None;
+    }
+
+    /// SIGTERM to all, and waits for their ends.
+    ///
+    /// # Errors
+    /// When one has ended before, does not end in time, or not with success.
+    pub async fn stop(&mut self) -> anyhow::Result<()> {
+        for member in &self.members {
+            member.running.as_ref().context("it was not started")?.terminate()?;
+        }
+        for member in &mut self.members {
+            let Some(running) = member.running.take() else { continue };
+            let status = running.wait(STOP).await?;
+            ensure!(status.success(), "{} ends with {status}", member.log.display());
+        }
+        Ok(())
+    }
+
+    /// How often each message was counted as a possible duplicate, over all lives of all members.
+    ///
+    /// # Errors
+    /// When a log cannot be read, or tells of a panic or a violated invariant.
+    pub fn possible_duplicates(&self) -> anyhow::Result<BTreeMap<String, u64>> {
+        let mut counted = BTreeMap::new();
+        for member in &self.members {
+            let text = std::fs::read_to_string(&member.log).with_context(|| format!("reading {}", member.log.display()))?;
+            let never = text.lines().find(|line| NEVER.iter().any(|words| line.contains(words)));
+            ensure!(never.is_none(), "{}: {}", member.log.display(), never.unwrap_or_default());
+            for id in counted_twice(&text) {
+                *counted.entry(id).or_default() += 1;
+            }
+        }
+        Ok(counted)
+    }
+}
+
+impl Member {
+    fn of(flow: &Flow, member: usize) -> anyhow::Result<Self> {
+        let (http, grpc) = (free_port()?, free_port()?);
+        let log = flow.ground.path(&format!("downstream-{member}.log"));
+        let program = Program::new(binary("downstream")?)
+            .arg("--config")
+            .arg(flow.ground.path("downstream.toml"))
+            .env("COUNTERSIGN_HTTP__LISTEN", format!("127.0.0.1:{http}"))
+            .env("COUNTERSIGN_GRPC__LISTEN", format!("127.0.0.1:{grpc}"))
+            .env("RUST_BACKTRACE", "1")
+            .current_dir(flow.ground.dir())
+            .log_to(&log);
+        Ok(Self { program, ready_url: format!("http://127.0.0.1:{http}/health/ready"), log, running: None })
+    }
+}
+
+/// The ids of the messages that a log counts as possible duplicates, one per count.
+#[must_use]
+pub fn counted_twice(log: &str) -> Vec<String> {
+    let id = |line: &str| {
+        let (_, rest) = line.split_once("message_id")?;
+        let rest = rest.trim_start_matches(|letter: char| !letter.is_ascii_hexdigit());
+        rest.get(..36).map(str::to_owned)
+    };
+    log.lines().filter(|line| line.contains(TWICE)).filter_map(id).collect()
+}
