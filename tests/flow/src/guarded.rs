@@ -42,6 +42,8 @@ pub struct Guarded {
     /// What the effect is guarded by.
     pub guard: Guard,
     stock: Option<String>,
+    /// Whether there is enough of everything. Asked once: a row that a sleeper has locked would be waited for.
+    stocked: bool,
     hold: Option<DatabaseTransaction>,
     sent: u32,
 }
@@ -84,7 +86,7 @@ impl Guarded {
             edit(&flow.ground.path("downstream.toml"), |text| with_line(&text, "endpoint =", ""))?;
         }
         flow.start(&[Which::Callback, Which::Upstream]).await?;
-        Ok(Self { flow, guard, stock, hold: None, sent: 0 })
+        Ok(Self { flow, guard, stock, stocked: false, hold: None, sent: 0 })
     }
 
     /// The binary that has this handler.
@@ -144,7 +146,7 @@ impl Guarded {
     ///
     /// # Errors
     /// When it is not in time.
-    pub async fn start_another(&self, name: &str, keys: &[(&str, &str)], failpoints: &str) -> anyhow::Result<Running> {
+    pub async fn start_another(&mut self, name: &str, keys: &[(&str, &str)], failpoints: &str) -> anyhow::Result<Running> {
         let file = self.flow.ground.path(&format!("{name}.toml"));
         std::fs::copy(self.flow.ground.path("downstream.toml"), &file)?;
         edit(&file, |text| {
@@ -169,7 +171,10 @@ impl Guarded {
     }
 
     /// Enough of everything for the business to take.
-    async fn put_on_stock(&self) -> anyhow::Result<()> {
+    async fn put_on_stock(&mut self) -> anyhow::Result<()> {
+        if std::mem::replace(&mut self.stocked, true) {
+            return Ok(());
+        }
         let Some(database) = self.stock().await? else { return Ok(()) };
         for item in (0..CONCURRENCY).map(held_item).chain([FREE.to_owned()]) {
             let insert = format!("INSERT INTO stock (item, pieces) VALUES ('{item}', 1000000) ON CONFLICT DO NOTHING");
