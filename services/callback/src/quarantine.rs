@@ -2,10 +2,13 @@
 
 use countersign_delivery::FailReason;
 use countersign_delivery::ports::broker::Delivered;
-use countersign_wire::arrival::dead_copy;
+use countersign_wire::arrival::{Death, dead_copy};
 
 use crate::desk::{Desk, refusal};
 use crate::error::Error;
+
+/// Who writes the death down.
+const BY: &str = "callback";
 
 /// One delivery to be set aside.
 pub(crate) struct Unreadable<'a> {
@@ -19,10 +22,11 @@ pub(crate) struct Unreadable<'a> {
 
 /// Publishes a copy of each to the quarantine queue. Gives back the positions whose copy was not confirmed, and the first reason.
 pub(crate) async fn set_aside(desk: &Desk, unreadable: &[Unreadable<'_>]) -> (Vec<usize>, Option<Error>) {
+    let at = desk.clock.now();
     let copies = unreadable.iter().map(|item| {
         tracing::warn!(why = %item.why, bytes = item.delivered.body.len(), "a delivery cannot be read and goes to quarantine");
         let queue = desk.topology.quarantine_queue();
-        let mut copy = dead_copy(item.delivered, queue, FailReason::Undecodable, &item.why);
+        let mut copy = dead_copy(item.delivered, queue, Death { reason: FailReason::Undecodable, detail: &item.why, at, by: BY });
         // Returns are matched by this id; whoever wrote the original may have used one twice.
         copy.properties.message_id = Some(format!("quarantine/{}", desk.ids.uuid()));
         copy

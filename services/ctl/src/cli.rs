@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 use crate::exit::{self, Done};
 use crate::target::Target;
-use crate::{completions, doctor, get, list, outbox, resend, send, subscriptions, topology, why};
+use crate::{completions, dead, doctor, get, list, outbox, resend, send, subscriptions, topology, why};
 
 /// Send messages, see what became of them, have them sent again.
 #[derive(Parser)]
@@ -39,6 +39,9 @@ pub enum Verb {
     Pause(subscriptions::PauseArgs),
     /// Go on with a paused subscription.
     Resume(subscriptions::ResumeArgs),
+    /// Look into the dead-letter queue of a subscription, send letters again or discard them.
+    #[command(subcommand)]
+    Dead(dead::DeadVerb),
     /// Declare or check exchanges, queues and bindings.
     #[command(subcommand)]
     Topology(TopologyVerb),
@@ -73,6 +76,7 @@ async fn carry_out(cli: Cli) -> anyhow::Result<Done> {
         Verb::Subscriptions(args) => subscriptions::list(target, &args).await,
         Verb::Pause(args) => subscriptions::pause(target, args).await,
         Verb::Resume(args) => subscriptions::resume(target, args).await,
+        Verb::Dead(verb) => dead::run(target, verb).await,
         Verb::Topology(TopologyVerb::Apply(args)) => topology::apply(target, &args).await,
         Verb::Topology(TopologyVerb::Verify(args)) => topology::verify(target, &args).await,
         Verb::Doctor(args) => doctor::run(target, &args).await,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use countersign_wire::proto::callback_service_client::CallbackServiceClient;
+use countersign_wire::proto::dead_letter_service_client::DeadLetterServiceClient;
 use countersign_wire::proto::subscription_service_client::SubscriptionServiceClient;
 use countersign_wire::proto::upstream_service_client::UpstreamServiceClient;
 use tonic::transport::{Channel, Endpoint};
@@ -28,6 +29,11 @@ pub async fn callback(target: &Target) -> anyhow::Result<CallbackServiceClient<C
 pub async fn subscriptions(target: &Target) -> anyhow::Result<SubscriptionServiceClient<Channel>> {
     let channel = connect("downstream", &target.downstream, "--downstream", target.timeout_ms).await?;
     Ok(SubscriptionServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES))
+}
+
+pub async fn dead_letters(target: &Target) -> anyhow::Result<DeadLetterServiceClient<Channel>> {
+    let channel = connect("downstream", &target.downstream, "--downstream", target.timeout_ms).await?;
+    Ok(DeadLetterServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES))
 }
 
 async fn connect(service: &str, url: &str, option: &str, timeout_ms: u64) -> anyhow::Result<Channel> {

@@ -3,6 +3,7 @@
 mod cli;
 mod client;
 mod completions;
+mod dead;
 mod doctor;
 mod exit;
 mod get;

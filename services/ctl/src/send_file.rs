@@ -11,7 +11,7 @@ mod csv;
 mod deliver;
 mod jsonl;
 mod records;
-mod signals;
+pub mod signals;
 mod tally;
 
 use std::collections::{HashSet, VecDeque};

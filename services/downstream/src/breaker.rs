@@ -112,17 +112,14 @@ impl Breaker {
         self.changed.notify_waiters();
     }
 
-    /// The handler failed in a way that another try may mend. True: the endpoint is at fault rather than the message, which is to come again
-    /// with as many retries before it as it had.
-    pub fn failed(&self) -> bool {
+    /// The handler failed in a way that another try may mend.
+    pub fn failed(&self) {
         let mut state = self.state();
         state.in_a_row = state.in_a_row.saturating_add(1);
-        if self.failures == 0 || state.in_a_row < self.failures {
-            return false;
-        }
         let now = Instant::now();
-        if state.open_until.is_some_and(|until| until > now) {
-            return true;
+        let was_open = state.open_until.is_some_and(|until| until > now);
+        if self.failures == 0 || state.in_a_row < self.failures || was_open {
+            return;
         }
         let pause = self.pause * 2_u32.pow(state.openings.min(DOUBLINGS));
         state.openings += 1;
@@ -134,7 +131,13 @@ impl Breaker {
             subscriptions = ?state.subscriptions,
             "the handler fails again and again: its messages wait"
         );
-        true
+    }
+
+    /// Whether messages wait, one that is tried apart. A failure meanwhile is the endpoint's rather than the message's, which is to come again with
+    /// as many retries before it as it had.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.state().open_until.is_some()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -179,10 +182,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn failures_in_a_row_hold_messages_back_until_one_trial_succeeds() {
         let breaker = breaker();
-        assert!(!breaker.failed());
+        breaker.failed();
+        assert!(!breaker.is_open());
         drop(breaker.pass().now_or_never().expect("one failure is not enough"));
-        assert!(breaker.failed(), "it opens: this failure is not the message's");
-        assert!(breaker.failed(), "nor is that of one that was being handled by then");
+        breaker.failed();
+        assert!(breaker.is_open());
         assert!(breaker.pass().now_or_never().is_none());
         assert_eq!(breaker.standing(), Standing::Open);
         tokio::time::advance(Duration::from_secs(1)).await;
@@ -202,7 +206,8 @@ mod tests {
         breaker.failed();
         tokio::time::advance(Duration::from_secs(1)).await;
         let trial = breaker.pass().now_or_never();
-        assert!(breaker.failed());
+        breaker.failed();
+        assert!(breaker.is_open(), "while it is tried, too");
         drop(trial);
         tokio::time::advance(Duration::from_secs(1)).await;
         assert!(breaker.pass().now_or_never().is_none());

@@ -47,11 +47,6 @@ pub enum Effect {
     RecordAway,
     /// There was none.
     Failed(Failure),
-    /// There was none, and there is none for any message: the endpoint fails again and again.
-    EndpointFailed {
-        /// For a human.
-        detail: String,
-    },
 }
 
 /// Counts a message that came again, which the claims did not know to be done and the database did.

@@ -20,7 +20,8 @@ use countersign_delivery::receipt::Outcome as Signed;
 use countersign_delivery::topology::Subscription;
 use countersign_delivery::{Attempt, FailReason};
 use countersign_telemetry::{names, propagate};
-use countersign_wire::arrival;
+use countersign_wire::arrival::{self, Death};
+use countersign_wire::history;
 use countersign_wire::names::RETRY;
 use tracing::Instrument as _;
 
@@ -182,7 +183,6 @@ impl Reception {
                 Some(self.fail(arrived, Some(claim), FailReason::Rejected, &detail).await)
             }
             Effect::Failed(Failure::Retry { detail }) => Some(self.retry(arrived, claim, &detail).await),
-            Effect::EndpointFailed { detail } => Some(self.wait_for_endpoint(arrived, claim, &detail).await),
         };
         self.held.set_claim(arrived, None);
         outcome
@@ -206,19 +206,15 @@ impl Reception {
         Some(self.put_into_tier(arrived, (delay_ms, for_ms), arrived.arrival.retries, Outcome::PutBack, HELD).await)
     }
 
-    /// The endpoint fails for all: it spends no retry.
-    async fn wait_for_endpoint(&self, arrived: &Arrived, claim: Claim, detail: &str) -> Outcome {
-        let retries = arrived.arrival.retries;
-        let Some(delay_ms) = judge::tier_unspent(retries, &self.subscription) else {
-            return self.retry(arrived, claim, detail).await;
-        };
-        let outcome = self.put_into_tier(arrived, (delay_ms, 0), retries, Outcome::PutBack, detail).await;
-        self.unless_given_up(claim, outcome).await
-    }
-
     async fn retry(&self, arrived: &Arrived, claim: Claim, detail: &str) -> Outcome {
-        let id = arrived.arrival.id;
-        match judge::after_retry(arrived.arrival.retries, &self.subscription) {
+        let (id, retries) = (arrived.arrival.id, arrived.arrival.retries);
+        // While its endpoint fails for all the message is not at fault.
+        let unspent = if self.breaker.is_open() { judge::tier_unspent(retries, &self.subscription) } else { None };
+        if let Some(delay_ms) = unspent {
+            let outcome = self.put_into_tier(arrived, (delay_ms, 0), retries, Outcome::PutBack, detail).await;
+            return self.unless_given_up(claim, outcome).await;
+        }
+        match judge::after_retry(retries, &self.subscription) {
             AfterRetry::Exhausted => {
                 let detail = format!("the last retry failed, too: {detail}");
                 self.fail(arrived, Some(claim), FailReason::RetriesExhausted, &detail).await
@@ -235,7 +231,8 @@ impl Reception {
     async fn put_into_tier(&self, arrived: &Arrived, waits: (u64, u64), retries: u32, outcome: Outcome, detail: &str) -> Outcome {
         let (delay_ms, least_ms) = waits;
         let queue = self.subscription.retry_queue(delay_ms);
-        let mut copy = arrival::retry_copy(&arrived.delivered, &arrived.arrival, queue, retries);
+        let tried = (retries > arrived.arrival.retries).then(|| self.tried(arrived, delay_ms, detail));
+        let mut copy = arrival::retry_copy(&arrived.delivered, &arrived.arrival, queue, retries, tried);
         // The last bits of a fresh id are random.
         let random = u32::try_from(self.ids.uuid().as_u128() & u128::from(u32::MAX)).unwrap_or(0);
         copy.properties.expiration_ms = jitter::expiration_ms(delay_ms, self.retry_jitter, random, least_ms);
@@ -247,12 +244,23 @@ impl Reception {
     async fn fail(&self, arrived: &Arrived, claim: Option<Claim>, reason: FailReason, detail: &str) -> Outcome {
         let (id, detail) = (arrived.arrival.id, brief(detail));
         tracing::error!(message_id = %id, subscription = %self.subscription.name, reason = reason.as_str(), detail, "will not be handled");
-        self.copies.put(arrival::dead_copy(&arrived.delivered, self.subscription.dead_queue(), reason, detail)).await;
+        let death = self.death(reason, detail);
+        self.copies.put(arrival::dead_copy(&arrived.delivered, self.subscription.dead_queue(), death)).await;
         let outcome = self.sign(arrived, Signed::Failed { reason, detail: detail.to_owned() }, Outcome::Failed(reason)).await;
         match claim {
             Some(claim) => self.unless_given_up(claim, outcome).await,
             None => outcome,
         }
+    }
+
+    /// A try for the history that travels with the message.
+    fn tried(&self, arrived: &Arrived, delay_ms: u64, detail: &str) -> history::Entry {
+        let (at, attempt) = (self.clock.now(), arrived.arrival.attempt);
+        history::Entry { at, attempt, what: history::What::retried(delay_ms), detail: detail.to_owned() }
+    }
+
+    fn death<'a>(&'a self, reason: FailReason, detail: &'a str) -> Death<'a> {
+        Death { reason, detail, at: self.clock.now(), by: &self.name }
     }
 
     async fn sign(&self, arrived: &Arrived, signed: Signed, outcome: Outcome) -> Outcome {

@@ -20,6 +20,7 @@ use crate::breaker::{Breaker, Breakers};
 use crate::config::Config;
 use crate::consume::{Bounds, Lane};
 use crate::copies::Copies;
+use crate::dead_letters::{Busy, DeadLetters};
 use crate::desk::{Desk, Times};
 use crate::error::Error;
 use crate::handler::{AnyHandler, Handler, TransactionHandler};
@@ -94,14 +95,15 @@ impl Service {
             records = records.with_redis(&context, &config, &topology.prefix)?;
         }
         let watch = records.watch_pauses(&context, &names_in_redis, Duration::from_millis(config.redis.retry_pause_ms));
-        let mut parts = Parts::new(&context, &config, &topology, Arc::new(broker.clone()), Arc::new(broker));
+        let (publisher, consumers): (Arc<dyn Publisher>, Arc<dyn Consumers>) = (Arc::new(broker.clone()), Arc::new(broker));
+        let dead_letters = dead_letters(&context, &config, &topology, consumers.clone(), publisher.clone());
+        let mut parts = Parts::new(&context, &config, &topology, publisher, consumers);
         let (late, early): (Vec<Served>, Vec<Served>) =
             handlers.into_iter().partition(|served| served.subscription.guard.uses_database());
         let mut standings = Vec::new();
         for served in early {
             let paused = watch.of(&served.subscription.name);
-            let lane = parts.lane(&context, &config, &records, served, paused)?;
-            standings.push(start(lane, &context, &all_there));
+            standings.push(start(parts.lane(&context, &config, &records, served, paused)?, &context, &all_there));
         }
         // While the database is away the others work.
         if !late.is_empty() {
@@ -111,10 +113,9 @@ impl Service {
         }
         for served in late {
             let paused = watch.of(&served.subscription.name);
-            let lane = parts.lane(&context, &config, &records, served, paused)?;
-            standings.push(start(lane, &context, &all_there));
+            standings.push(start(parts.lane(&context, &config, &records, served, paused)?, &context, &all_there));
         }
-        context.serve_grpc(grpc::services(standings, watch, context.clock.clone())).await?;
+        context.serve_grpc(grpc::services(dead_letters, standings, watch, context.clock.clone())).await?;
         Ok(())
     }
 }
@@ -142,6 +143,30 @@ fn once(
             () = stop.soft() => Ok(()),
             () = all_there.cancelled() => work.await,
         }
+    }
+}
+
+fn dead_letters(
+    context: &Context,
+    config: &Config,
+    topology: &Topology,
+    consumers: Arc<dyn Consumers>,
+    publisher: Arc<dyn Publisher>,
+) -> DeadLetters {
+    let memory_of = |subscription: &InTopology| config.downstream.memory_ms(subscription.guard);
+    DeadLetters {
+        consumers,
+        publisher,
+        memories_ms: topology
+            .subscriptions
+            .iter()
+            .map(|subscription| (subscription.name.to_string(), memory_of(subscription)))
+            .collect(),
+        topology: topology.clone(),
+        clock: context.clock.clone(),
+        tasks: context.tasks.clone(),
+        stop: context.stop.clone(),
+        busy: Busy::default(),
     }
 }
 

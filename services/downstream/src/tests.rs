@@ -4,6 +4,7 @@ mod archiving;
 mod batching;
 mod claiming;
 mod counting;
+mod dead_letters;
 mod declaring;
 mod failing;
 mod flowing;

@@ -77,6 +77,8 @@ points! {
     DownstreamAfterReceiptPublish = "downstream.after_receipt_publish";
     /// Step 4: the receipt is confirmed, the message is not acked.
     DownstreamAfterReceiptConfirm = "downstream.after_receipt_confirm";
+    /// Dead letters: the copies of redriven ones are confirmed, the letters are not acked.
+    DownstreamAfterRedriveConfirm = "downstream.after_redrive_confirm";
     /// Step 5: receipts have arrived, nothing is written.
     CallbackReceiptAfterDelivery = "callback.receipt_after_delivery";
     /// Step 5: receipts are written, the batch is not acked.

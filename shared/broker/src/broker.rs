@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::consumer::{QueueConsumer, Source};
+use crate::depth;
 use crate::error::Error;
 use crate::link::{Connector, Link};
 use crate::publisher::PublisherHandle;
@@ -96,15 +97,26 @@ impl Publisher for Broker {
 #[async_trait]
 impl Consumers for Broker {
     async fn consume(&self, queue: &str, prefetch: u16) -> Result<Box<dyn Consumer>, PortError> {
-        let refused = |problem: String| PortError::Refused("the broker", Box::new(Error::Config(vec![problem])));
         if prefetch == 0 {
             return Err(refused("a prefetch of 0 means no bound: use 1 or more".into()));
         }
-        let name = ShortString::try_new(queue).map_err(|error| refused(format!("the name of the queue is too long: {error}")))?;
-        if queue.is_empty() {
-            return Err(refused("the name of the queue is empty".into()));
-        }
+        let name = named(queue)?;
         let source = Source::new(name, prefetch, self.consuming().clone(), &self.0.config, Arc::clone(&self.0.generations));
         Ok(Box::new(QueueConsumer::new(source, self.0.tasks.clone())))
     }
+
+    async fn ready(&self, queue: &str) -> Result<u32, PortError> {
+        depth::ready(self.consuming().clone(), named(queue)?, self.0.config.connect_timeout()).await
+    }
+}
+
+fn named(queue: &str) -> Result<ShortString, PortError> {
+    if queue.is_empty() {
+        return Err(refused("the name of the queue is empty".into()));
+    }
+    ShortString::try_new(queue).map_err(|error| refused(format!("the name of the queue is too long: {error}")))
+}
+
+fn refused(problem: String) -> PortError {
+    PortError::Refused("the broker", Box::new(Error::Config(vec![problem])))
 }

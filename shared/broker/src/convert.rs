@@ -14,6 +14,11 @@ fn is_trace_of_death(header: &str) -> bool {
     header == "x-death" || header.starts_with("x-first-death-") || header.starts_with("x-last-death-")
 }
 
+/// The broker's table of deaths, the latest first; and what is read from it as a header of its own, since the broker tells exchange, queue and
+/// reason of a first death that way, but not the routing key.
+const DEATHS: &str = "x-death";
+const FIRST_ROUTING_KEY: &str = "x-first-death-routing-key";
+
 /// A text of at most 255 bytes, or why it is not.
 pub(crate) fn short(what: &str, text: &str) -> Result<ShortString, String> {
     ShortString::try_new(text).map_err(|_| format!("the {what} has {} bytes; AMQP allows 255", text.len()))
@@ -59,11 +64,16 @@ fn header_to_amqp(value: &HeaderValue) -> AMQPValue {
     }
 }
 
-/// What is consumed. Nested tables, arrays, decimals and nothings are left out.
+/// What is consumed. Nested tables, arrays, decimals and nothings are left out, but for the routing key of a first death.
 pub(crate) fn from_amqp(amqp: &BasicProperties) -> Properties {
     let text = |value: &Option<ShortString>| value.as_ref().map(ToString::to_string);
-    let headers = amqp.headers().as_ref().map(FieldTable::inner);
-    let headers = headers.into_iter().flatten();
+    let table = amqp.headers().as_ref().map(FieldTable::inner);
+    let headers = table.into_iter().flatten();
+    let mut headers: BTreeMap<_, _> =
+        headers.filter_map(|(name, value)| Some((name.to_string(), header_from_amqp(value)?))).collect();
+    if let Some(key) = table.and_then(|table| first_routing_key(table.get(DEATHS)?)) {
+        headers.entry(FIRST_ROUTING_KEY.into()).or_insert(HeaderValue::Text(key));
+    }
     Properties {
         message_id: text(amqp.message_id()),
         app_id: text(amqp.app_id()),
@@ -71,7 +81,18 @@ pub(crate) fn from_amqp(amqp: &BasicProperties) -> Properties {
         content_type: text(amqp.content_type()),
         timestamp: *amqp.timestamp(),
         expiration_ms: amqp.expiration().as_ref().and_then(|text| text.as_str().parse().ok()),
-        headers: headers.filter_map(|(name, value)| Some((name.to_string(), header_from_amqp(value)?))).collect(),
+        headers,
+    }
+}
+
+/// With what a message had been published that has died for the first time.
+fn first_routing_key(deaths: &AMQPValue) -> Option<String> {
+    let AMQPValue::FieldArray(deaths) = deaths else { return None };
+    let AMQPValue::FieldTable(first) = deaths.as_slice().last()? else { return None };
+    let AMQPValue::FieldArray(keys) = first.inner().get("routing-keys")? else { return None };
+    match header_from_amqp(keys.as_slice().first()?)? {
+        HeaderValue::Text(key) => Some(key),
+        _ => None,
     }
 }
 
@@ -117,6 +138,7 @@ pub(crate) fn delivered(delivery: Delivery, generation: u64) -> Delivered {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use lapin::types::FieldArray;
 
     #[test]
     fn properties_survive_the_round_trip() {
@@ -171,6 +193,21 @@ mod tests {
         properties.headers.insert("x-own".into(), HeaderValue::Int(1));
         let kept = from_amqp(&to_amqp(&properties).unwrap()).headers;
         assert_eq!(kept.keys().collect::<Vec<_>>(), ["x-own"]);
+    }
+
+    #[test]
+    fn the_routing_key_of_the_first_death_is_read_from_the_table_of_deaths() {
+        let death = |key: &str| {
+            let keys = FieldArray::from(vec![AMQPValue::LongString(key.into())]);
+            let table = BTreeMap::from([(ShortString::from("routing-keys"), AMQPValue::FieldArray(keys))]);
+            AMQPValue::FieldTable(FieldTable::from(table))
+        };
+        let deaths = AMQPValue::FieldArray(FieldArray::from(vec![death("work"), death("order.created")]));
+        let amqp =
+            BasicProperties::default().with_headers(FieldTable::from(BTreeMap::from([(ShortString::from(DEATHS), deaths)])));
+        let read = from_amqp(&amqp);
+        assert_eq!(read.headers, BTreeMap::from([(FIRST_ROUTING_KEY.to_owned(), HeaderValue::Text("order.created".into()))]));
+        assert_eq!(to_amqp(&read).unwrap().headers(), &None, "it is not published again");
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub mod checkup;
 mod config;
 mod consumer;
 mod convert;
+mod depth;
 mod error;
 mod handshake;
 mod link;

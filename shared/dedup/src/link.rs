@@ -57,11 +57,15 @@ pub(crate) struct Link {
 struct Slot {
     generation: u64,
     connection: Option<MultiplexedConnection>,
+    /// Why the last attempt to connect failed.
+    failure: Option<String>,
 }
 
 impl std::fmt::Debug for Slot {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Slot").field("generation", &self.generation).field("open", &self.connection.is_some()).finish()
+        let mut shown = f.debug_struct("Slot");
+        shown.field("generation", &self.generation).field("open", &self.connection.is_some()).field("failure", &self.failure);
+        shown.finish()
     }
 }
 
@@ -146,8 +150,8 @@ impl Link {
             return Ok((slot.generation, connection.clone()));
         }
         if self.failures.load(Ordering::Acquire) != failures_before {
-            let text = "the connection attempt that this call waited for failed";
-            return Err(PortError::Unavailable(WHAT, text.into()));
+            // The attempt that this call waited for.
+            return Err(PortError::Unavailable(WHAT, slot.failure.clone().unwrap_or_default().into()));
         }
         let opened = tokio::time::timeout(self.connect_timeout, self.open()).await;
         let opened = opened.unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()));
@@ -160,6 +164,7 @@ impl Link {
             }
             Err(error) => {
                 self.failures.fetch_add(1, Ordering::AcqRel);
+                slot.failure = Some(error.to_string());
                 self.up.store(false, Ordering::Relaxed);
                 self.count(reason::of(&error));
                 tracing::debug!(%error, "Redis cannot be reached");

@@ -60,12 +60,12 @@ pub enum Command {
         /// How often upstream has answered "unknown id".
         unknown_answers: u32,
     },
-    /// Upstream has published this try and a new check.
+    /// Upstream has published this try and a new check; or downstream redrove it from the dead-letter queue.
     Resent {
         /// That try.
         attempt: Attempt,
     },
-    /// Left for a human. Left by a redrive, or by a late `Done`.
+    /// Left for a human. Left by a redrive here or at downstream, or by a late `Done`.
     Parked {
         /// The last try.
         attempt: Attempt,
@@ -440,13 +440,28 @@ fn on_receipt(current: Option<&Delivery>, receipt: &Receipt, overdue_ms: u64, no
             (Signed::Processing { attempt }, known_until.max(until))
         }
     };
-    let command = current.map_or(Command::None, |delivery| delivery.command.clone());
+    let command = current.map_or(Command::None, |delivery| command_after(&delivery.command, receipt));
     let settled = matches!(signed, Signed::Done { .. }) || matches!(command, Command::Parked { .. });
     let due_at = (!settled).then(|| live_until.unwrap_or(now).max(now).plus_millis(overdue_ms));
-    let noted = command != Command::None && matches!(signed, Signed::Done { .. } | Signed::Failed { .. });
+    let reopened =
+        matches!((current.map(|delivery| &delivery.command), &command), (Some(Command::Parked { .. }), Command::Resent { .. }));
+    let noted = reopened || (command != Command::None && matches!(signed, Signed::Done { .. } | Signed::Failed { .. }));
     let facts = current.map_or(facts, |delivery| delivery.facts.clone());
     let to = Delivery { facts, signed, command, live_until, due_at };
     if current == Some(&to) { Transition::Unchanged } else { Transition::Moved { to: Box::new(to), noted } }
+}
+
+/// What a word of a later epoch makes of a parked delivery: callback gave no such order, so an operator redrove the message from the
+/// dead-letter queue. It is under way again, or parked again for what it failed of this time.
+fn command_after(command: &Command, receipt: &Receipt) -> Command {
+    match (command, &receipt.outcome) {
+        (Command::Parked { attempt, .. }, outcome) if attempt.epoch < receipt.attempt.epoch => match outcome {
+            Outcome::Done => command.clone(),
+            Outcome::Failed { reason, .. } => Command::Parked { attempt: receipt.attempt, reason: ParkReason::Failed(*reason) },
+            Outcome::Retrying { .. } | Outcome::Processing { .. } => Command::Resent { attempt: receipt.attempt },
+        },
+        _ => command.clone(),
+    }
 }
 
 /// Whether a receipt of the same message comes too late to matter.

@@ -198,4 +198,13 @@ impl Consumers for MemoryBroker {
         }
         Ok(Box::new(MemoryConsumer::new(self.clone(), queue, prefetch)))
     }
+
+    async fn ready(&self, queue: &str) -> Result<u32, PortError> {
+        if !self.is_up() {
+            return Err(switch::unavailable("memory broker"));
+        }
+        let there = self.look(|state| state.queues.is_there(queue));
+        let depth = u32::try_from(self.depth(queue)).unwrap_or(u32::MAX);
+        if there { Ok(depth) } else { Err(switch::refused("memory broker", format!("no queue {queue}"))) }
+    }
 }

@@ -15,8 +15,13 @@ impl Switch {
     }
 
     pub(crate) fn check(&self, what: &'static str) -> Result<(), PortError> {
-        if self.0.load(Ordering::Relaxed) { Err(PortError::Unavailable(what, "switched off by the test".into())) } else { Ok(()) }
+        if self.0.load(Ordering::Relaxed) { Err(unavailable(what)) } else { Ok(()) }
     }
+}
+
+/// The answer of an adapter whose server is away.
+pub(crate) fn unavailable(what: &'static str) -> PortError {
+    PortError::Unavailable(what, "switched off by the test".into())
 }
 
 /// The answer that got lost.

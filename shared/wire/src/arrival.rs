@@ -7,6 +7,7 @@ use countersign_delivery::{Attempt, FailReason, Fingerprint, MessageId, Timestam
 use prost::bytes::Bytes;
 
 use crate::error::WireError;
+use crate::history::{Entry, History};
 use crate::names;
 
 /// What a handler is given, and what a receipt has to echo.
@@ -73,30 +74,50 @@ pub fn read(delivered: &Delivered) -> Result<Arrival, WireError> {
     })
 }
 
-/// The same message for a retry tier: through the default exchange, one retry more, the broker's death history stripped.
+/// Why, when and by whose word a message is dead-lettered.
+#[derive(Clone, Copy, Debug)]
+pub struct Death<'a> {
+    /// The class of the failure.
+    pub reason: FailReason,
+    /// For a human.
+    pub detail: &'a str,
+    /// When.
+    pub at: Timestamp,
+    /// Which downstream, or callback.
+    pub by: &'a str,
+}
+
+/// The same message for a retry tier: through the default exchange, one retry more, the broker's death history stripped. `tried` is what
+/// its history gets; none when no try was made.
 #[must_use]
-pub fn retry_copy(delivered: &Delivered, arrival: &Arrival, queue: String, retries: u32) -> Publication {
+pub fn retry_copy(delivered: &Delivered, arrival: &Arrival, queue: String, retries: u32, tried: Option<Entry>) -> Publication {
     let mut publication = copy(delivered, queue);
     let headers = &mut publication.properties.headers;
     headers.insert(names::EXCHANGE.into(), HeaderValue::Text(arrival.exchange.clone()));
     headers.insert(names::ROUTING_KEY.into(), HeaderValue::Text(arrival.routing_key.clone()));
     headers.insert(names::RETRY.into(), HeaderValue::Int(i64::from(retries)));
+    if let Some(tried) = tried {
+        let history = History::of(&delivered.properties).and(tried);
+        headers.insert(names::HISTORY.into(), history.into_header());
+    }
     publication
 }
 
-/// A delivery on its way to a dead-letter or quarantine queue, with the reason; works for what cannot be read, too.
+/// A delivery on its way to a dead-letter or quarantine queue, with the reason and its history so far; works for what cannot be read, too.
 #[must_use]
-pub fn dead_copy(delivered: &Delivered, queue: String, reason: FailReason, detail: &str) -> Publication {
+pub fn dead_copy(delivered: &Delivered, queue: String, death: Death<'_>) -> Publication {
     let mut publication = copy(delivered, queue);
     let headers = &mut publication.properties.headers;
     headers.entry(names::EXCHANGE.into()).or_insert_with(|| HeaderValue::Text(delivered.exchange.clone()));
     headers.entry(names::ROUTING_KEY.into()).or_insert_with(|| HeaderValue::Text(delivered.routing_key.clone()));
-    headers.insert(names::DEAD_REASON.into(), HeaderValue::Text(reason.as_str().into()));
-    headers.insert(names::DEAD_DETAIL.into(), HeaderValue::Text(detail.into()));
+    headers.insert(names::DEAD_REASON.into(), HeaderValue::Text(death.reason.as_str().into()));
+    headers.insert(names::DEAD_DETAIL.into(), HeaderValue::Text(death.detail.into()));
+    headers.insert(names::DEAD_AT.into(), HeaderValue::Int(death.at.as_millis()));
+    headers.insert(names::DEAD_BY.into(), HeaderValue::Text(death.by.into()));
     publication
 }
 
-fn copy(delivered: &Delivered, queue: String) -> Publication {
+pub(crate) fn copy(delivered: &Delivered, queue: String) -> Publication {
     let mut properties = delivered.properties.clone();
     properties.headers.retain(|name, _| !is_brokers(name));
     // Whoever published it may have meant its first queue; in a dead-letter queue it would end there and be lost.
@@ -104,14 +125,14 @@ fn copy(delivered: &Delivered, queue: String) -> Publication {
     Publication { exchange: String::new(), routing_key: queue, properties, body: delivered.body.clone() }
 }
 
-fn is_brokers(name: &str) -> bool {
+pub(crate) fn is_brokers(name: &str) -> bool {
     name.starts_with("x-death")
         || name.starts_with("x-first-death")
         || name.starts_with("x-last-death")
         || name == "x-delivery-count"
 }
 
-fn own_headers(properties: &Properties) -> BTreeMap<String, String> {
+pub(crate) fn own_headers(properties: &Properties) -> BTreeMap<String, String> {
     let ours = |name: &str| {
         name.starts_with(names::PREFIX) || name == names::TRACEPARENT || name == names::TRACESTATE || is_brokers(name)
     };
@@ -124,14 +145,14 @@ fn trace(properties: &Properties) -> Option<TraceContext> {
     Some(TraceContext { traceparent, tracestate: text(properties, names::TRACESTATE).map(str::to_owned) })
 }
 
-fn text<'a>(properties: &'a Properties, name: &str) -> Option<&'a str> {
+pub(crate) fn text<'a>(properties: &'a Properties, name: &str) -> Option<&'a str> {
     properties.headers.get(name).and_then(HeaderValue::as_text)
 }
 
-fn int(properties: &Properties, name: &str) -> Option<i64> {
+pub(crate) fn int(properties: &Properties, name: &str) -> Option<i64> {
     properties.headers.get(name).and_then(HeaderValue::as_int)
 }
 
-fn count(properties: &Properties, name: &'static str, default: u32) -> Result<u32, WireError> {
+pub(crate) fn count(properties: &Properties, name: &'static str, default: u32) -> Result<u32, WireError> {
     int(properties, name).map_or(Ok(default), |value| u32::try_from(value).map_err(|_| WireError::OutOfRange(name)))
 }

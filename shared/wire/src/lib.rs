@@ -1,13 +1,16 @@
 //! What travels, as bytes: generated protobuf code, its conversions to and from the protocol's types, and AMQP headers.
 //!
 //! [`proto`] is generated. [`publication`] turns a message into what is published, [`arrival`] reads it back, [`receipts`] and [`checks`] do the
-//! same for the two batches, [`probes`] for the markers between them.
+//! same for the two batches, [`probes`] for the markers between them. [`dead_letter`] reads what lies in a dead-letter queue, [`history`] is what
+//! a message carries of its tries.
 //!
 //! **Invariant:** unknown fields are ignored, an unknown version is an error, and every error says what was wrong with the bytes.
 
 pub mod arrival;
 pub mod checks;
+pub mod dead_letter;
 mod error;
+pub mod history;
 pub mod names;
 pub mod probes;
 pub mod publication;

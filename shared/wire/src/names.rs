@@ -26,6 +26,12 @@ pub const RETRY: &str = "countersign-retry";
 pub const DEAD_REASON: &str = "countersign-dead-reason";
 /// For a human, likewise.
 pub const DEAD_DETAIL: &str = "countersign-dead-detail";
+/// When a dead letter died, milliseconds since the Unix epoch, by the clock of whoever wrote it down.
+pub const DEAD_AT: &str = "countersign-dead-at";
+/// Which downstream (or callback) wrote that down.
+pub const DEAD_BY: &str = "countersign-dead-by";
+/// What a message went through at its subscription so far: [`crate::history::History`] as JSON.
+pub const HISTORY: &str = "countersign-history";
 /// Number of a probe.
 pub const PROBE: &str = "countersign-probe";
 /// The retry tier a probe goes through, milliseconds; 0: none.

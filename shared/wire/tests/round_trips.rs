@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 
 use countersign_delivery::check::{Check, CheckBatch, Mark};
-use countersign_delivery::ports::broker::{Delivered, Handle, HeaderValue, Publication};
+use countersign_delivery::ports::broker::{Delivered, Handle, HeaderValue, Properties, Publication};
 use countersign_delivery::probe::Lane;
 use countersign_delivery::receipt::{ProbeAnswer, Receipt, ReceiptBatch};
 use countersign_delivery::{
     Attempt, FailReason, Fingerprint, Message, MessageId, Outcome, SubscriptionName, Timestamp, Topology, TraceContext,
     UpstreamName,
 };
+use countersign_wire::history::{Entry, History, What};
 use countersign_wire::publication::Publish;
-use countersign_wire::{WireError, arrival, checks, names, probes, publication, receipts};
+use countersign_wire::{WireError, arrival, checks, dead_letter, names, probes, publication, receipts};
 use prost::bytes::Bytes;
 
 fn id(last: u8) -> MessageId {
@@ -148,19 +149,93 @@ fn a_resend_and_a_retry_still_carry_the_original_route() {
     first.properties.headers.insert("x-death".into(), HeaderValue::Text("the broker's".into()));
     let read = arrival::read(&first).expect("reads");
     assert_eq!((read.exchange.as_str(), read.routing_key.as_str(), read.republished), ("orders", "order.created", true));
-    let retried = arrival::retry_copy(&first, &read, "inventory.orders.retry.1000".into(), 1);
+    let tried = tried(1_000, "busy");
+    let retried = arrival::retry_copy(&first, &read, "inventory.orders.retry.1000".into(), 1, Some(tried.clone()));
     assert!(!retried.properties.headers.contains_key("x-death"));
+    assert_eq!(History::of(&retried.properties).entries, [tried]);
+    let put_back = arrival::retry_copy(&first, &read, "inventory.orders.retry.1000".into(), 0, None);
+    assert!(!put_back.properties.headers.contains_key(names::HISTORY), "what was only put back has no try");
     let again = arrival::read(&delivered(retried)).expect("reads");
     assert_eq!((again.routing_key.as_str(), again.retries, again.attempt.number), ("order.created", 1, 2));
 }
 
+fn tried(delay_ms: u64, detail: &str) -> Entry {
+    let what = What::retried(delay_ms);
+    Entry { at: Timestamp::from_millis(7), attempt: Attempt::FIRST, what, detail: detail.into() }
+}
+
+/// Rejected at 9 by `downstream`.
+fn death() -> arrival::Death<'static> {
+    arrival::Death { reason: FailReason::Rejected, detail: "status 422", at: Timestamp::from_millis(9), by: "downstream" }
+}
+
 #[test]
-fn a_dead_copy_keeps_everything_and_says_why() {
-    let sent = delivered(publication::to_exchange(&message(), &upstream(), Publish::FIRST));
-    let dead = arrival::dead_copy(&sent, "inventory.orders.dead".into(), FailReason::Rejected, "status 422");
-    assert_eq!(dead.properties.headers[names::DEAD_REASON], HeaderValue::Text("rejected".into()));
-    assert_eq!(dead.properties.headers[names::ROUTING_KEY], HeaderValue::Text("order.created".into()));
-    assert_eq!((dead.body, dead.properties.message_id), (sent.body, sent.properties.message_id));
+fn a_dead_copy_keeps_everything_and_says_why_when_and_by_whom() {
+    let first = delivered(publication::to_exchange(&message(), &upstream(), Publish::FIRST));
+    let read = arrival::read(&first).expect("reads");
+    let sent = delivered(arrival::retry_copy(&first, &read, "inventory.orders".into(), 1, Some(tried(250, "busy"))));
+    let dead = arrival::dead_copy(&sent, "inventory.orders.dead".into(), death());
+    assert_eq!((&dead.body, &dead.properties.message_id), (&sent.body, &sent.properties.message_id));
+    let letter = dead_letter::read(&delivered(dead));
+    assert_eq!((letter.exchange.as_str(), letter.routing_key.as_str()), ("orders", "order.created"));
+    assert_eq!(
+        (letter.reason.as_str(), letter.detail.as_str(), letter.died_by.as_str()),
+        ("rejected", "status 422", "downstream")
+    );
+    assert_eq!((letter.died_at, letter.retries, letter.attempt), (Some(Timestamp::from_millis(9)), 1, Attempt::FIRST));
+    assert_eq!(letter.headers.get("tenant").map(String::as_str), Some("eu"));
+    assert_eq!(letter.history.entries, [tried(250, "busy")]);
+    assert!(letter.headers.contains_key(names::TRACEPARENT), "its trace can be looked up");
+}
+
+#[test]
+fn a_redriven_letter_is_the_first_try_of_a_new_epoch_and_remembers_its_death() {
+    let first = delivered(publication::to_exchange(&message(), &upstream(), Publish::FIRST));
+    let read = arrival::read(&first).expect("reads");
+    let retried = delivered(arrival::retry_copy(&first, &read, "inventory.orders".into(), 1, Some(tried(250, "busy"))));
+    let dead = delivered(arrival::dead_copy(&retried, "inventory.orders.dead".into(), death()));
+    let order = dead_letter::Redrive { epoch: 3, by: "ann", reason: "mended", at: Timestamp::from_millis(20) };
+    let again = dead_letter::redriven_copy(&dead, "inventory.orders".into(), order);
+    assert_eq!((again.exchange.as_str(), again.routing_key.as_str()), ("", "inventory.orders"));
+    assert!(!again.properties.headers.keys().any(|name| name.starts_with("countersign-dead")), "{again:?}");
+    let arrived = arrival::read(&delivered(again.clone())).expect("reads");
+    assert_eq!((arrived.attempt, arrived.retries), (Attempt { epoch: 3, number: 1 }, 0));
+    assert_eq!((arrived.exchange.as_str(), arrived.routing_key.as_str()), ("orders", "order.created"));
+    assert_eq!((arrived.fingerprint, arrived.body, arrived.headers), (read.fingerprint, read.body, read.headers));
+    let history = History::of(&again.properties);
+    let said: Vec<_> = history.entries.iter().map(|entry| (&entry.what, entry.detail.as_str(), entry.attempt.epoch)).collect();
+    let (died, redriven) = (What::died(FailReason::Rejected, "downstream"), What::Redriven { by: "ann".into() });
+    assert_eq!(said, [(&What::retried(250), "busy", 0), (&died, "status 422", 0), (&redriven, "mended", 3)]);
+}
+
+#[test]
+fn what_the_broker_dead_lettered_by_itself_says_where_it_had_been_published() {
+    let mut left = delivered(publication::to_exchange(&message(), &upstream(), Publish::FIRST));
+    (left.exchange, left.routing_key) = (String::new(), "audit.dead".into());
+    for (name, value) in [("reason", "delivery_limit"), ("exchange", "orders"), ("routing-key", "order.created")] {
+        left.properties.headers.insert(format!("x-first-death-{name}"), HeaderValue::Text(value.into()));
+    }
+    let letter = dead_letter::read(&left);
+    assert_eq!((letter.reason.as_str(), letter.died_at), ("dead_lettered", None));
+    assert_eq!((letter.exchange.as_str(), letter.routing_key.as_str()), ("orders", "order.created"));
+    let order = dead_letter::Redrive { epoch: 1, by: "ann", reason: "", at: Timestamp::from_millis(20) };
+    let again = dead_letter::redriven_copy(&left, "audit".into(), order);
+    assert!(!again.properties.headers.keys().any(|name| name.starts_with("x-")), "{again:?}");
+    let arrived = arrival::read(&delivered(again)).expect("reads");
+    assert_eq!((arrived.exchange.as_str(), arrived.routing_key.as_str()), ("orders", "order.created"));
+}
+
+#[test]
+fn what_is_no_message_at_all_can_be_shown() {
+    let nothing = Publication {
+        exchange: String::new(),
+        routing_key: "countersign.quarantine".into(),
+        properties: Properties::default(),
+        body: Bytes::from_static(b"litter"),
+    };
+    let letter = dead_letter::read(&delivered(nothing));
+    assert_eq!((letter.message_id.as_str(), letter.reason.as_str(), letter.body_bytes), ("", "", 6));
+    assert_eq!(letter.attempt, Attempt::FIRST);
 }
 
 #[test]

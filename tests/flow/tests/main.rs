@@ -16,6 +16,7 @@ mod commit_killed;
 mod confirmed;
 mod crash_loop;
 mod crowd;
+mod dead_letters;
 mod doctor;
 mod duplicate_delivery;
 mod embedded_handler;

@@ -1,4 +1,4 @@
-//! Round trips to Redis per message: a bound that holds in every run, and a measurement, which prints. On servers that nobody else uses:
+//! Round trips to Redis per message: a measurement, not a test; it prints. On servers that nobody else uses:
 //!
 //! ```sh
 //! cargo build --workspace --bins --examples --features countersign-boot/failpoints
@@ -17,9 +17,6 @@ use countersign_wire::proto::{NewMessage, SendMessagesRequest};
 const BATCH: u32 = 500;
 const BODY_BYTES: usize = 256;
 const RUNS: usize = 5;
-/// Claims and completes of a drained queue take so many round trips a message, at most. One each for every 32 would be 0.06; with a call of its
-/// own for each message, or pipelines that hold what happens to be there, it is 0.5 to 2.
-const MOST: f64 = 0.3;
 const CALLS: [&str; 4] = ["claim", "renew", "complete", "release"];
 
 /// What one queue cost to drain.
@@ -69,16 +66,6 @@ async fn fill(flow: &Flow, messages: u32) -> anyhow::Result<()> {
 
 async fn settled(flow: &Flow) -> f64 {
     flow.system.metric(Which::Downstream, "countersign_consume_total").await.unwrap_or(0.0)
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_drained_queue_costs_few_round_trips_a_message() -> anyhow::Result<()> {
-    for program in ["downstream", "inventory"] {
-        let cost = drain(program, 32, 2_000).await?;
-        ensure!(cost.round_trips > 0.0, "nothing was counted");
-        ensure!(cost.round_trips <= MOST, "{program}: {:.3} round trips a message", cost.round_trips);
-    }
-    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

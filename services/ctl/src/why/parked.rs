@@ -46,7 +46,10 @@ pub fn advice(id: &str, subscription: &str, reason: &str, expired: bool) -> Stri
             )
         }
         "outcome_unknown" => format!("look up at {subscription} whether it had its effect; if not: {again}"),
-        _ => format!("mend what {subscription} failed at (a copy lies in {subscription}.dead), then: {again}"),
+        _ => {
+            let show = format!("countersign dead show {id} --subscription {subscription}");
+            format!("mend what {subscription} failed at ({show}: its letter lies in {subscription}.dead), then: {again}")
+        }
     }
 }
 

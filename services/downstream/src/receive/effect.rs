@@ -17,23 +17,19 @@ impl Reception {
     /// Has the effect of a claimed message happen.
     pub(super) async fn effect(&self, arrived: &Arrived, claim: &Claim, starts: u32, crashes: u32) -> Effect {
         let (message, context) = (&arrived.arrival, self.context_of(arrived, starts, crashes));
-        let (effect, endpoint_fails) = match &self.handling {
+        match &self.handling {
             Handling::Direct(handler) => match self.call(handler.handle(message, &context)).await {
-                (Ok(_), _) => return Effect::Happened,
-                (Err(failure), endpoint_fails) => (Effect::Failed(failure), endpoint_fails),
+                Ok(_) => Effect::Happened,
+                Err(failure) => Effect::Failed(failure),
             },
             Handling::InTransaction(handler, transactions) => {
                 let transaction = match transactions.begin(claim).await {
                     Ok(transaction) => transaction,
                     Err(effect) => return effect,
                 };
-                let (answer, endpoint_fails) = self.call(handler.handle(message, &context, &transaction)).await;
-                (transactions.end(transaction, answer).await, endpoint_fails)
+                let answer = self.call(handler.handle(message, &context, &transaction)).await;
+                transactions.end(transaction, answer).await
             }
-        };
-        match effect {
-            Effect::Failed(Failure::Retry { detail }) if endpoint_fails => Effect::EndpointFailed { detail },
-            other => other,
         }
     }
 
@@ -47,8 +43,8 @@ impl Reception {
         }
     }
 
-    /// One call of the handler: bounded, caught, measured; the breaker hears how it went, and says whether the endpoint is at fault.
-    async fn call(&self, call: impl Future<Output = Result<Handled, Failure>>) -> (Result<Handled, Failure>, bool) {
+    /// One call of the handler: bounded, caught, measured; the breaker hears how it went.
+    async fn call(&self, call: impl Future<Output = Result<Handled, Failure>>) -> Result<Handled, Failure> {
         let span = tracing::info_span!(
             names::SPAN_HANDLE,
             { names::OTEL_KIND } = names::INTERNAL,
@@ -65,21 +61,17 @@ impl Reception {
             Ok(Err(_panic)) => Err(Failure::retry("the handler panicked")),
             Err(_elapsed) => Err(Failure::retry(format_args!("the handler did not answer within {} ms", self.timeout_ms))),
         };
-        let endpoint_fails = match &handled {
-            Ok(_) => {
-                self.breaker.succeeded();
-                false
-            }
+        match &handled {
+            Ok(_) => self.breaker.succeeded(),
             Err(Failure::Retry { .. }) => {
                 span.record(names::ERROR_TYPE, "retry");
-                self.breaker.failed()
+                self.breaker.failed();
             }
             Err(Failure::Reject { .. }) => {
                 span.record(names::ERROR_TYPE, "reject");
                 self.breaker.succeeded();
-                false
             }
-        };
-        (handled, endpoint_fails)
+        }
+        handled
     }
 }

@@ -34,7 +34,7 @@ pub async fn refuse(reception: &Reception, delivered: &Delivered, refused: Refus
     };
     let detail = brief(&detail);
     tracing::error!(%queue, subscription = %reception.subscription.name, reason = reason.as_str(), detail, "a delivery is refused");
-    let mut copy = arrival::dead_copy(delivered, queue, reason, detail);
+    let mut copy = arrival::dead_copy(delivered, queue, reception.death(reason, detail));
     if copy.properties.message_id.is_none() {
         copy.properties.message_id = Some(format!("unnamed/{}", reception.ids.uuid()));
     }

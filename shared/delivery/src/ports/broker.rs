@@ -171,4 +171,10 @@ pub trait Consumers: Send + Sync {
     /// # Errors
     /// [`PortError::Refused`] when the arguments can never work.
     async fn consume(&self, queue: &str, prefetch: u16) -> Result<Box<dyn Consumer>, PortError>;
+
+    /// How many messages of a queue are ready, right now: not those that consumers hold.
+    ///
+    /// # Errors
+    /// [`PortError::Unavailable`] while there is no connection, [`PortError::Refused`] when there is no such queue.
+    async fn ready(&self, queue: &str) -> Result<u32, PortError>;
 }

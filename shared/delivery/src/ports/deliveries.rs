@@ -48,7 +48,8 @@ impl HistoryLine {
         let (attempt, what, detail) = match (event, &to.command) {
             (Event::Signed(receipt), _) => match &to.signed {
                 Signed::Failed { reason, detail, .. } => (receipt.attempt, "failed", format!("{}: {detail}", reason.as_str())),
-                _ => (receipt.attempt, "done", String::new()),
+                Signed::Done { .. } => (receipt.attempt, "done", String::new()),
+                _ => (receipt.attempt, "resent", "redriven from the dead-letter queue".into()),
             },
             (Event::Redrive { .. }, _) => (to.attempt(), "resending", "redriven".into()),
             (_, Command::Resending { attempt, unknown_answers: 0, .. }) => (*attempt, "resending", String::new()),

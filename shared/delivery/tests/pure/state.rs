@@ -165,16 +165,45 @@ fn states_only_move_forward() {
     });
 }
 
+/// Whether a receipt speaks of a later epoch than the one that was parked.
+fn tells_of_a_redrive(row: &Delivery, receipt: &Receipt) -> bool {
+    matches!(row.command, Command::Parked { attempt, .. } if attempt.epoch < receipt.attempt.epoch)
+}
+
 #[test]
-fn receipts_touch_no_command_and_commands_touch_no_word() {
+fn receipts_touch_no_command_but_a_parked_one_of_an_earlier_epoch_and_commands_touch_no_word() {
     each_row(|state, event, answer| {
         let (Some(row), Some((to, _))) = (state, moved(answer)) else { return };
         if is_of_another(row, event) {
             return;
         }
         match event {
+            Event::Signed(receipt) if tells_of_a_redrive(row, receipt) => {}
             Event::Signed(_) => assert_eq!(to.command, row.command),
             _ => assert_eq!((&to.signed, to.live_until), (&row.signed, row.live_until)),
+        }
+    });
+}
+
+#[test]
+fn what_downstream_redrove_is_under_way_again_or_parked_for_what_it_failed_of_this_time() {
+    each_row(|state, event, answer| {
+        let (Some(row), Event::Signed(receipt)) = (state, event) else { return };
+        if !tells_of_a_redrive(row, receipt) || is_of_another(row, event) {
+            return;
+        }
+        let Some((to, noted)) = moved(answer) else { return };
+        let expected = match &receipt.outcome {
+            Outcome::Done => row.command.clone(),
+            Outcome::Failed { reason, .. } => Command::Parked { attempt: receipt.attempt, reason: ParkReason::Failed(*reason) },
+            Outcome::Retrying { .. } | Outcome::Processing { .. } => Command::Resent { attempt: receipt.attempt },
+        };
+        assert_eq!((&to.command, noted), (&expected, true), "{row:?} {receipt:?}");
+        if !to.is_done() {
+            let next_epoch =
+                moved(&next(Some(to), &Event::Redrive { lease_ms: 30 }, OVERDUE_MS, NOW)).map(|(to, _)| to.attempt());
+            assert_eq!(next_epoch, Some(receipt.attempt.redriven()), "callback's own redrive comes after it");
+            assert_eq!(to.attempt_to_check(), receipt.attempt, "the sweep looks after this try");
         }
     });
 }

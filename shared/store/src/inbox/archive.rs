@@ -15,15 +15,17 @@ use crate::sql::{Sql, signed};
 
 const FORGETTING: &str = "forgetting what was done long ago";
 
+/// Rows of keys. PostgreSQL: by key however small the table is, as in [`super::starts`].
+const ON_POSTGRES: &str = "CROSS JOIN LATERAL (SELECT i.fingerprint FROM countersign_inbox AS i \
+     WHERE i.subscription = v.of_subscription AND i.message_id = v.of_message_id LIMIT 1) AS i";
+const ON_SQLITE: &str = "JOIN countersign_inbox AS i ON i.subscription = v.of_subscription AND i.message_id = v.of_message_id";
+
 /// See [`countersign_delivery::ports::archive::Archive::find`].
 pub(super) async fn find(sql: &Sql, keys: &[ClaimKey]) -> Result<Vec<Option<Fingerprint>>, PortError> {
     let mut found = vec![None; keys.len()];
     for part in placed(keys).chunks(Rows::limit(sql.backend, WIDTH)) {
         let (source, values) = rows(part).source(sql.backend);
-        let query = format!(
-            "SELECT v.place, i.fingerprint FROM {source} JOIN countersign_inbox AS i \
-             ON i.subscription = v.of_subscription AND i.message_id = v.of_message_id"
-        );
+        let query = format!("SELECT v.place, i.fingerprint FROM {source} {}", sql.either(ON_POSTGRES, ON_SQLITE));
         for row in sql.read("looking up what is done", &query, values).await? {
             *slot(&row, &mut found)? = fingerprint(&row, "fingerprint")?;
         }

@@ -19,6 +19,27 @@ use crate::sql::{Sql, take, unsigned};
 /// How many columns a batch of claims has at most.
 const WIDTH: usize = row::WIDTH + 2;
 
+/// The look-up around its keys. PostgreSQL: a plain join over a table that is still small would be planned as a look at all of it for
+/// each key, and so kept while the table grows; this one goes by key however small it is.
+const ON_POSTGRES: (&str, &str) = (
+    "SELECT v.place, i.fingerprint AS done, s.fingerprint AS started, s.epoch, s.starts, s.open_starts, s.unfinished_before, \
+     s.last_token FROM ",
+    " LEFT JOIN LATERAL (SELECT * FROM countersign_inbox AS i \
+     WHERE i.subscription = v.of_subscription AND i.message_id = v.of_message_id LIMIT 1) AS i ON true \
+     LEFT JOIN LATERAL (SELECT * FROM countersign_inbox_start AS s \
+     WHERE s.subscription = v.of_subscription AND s.message_id = v.of_message_id LIMIT 1) AS s ON true \
+     WHERE i.done_at IS NOT NULL OR s.started_at IS NOT NULL",
+);
+const ON_SQLITE: (&str, &str) = (
+    ON_POSTGRES.0,
+    " LEFT JOIN countersign_inbox AS i ON i.subscription = v.of_subscription AND i.message_id = v.of_message_id \
+     LEFT JOIN countersign_inbox_start AS s ON s.subscription = v.of_subscription AND s.message_id = v.of_message_id \
+     WHERE i.done_at IS NOT NULL OR s.started_at IS NOT NULL",
+);
+
+/// On PostgreSQL, and for the same reason, what changes the batch's own rows of starts names their keys once more; see [`rows`] for the places.
+const THESE: &str = "s.subscription = ANY($2::text[]) AND s.message_id = ANY($3::uuid[]) AND";
+
 /// What is on record of one message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Known {
@@ -86,13 +107,7 @@ async fn look_up(sql: &Sql, claims: &[Claim]) -> Result<Vec<Known>, PortError> {
     let keys: Vec<Placed<'_>> = claims.iter().map(|claim| &claim.key).enumerate().collect();
     for part in keys.chunks(Rows::limit(sql.backend, row::WIDTH)) {
         let (source, values) = rows(part).source(sql.backend);
-        let query = format!(
-            "SELECT v.place, i.fingerprint AS done, s.fingerprint AS started, s.epoch, s.starts, s.open_starts, s.unfinished_before, \
-             s.last_token FROM {source} \
-             LEFT JOIN countersign_inbox AS i ON i.subscription = v.of_subscription AND i.message_id = v.of_message_id \
-             LEFT JOIN countersign_inbox_start AS s ON s.subscription = v.of_subscription AND s.message_id = v.of_message_id \
-             WHERE i.done_at IS NOT NULL OR s.started_at IS NOT NULL"
-        );
+        let query = format!("{}{source}{}", sql.either(ON_POSTGRES.0, ON_SQLITE.0), sql.either(ON_POSTGRES.1, ON_SQLITE.1));
         for row in sql.read("looking claims up", &query, values).await? {
             let start = match fingerprint(&row, "started")? {
                 None => None,
@@ -192,11 +207,13 @@ pub(super) async fn complete(sql: &Sql, claims: &[Claim]) -> Result<Vec<Held>, P
     let counted = (0..claims.len()).filter(|place| claims[*place].again).collect();
     for round in rounds(claims, counted) {
         for part in round.chunks(Rows::limit(sql.backend, WIDTH)) {
-            let (source, values) = claimed(claims, part).source(sql.backend);
+            let (these, (source, values)) = (sql.either(THESE, ""), claimed(claims, part).source(sql.backend));
+            // Counted, and not asked for by EXISTS, which PostgreSQL may turn into a join over all that is done.
             let statement = format!(
-                "DELETE FROM countersign_inbox_start WHERE (subscription, message_id) IN \
-                 (SELECT i.subscription, i.message_id FROM {source} JOIN countersign_inbox AS i \
-                  ON i.subscription = v.of_subscription AND i.message_id = v.of_message_id AND i.fingerprint = v.of_fingerprint)"
+                "DELETE FROM countersign_inbox_start AS s WHERE {these} (s.subscription, s.message_id, s.fingerprint) IN \
+                 (SELECT v.of_subscription, v.of_message_id, v.of_fingerprint FROM {source}) \
+                 AND (SELECT count(*) FROM countersign_inbox AS i WHERE i.subscription = s.subscription \
+                      AND i.message_id = s.message_id AND i.fingerprint = s.fingerprint) > 0"
             );
             sql.write("closing starts of what is done", &statement, values).await?;
         }
@@ -217,13 +234,13 @@ pub(super) async fn release(sql: &Sql, claims: &[Claim]) -> Result<Vec<Held>, Po
 }
 
 async fn close(sql: &Sql, claims: &[Claim], places: &[usize], answers: &mut [Held]) -> Result<(), PortError> {
-    let (source, values) = claimed(claims, places).source(sql.backend);
+    let (these, (source, values)) = (sql.either(THESE, ""), claimed(claims, places).source(sql.backend));
     // Closed before by the same token: its answer was lost.
     let statement = format!(
         "UPDATE countersign_inbox_start AS s SET released_token = v.token, \
          open_starts = CASE WHEN s.last_token = v.token AND s.open_starts > 0 THEN s.open_starts - 1 ELSE s.open_starts END, \
          last_token = CASE WHEN s.last_token = v.token THEN NULL ELSE s.last_token END FROM {source} \
-         WHERE s.subscription = v.of_subscription AND s.message_id = v.of_message_id AND s.fingerprint = v.of_fingerprint \
+         WHERE {these} s.subscription = v.of_subscription AND s.message_id = v.of_message_id AND s.fingerprint = v.of_fingerprint \
          AND (s.last_token = v.token OR s.released_token = v.token) RETURNING subscription, message_id"
     );
     let mut closed = HashSet::with_capacity(places.len());

@@ -129,11 +129,7 @@ fn values_of(key: &ClaimKey) -> Vec<sea_orm::Value> {
 /// handler has ended by itself.
 async fn is_still_ours(tx: &Tx, key: &ClaimKey) -> Result<(), PortError> {
     match tx.rows(ROW, values_of(key)).await {
-        Ok(rows) if rows.is_empty() => {
-            let words =
-                "its row is gone: the handler has ended the transaction that was lent to it (ROLLBACK), which only its owner may";
-            Err(PortError::Refused(WHAT, words.into()))
-        }
+        Ok(rows) if rows.is_empty() => Err(ended()),
         Ok(_) => Ok(()),
         Err(error) => Err(error),
     }

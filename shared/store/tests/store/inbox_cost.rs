@@ -1,7 +1,7 @@
 //! What the inbox costs, on both databases. Figures, not promises; run it with
 //! `target/debug/with-servers postgres -- cargo nextest run -p countersign-store --run-ignored only -E 'test(inbox_cost)' --no-capture`.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use countersign_delivery::ports::archive::Archive;
 use countersign_delivery::ports::claims::{Claim, ClaimKey, Claims};
@@ -77,18 +77,23 @@ async fn look_up(inbox: &SqlInbox, what: &str, first: u64, again: bool) {
         inbox.claim(&batch, 0).await.unwrap();
         times.push(started.elapsed());
     }
-    times.sort_unstable();
-    println!("{what}: {:.2} ms for 256", times[times.len() / 2].as_secs_f64() * 1_000.0);
+    println!("{what}: {:.2} ms for 256", median_ms(times));
 }
 
-/// Milliseconds and bytes of WAL for each of many.
+/// The median in milliseconds, and bytes of WAL for each.
 async fn cost(session: &DatabaseConnection, each: impl AsyncFn(u64)) -> (f64, i64) {
-    let (before, started) = (written(session).await, Instant::now());
+    let (before, mut times) = (written(session).await, Vec::new());
     for n in 0..ROUNDS {
+        let started = Instant::now();
         each(n).await;
+        times.push(started.elapsed());
     }
-    let millis = started.elapsed().as_secs_f64() * 1_000.0 / f64::from(u32::try_from(ROUNDS).unwrap());
-    (millis, (written(session).await - before) / ROUNDS.cast_signed())
+    (median_ms(times), (written(session).await - before) / ROUNDS.cast_signed())
+}
+
+fn median_ms(mut times: Vec<Duration>) -> f64 {
+    times.sort_unstable();
+    times[times.len() / 2].as_secs_f64() * 1_000.0
 }
 
 fn is_sqlite(session: &DatabaseConnection) -> bool {

@@ -175,6 +175,10 @@ impl Queues {
         ready.map(|item| item.publication.clone()).collect()
     }
 
+    pub(super) fn is_there(&self, name: &str) -> bool {
+        self.by_name.contains_key(name)
+    }
+
     pub(super) fn unsettled(&self, name: &str) -> usize {
         self.by_name.get(name).map_or(0, |queue| queue.held.len())
     }

@@ -39,6 +39,7 @@ macro_rules! broker_suite {
             tiers_hold_back_then_pass_on,
             an_expiration_shortens_a_tier_at_its_head_only_and_ends_with_it,
             an_impossible_consumer_is_refused,
+            ready_is_what_waits_and_not_what_is_held,
         );
     };
     ($setup:path => $($promise:ident),* $(,)?) => {
@@ -332,4 +333,28 @@ pub async fn an_impossible_consumer_is_refused(ground: &Ground<'_, impl Publishe
         assert!(refused.as_ref().is_some_and(|why| !why.is_transient()), "{queue:?} with {prefetch}: {refused:?}");
     }
     assert!(ground.consumers.consume("not-there-yet", 1).await.is_ok());
+}
+
+/// As the name says; a queue that is not there is refused.
+pub async fn ready_is_what_waits_and_not_what_is_held(ground: &Ground<'_, impl Publisher, impl Consumers, impl Waiting>) {
+    let queue = ground.inventory().name.as_str();
+    let ready = async || ground.consumers.ready(queue).await.expect("the broker answers");
+    assert_eq!(ready().await, 0);
+    ground.send(&["a", "b", "c"], queue).await;
+    let mut consumer = ground.consume(queue, 1).await;
+    assert_eq!(id(&next(&mut consumer).await), "a");
+    reaches(&ready, 2).await;
+    drop(consumer);
+    reaches(&ready, 3).await;
+    let refused = ground.consumers.ready("not-there").await.err();
+    assert!(refused.as_ref().is_some_and(|why| !why.is_transient()), "{refused:?}");
+}
+
+async fn reaches(ready: &impl AsyncFn() -> u32, expected: u32) {
+    let reached = async {
+        while ready().await != expected {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, reached).await.unwrap_or_else(|_| panic!("never {expected} ready"));
 }

@@ -71,7 +71,7 @@ async fn a_redis_that_cannot_save_takes_no_claims() {
     // A directory stands where the snapshot belongs.
     let snapshot = dir.path().join("redis/dump.rdb");
     std::fs::create_dir(&snapshot).unwrap();
-    tell(&mut administrator, "CONFIG SET save 3600 1000000").await;
+    redis::cmd("CONFIG").arg("SET").arg("save").arg("3600 1000000").exec_async(&mut administrator).await.unwrap();
     tell(&mut administrator, "BGSAVE").await;
     wait_until("the snapshot to fail", PATIENCE, async || claims.ping().await.is_err()).await.unwrap();
     let refused = claims.claim(&claim_as("a"), LEASE_MS).await.unwrap_err();

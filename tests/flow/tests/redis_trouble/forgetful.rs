@@ -36,7 +36,7 @@ async fn evicting_what_has_been_done_is_warned_of() -> anyhow::Result<()> {
         }
         let evicted = rig.redis.lock().await.command("OBJECT FREQ filler:0").await;
         ensure!(evicted.is_err(), "nothing was evicted");
-        let warned = async || rig.metric("countersign_redis_evicts", "").await.is_ok_and(|evicts| evicts == 1.0);
+        let warned = async || rig.metric("countersign_redis_evicts", "").await.is_ok_and(|evicts| evicts > 0.5);
         wait_until("the warning", PATIENCE * 2, warned).await?;
         let log = rig.flow.system.log_of(Which::Downstream)?;
         ensure!(log.contains("allkeys-lru") && log.contains("set maxmemory-policy noeviction"), "{log}");

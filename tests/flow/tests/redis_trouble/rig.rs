@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use countersign_flow::{Flow, PATIENCE};
 use countersign_launcher::{Counts, Redis, RedisOptions, SUBSCRIPTION, Which, wait_until};
 use lapin::options::QueueDeclareOptions;
@@ -195,5 +195,6 @@ async fn send_until(flow: &Flow, over: &AtomicBool) -> anyhow::Result<Vec<String
         pace.tick().await;
         ids.extend(flow.send(number, 1).await?);
     }
-    if ids.is_empty() { bail!("nothing was sent") } else { Ok(ids) }
+    ensure!(!ids.is_empty(), "nothing was sent");
+    Ok(ids)
 }

@@ -1,0 +1,143 @@
+//! Redrive against everything that may happen meanwhile: failures, resends, other operators, kills.
+
+use anyhow::{Context as _, ensure};
+use countersign_flow::{Flow, PATIENCE, Setup};
+use countersign_launcher::{Program, Running, SUBSCRIPTION, Which, binary, wait_until};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use super::{DEAD, dead, delivery_is};
+use crate::command::{SETUP, expect};
+
+/// So many orders in the dead-letter queue, and a handler that takes them from now on.
+async fn rejected(flow: &mut Flow, count: u32) -> anyhow::Result<Vec<String>> {
+    flow.start(&Which::ALL).await?;
+    flow.system.behave(&json!({"status": 422})).await?;
+    let ids = flow.send(0, count).await?;
+    flow.queue_reaches(DEAD, count).await?;
+    flow.all_in_state(&ids, "parked").await?;
+    flow.system.behave(&json!({})).await?;
+    Ok(ids)
+}
+
+/// A redrive in the background; both of its outputs go to `redrive.log`.
+fn start_redrive(flow: &Flow, options: &[&str]) -> anyhow::Result<Running> {
+    Program::new(binary("countersign")?)
+        .args(["-o", "json", "--downstream", &flow.system.grpc_url(Which::Downstream)])
+        .args(["dead", "redrive", "--subscription", SUBSCRIPTION, "--all"])
+        .args(options)
+        .log_to(flow.ground.path("redrive.log"))
+        .spawn()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn epochs_of_redrives_and_resends_go_together_on_sqlite() -> anyhow::Result<()> {
+    epochs_of_redrives_and_resends_go_together("dead_epochs_sqlite", false).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn epochs_of_redrives_and_resends_go_together_on_postgres() -> anyhow::Result<()> {
+    epochs_of_redrives_and_resends_go_together("dead_epochs_postgres", true).await
+}
+
+/// Fails again: parked again with the new reason. Resent by callback afterwards: a later epoch, done. The letter that is left: no second effect.
+async fn epochs_of_redrives_and_resends_go_together(test: &str, postgres: bool) -> anyhow::Result<()> {
+    let mut flow = Flow::new(test, Setup { postgres, ..SETUP }).await?;
+    let ids = rejected(&mut flow, 1).await?;
+    flow.system.behave(&json!({"status": 415})).await?;
+    ensure!(dead(&flow, 0, "redrive", &["--all", "--because", "try"]).await?["redriven"] == 1, "not redriven");
+    delivery_is(&flow, &ids[0], "parked", "rejected: ", 1).await?;
+    let (_, reason, _) = super::delivery(&flow, &ids[0]).await?;
+    ensure!(reason.contains("415"), "the reason is not the new one: {reason}");
+    // Through the retry tiers: callback sees it under way, then parked for that.
+    flow.system.behave(&json!({"status": 503})).await?;
+    ensure!(dead(&flow, 0, "redrive", &["--all"]).await?["results"][0]["epoch"] == 2, "not the second epoch");
+    delivery_is(&flow, &ids[0], "parked", "retries_exhausted", 2).await?;
+    let known = expect(&flow, 0, &["get", &ids[0]]).await?;
+    let lines = known["deliveries"][0]["history"].as_array().context("no history")?;
+    let reopened = lines.iter().any(|line| line["what"] == "resent" && line["epoch"] == 2);
+    ensure!(reopened, "callback did not see it under way again: {known}");
+    let letter = dead(&flow, 0, "show", &[&ids[0]]).await?["letters"][0].clone();
+    let what: Vec<_> = letter["history"].as_array().context("no history")?.iter().map(|line| line["what"].clone()).collect();
+    ensure!(what == ["died", "redriven", "died", "redriven", "retried", "retried"], "{letter}");
+    // Callback's own redrive comes after both, and its copy is the third try of this message that ends well.
+    flow.system.behave(&json!({})).await?;
+    expect(&flow, 0, &["resend", &ids[0]]).await?;
+    delivery_is(&flow, &ids[0], "done", "", 3).await?;
+    flow.each_effected_once(&ids).await?;
+    let calls = flow.system.effects().await?.calls;
+    ensure!(dead(&flow, 0, "redrive", &["--all"]).await?["redriven"] == 1, "the letter is still there");
+    flow.queue_reaches(SUBSCRIPTION, 0).await?;
+    flow.queue_reaches(DEAD, 0).await?;
+    let again = async || {
+        flow.system
+            .look()
+            .metric(Which::Downstream, "countersign_consume_total", "outcome=\"done_before\"")
+            .await
+            .is_ok_and(|count| count >= 1.0)
+    };
+    wait_until("it to be signed again", PATIENCE, again).await?;
+    ensure!(flow.system.effects().await?.calls == calls, "what was done meanwhile was handled again");
+    flow.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn downstream_killed_in_the_middle_of_a_redrive_of_200_on_sqlite() -> anyhow::Result<()> {
+    downstream_killed_in_the_middle("dead_killed_sqlite", false).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn downstream_killed_in_the_middle_of_a_redrive_of_200_on_postgres() -> anyhow::Result<()> {
+    downstream_killed_in_the_middle("dead_killed_postgres", true).await
+}
+
+/// Some are redriven, some in both queues, the rest untouched: the same command goes on, and each has one effect.
+async fn downstream_killed_in_the_middle(test: &str, postgres: bool) -> anyhow::Result<()> {
+    const POINT: &str = "downstream.after_redrive_confirm";
+    let mut flow = Flow::new(test, Setup { postgres, ..SETUP }).await?;
+    let ids = rejected(&mut flow, 200).await?;
+    flow.system.stop(Which::Downstream).await?;
+    // The one that is killed handles nothing, so that it cannot leave an effect without a mark.
+    let file = flow.ground.path("downstream.toml");
+    let configuration = std::fs::read_to_string(&file)?;
+    let (before, rest) = configuration.split_once("[[downstream.subscription]]").context("no subscription")?;
+    let (_, after) = rest.split_once("[policy]").context("no policy")?;
+    std::fs::write(&file, format!("{before}[policy]{after}"))?;
+    flow.system.start(Which::Downstream, &format!("{POINT}=2*off->1*return")).await?;
+    // 40 at a time: the third forty are confirmed, and not acknowledged.
+    let said = dead(&flow, 3, "redrive", &["--all", "--rate", "400"]).await?;
+    ensure!(said.as_str().is_some_and(|said| said.contains("the same command goes on")), "{said}");
+    flow.system.dies_at(Which::Downstream, POINT, PATIENCE).await?;
+    flow.queue_reaches(DEAD, 120).await?;
+    std::fs::write(&file, configuration)?;
+    flow.start(&[Which::Downstream]).await?;
+    let rest = dead(&flow, 0, "redrive", &["--all", "--rate", "400"]).await?;
+    ensure!(rest["redriven"] == 120, "{}", rest["redriven"]);
+    flow.all_signed(&ids).await?;
+    flow.each_effected_once(&ids).await?;
+    flow.queue_reaches(DEAD, 0).await?;
+    flow.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redrive_that_is_stopped_goes_on_and_another_operator_is_told_to_wait() -> anyhow::Result<()> {
+    let mut flow = Flow::new("dead_stopped", SETUP).await?;
+    let ids = rejected(&mut flow, 20).await?;
+    let slow = start_redrive(&flow, &["--rate", "1"])?;
+    flow.effects_reach(2).await?;
+    let busy = dead(&flow, 3, "list", &[]).await?;
+    ensure!(busy.as_str().is_some_and(|said| said.contains("another one is looking")), "{busy}");
+    kill_process(Pid::from_raw(i32::try_from(slow.pid())?).context("no process")?, Signal::INT)?;
+    let status = slow.wait(PATIENCE).await?;
+    ensure!(status.code() == Some(130), "it ended with {status}: {}", slow.log_text());
+    ensure!(slow.log_text().contains("goes on from there"), "{}", slow.log_text());
+    let free = async || dead(&flow, 0, "list", &[]).await.is_ok();
+    wait_until("downstream to have noticed", PATIENCE, free).await?;
+    let left = dead(&flow, 0, "list", &[]).await?["scan"]["ready"].as_u64().context("no count")?;
+    ensure!((1..=18).contains(&left), "{left} are left");
+    let rest: Value = dead(&flow, 0, "redrive", &["--all"]).await?;
+    ensure!(rest["redriven"].as_u64() == Some(left), "{rest}");
+    flow.all_signed(&ids).await?;
+    flow.each_effected_once(&ids).await?;
+    flow.finish().await
+}
