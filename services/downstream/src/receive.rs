@@ -22,6 +22,7 @@ use countersign_delivery::{Attempt, FailReason};
 use countersign_telemetry::{names, propagate};
 use countersign_wire::arrival::{self, Death};
 use countersign_wire::history;
+use countersign_wire::names::RETRY;
 use tracing::Instrument as _;
 
 use crate::acknowledge::Signer;
@@ -156,7 +157,9 @@ impl Reception {
             fingerprint: arrived.arrival.fingerprint.clone(),
         };
         let Attempt { epoch, number } = arrived.arrival.attempt;
-        let again = arrived.delivered.redelivered || arrived.arrival.republished || number > 1 || epoch > 0;
+        // A copy from a tier may have been put there because another process was handling the message.
+        let copied = arrived.delivered.properties.headers.contains_key(RETRY);
+        let again = arrived.delivered.redelivered || copied || arrived.arrival.republished || number > 1 || epoch > 0;
         Claim { key, token: format!("{}/{}", self.name, self.ids.uuid()), epoch, again }
     }
 

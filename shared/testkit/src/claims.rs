@@ -56,12 +56,25 @@ struct Record {
     gave: Option<String>,
     /// Who completed it, while it was still theirs.
     by: Option<String>,
+    /// Whoever started last knows that an earlier start may have had its effect.
+    told: bool,
 }
 
 impl Record {
     fn new(fingerprint: &Fingerprint) -> Self {
         let fingerprint = fingerprint.clone();
-        Self { fingerprint, epoch: 0, before: false, starts: 0, open: 0, done: false, last: None, gave: None, by: None }
+        Self {
+            fingerprint,
+            epoch: 0,
+            before: false,
+            starts: 0,
+            open: 0,
+            done: false,
+            last: None,
+            gave: None,
+            by: None,
+            told: false,
+        }
     }
 
     /// Whether somebody has begun and nobody knows how it ended, or somebody is at it.
@@ -159,6 +172,7 @@ impl Data {
         }
         record.last = Some(claim.token.clone());
         record.gave = record.gave.filter(|token| *token != claim.token);
+        record.told = record.open > 1 || record.before;
         let (starts, crashes, before) = (record.starts, record.open.saturating_sub(1), record.before);
         self.owners.insert(claim.key.clone(), (Owner::Token(claim.token.clone()), now.plus_millis(lease_ms)));
         self.records.insert(place(&claim.key), (record, now.plus_millis(RETENTION_MS)));
@@ -186,9 +200,11 @@ impl Data {
         let again = matches!(self.owners.insert(claim.key.clone(), (Owner::Done, until)), Some((Owner::Done, _)));
         let (record, expiry) =
             self.records.entry(place(&claim.key)).or_insert_with(|| (Record::new(&claim.key.fingerprint), until));
-        let by = if again { record.by.take() } else { ours.then(|| claim.token.clone()) };
-        let held = if by.as_ref() == Some(&claim.token) { Held::Ours } else { Held::Lost };
-        *record = Record { epoch: record.epoch, starts: record.starts, done: true, by, ..Record::new(&claim.key.fingerprint) };
+        let nobody_since = ours || record.last.as_ref() == Some(&claim.token);
+        let by = if again { record.by.take() } else { nobody_since.then(|| claim.token.clone()) };
+        let (epoch, starts, told) = (record.epoch, record.starts, record.told);
+        let held = if told || by.as_ref() == Some(&claim.token) { Held::Ours } else { Held::Lost };
+        *record = Record { epoch, starts, done: true, by, told, ..Record::new(&claim.key.fingerprint) };
         *expiry = until;
         held
     }

@@ -44,6 +44,45 @@ async fn a_message_that_somebody_else_holds_is_put_back_without_costing_a_try() 
     assert_eq!((world.calls(), world.words()[1].as_str()), (0, "done"));
 }
 
+/// The other one may have had its effect when the record was lost with its claim.
+#[tokio::test(start_paused = true)]
+async fn what_was_put_back_and_then_forgotten_is_counted_as_a_possible_duplicate() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let counted = Counted(recorder.handle());
+    let _recorded = metrics::set_default_local_recorder(&recorder);
+    let world = World::new();
+    world.claims.claim(&[claim(&a_message(), "another")], 90).await.unwrap();
+    world.arrives(&a_message(), Publish::FIRST).await;
+    world.start();
+    world.settled().await;
+    assert_eq!((world.words(), counted.duplicates()), (vec!["retrying 100".to_owned()], 0));
+    world.claims.forget_everything();
+    world.clock.advance(100);
+    world.until("it came back and is signed", |world| world.words().len() == 2).await;
+    assert_eq!((world.calls(), world.words()[1].as_str(), counted.duplicates()), (1, "done", 1));
+}
+
+/// Who starts it again counts; who finishes late does not count it once more.
+#[tokio::test(start_paused = true)]
+async fn a_start_that_outlived_its_lease_is_counted_once_and_by_who_starts_again() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let counted = Counted(recorder.handle());
+    let _recorded = metrics::set_default_local_recorder(&recorder);
+    let world = World::new();
+    world.told(Behaviour::Wait);
+    world.arrives(&a_message(), Publish::FIRST).await;
+    world.start();
+    world.until("it is being handled", |world| world.calls() == 1).await;
+    world.clock.advance(1_000_000);
+    let second = claim(&a_message(), "second");
+    let answer = world.claims.claim(std::slice::from_ref(&second), 1_000).await.unwrap();
+    assert_eq!(answer, [Claimed::Interrupted { starts: 2, crashes: 1 }]);
+    world.claims.complete(&[second], RETENTION_MS).await.unwrap();
+    world.handler.go_on.notify_one();
+    world.settled().await;
+    assert_eq!((world.words(), counted.duplicates()), (vec!["done".to_owned()], 0));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_long_lease_of_another_takes_the_longest_tier() {
     let world = World::new();

@@ -2,7 +2,7 @@
 -- Answers {word, number, number}: fresh + starts | interrupted + starts + crashes | held + ms left | done | conflict.
 local owner = redis.call('GET', KEYS[1])
 if owner == 'done' then return {'done', 0, 0} end
-local record = redis.call('HMGET', KEYS[2], 'fp', 'starts', 'open', 'done', 'last', 'gave', 'epoch', 'before')
+local record = redis.call('HMGET', KEYS[2], 'fp', 'starts', 'open', 'done', 'last', 'gave', 'epoch', 'before', 'told')
 local starts, open, last = tonumber(record[2] or 0), tonumber(record[3] or 0), record[5]
 -- before: a start of an earlier epoch was left unfinished.
 local epoch, before = tonumber(record[7] or 0), record[8]
@@ -35,5 +35,10 @@ if record[6] == ARGV[1] then redis.call('HDEL', KEYS[2], 'gave') end
 redis.call('HSET', KEYS[2], 'fp', ARGV[2], 'starts', starts, 'open', open, 'last', ARGV[1], 'epoch', epoch)
 if before then redis.call('HSET', KEYS[2], 'before', 1) end
 redis.call('PEXPIRE', KEYS[2], ARGV[5])
-if open == 1 and not before then return {'fresh', starts, 0} end
+-- told: whoever started last knows that an earlier start may have had its effect.
+if open == 1 and not before then
+  if record[9] then redis.call('HDEL', KEYS[2], 'told') end
+  return {'fresh', starts, 0}
+end
+redis.call('HSET', KEYS[2], 'told', 1)
 return {'interrupted', starts, open - 1}

@@ -68,9 +68,10 @@ pub enum Claimed {
 /// How completing, renewing or releasing went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Held {
-    /// The claim was still ours.
+    /// The claim was still ours. Of completing: or it had ended, but nobody has claimed since, or whoever did was told that a start was
+    /// unfinished ([`Claimed::Interrupted`]), so that a second effect is theirs to count.
     Ours,
-    /// It had expired or was another's: a second owner may have processed the message as well.
+    /// It had expired or was another's: a second owner may have processed the message as well, and (of completing) without knowing of this one.
     Lost,
 }
 
