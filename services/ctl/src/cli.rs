@@ -1,12 +1,14 @@
 //! What the command accepts.
 
+mod completions;
+
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 use crate::exit::{self, Done};
 use crate::target::Target;
-use crate::{completions, dead, doctor, get, list, outbox, resend, send, subscriptions, topology, why};
+use crate::{dead, doctor, get, list, outbox, resend, send, subscriptions, topology, why};
 
 /// Send messages, see what became of them, have them sent again.
 #[derive(Parser)]

@@ -2,7 +2,6 @@
 
 mod cli;
 mod client;
-mod completions;
 mod dead;
 mod doctor;
 mod exit;

@@ -15,6 +15,7 @@ pub(crate) fn of(error: &RedisError) -> &'static str {
         ErrorKind::Server(ServerErrorKind::ResponseError) if says(error, "max number of clients") => "clients",
         // A command that a script runs; servers before 7.2 do not say NOPERM then.
         _ if says(error, "The user executing the script") => "permission",
+        _ if error.is_connection_refusal() => "unreachable",
         _ if error.is_connection_dropped() => "dropped",
         _ if error.is_io_error() => "unreachable",
         _ => "other",

@@ -15,6 +15,8 @@ const TWICE: &str = "the effect may have happened twice";
 const NEVER: [&str; 2] = ["an invariant of the protocol does not hold", "panicked at"];
 /// How long a member may take to stop: longer than its grace.
 const STOP: Duration = Duration::from_secs(30);
+/// So much of a log is told of.
+const LAST_LINES: usize = 25;
 
 /// Members that share a work queue, a claim record and a configuration.
 #[derive(Debug)]
@@ -86,6 +88,18 @@ impl Crew {
             ensure!(status.success(), "{} ends with {status}", member.log.display());
         }
         Ok(())
+    }
+
+    /// The end of every member's log, and whether it lives: for the words of a failure.
+    #[must_use]
+    pub fn last_words(&self) -> String {
+        let of = |member: &Member| {
+            let text = std::fs::read_to_string(&member.log).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            let alive = member.running.as_ref().is_some_and(Running::is_alive);
+            format!("{} (alive: {alive}):\n{}", member.log.display(), lines[lines.len().saturating_sub(LAST_LINES)..].join("\n"))
+        };
+        self.members.iter().map(of).collect::<Vec<_>>().join("\n")
     }
 
     /// How often each message was counted as a possible duplicate, over all lives of all members.

@@ -19,7 +19,9 @@ async fn crashed(test: &str, crashes: u32, topology: &str) -> anyhow::Result<(Fl
     let file = flow.system.topology_file();
     let written = std::fs::read_to_string(&file)?;
     std::fs::write(&file, written.replacen("version = 1\n", &format!("version = 1\n{topology}\n"), 1))?;
-    flow.start(&[Which::Callback, Which::Upstream]).await?;
+    flow.start(&[Which::Callback, Which::Upstream, Which::Downstream]).await?;
+    // It has been running before, so that the record in Redis is older than the messages.
+    flow.system.stop(Which::Downstream).await?;
     let ids = flow.send(0, MESSAGES).await?;
     for _ in 0..crashes {
         flow.system.spawn(Which::Downstream, &format!("{POINT}=1*return"))?;

@@ -154,8 +154,8 @@ async fn crowd(test: &str, seed: u64, size: Size) -> anyhow::Result<()> {
     let (mut crew, kills) = tormenting.await??;
 
     // A message that died with its claim comes again when the lease has ended; its tiers drain into the work queue, and that into nothing.
-    all_are_signed(&flow, &ids, size.patience).await?;
-    nothing_is_left(&flow).await?;
+    all_are_signed(&flow, &ids, size.patience).await.with_context(|| crew.last_words())?;
+    nothing_is_left(&flow).await.with_context(|| crew.last_words())?;
     crew.stop().await?;
     nothing_is_left(&flow).await?;
 

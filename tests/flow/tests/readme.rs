@@ -277,8 +277,8 @@ async fn every_verb_that_is_named_exists() -> anyhow::Result<()> {
     ensure!(named.len() >= 5, "only {named:?} were found");
     for words in named {
         let verbs = words.split_whitespace().take_while(|word| word.starts_with(|c: char| c.is_ascii_lowercase()));
-        let verbs: Vec<_> =
-            verbs.take(if words.starts_with("topology") || words.starts_with("outbox") { 2 } else { 1 }).collect();
+        let of_two_words = ["topology", "outbox", "dead"].iter().any(|verb| words.starts_with(verb));
+        let verbs: Vec<_> = verbs.take(if of_two_words { 2 } else { 1 }).collect();
         let output = Command::new(binary("countersign")?).args(&verbs).arg("--help").output().await?;
         let help = String::from_utf8_lossy(&output.stdout);
         ensure!(output.status.success(), "`countersign {words}`: {}", String::from_utf8_lossy(&output.stderr));

@@ -79,7 +79,7 @@ async fn what_is_parked_can_be_resent_as_it_advises() -> anyhow::Result<()> {
     let ids = flow.send(0, 1).await?;
     let story = says(&flow, &ids[0], "next", &["nothing by itself", "its handler refused it (rejected", "attempt 1"]).await?;
     let advice = story["do"][0].as_str().context("no advice")?.to_owned();
-    let (_, command) = advice.split_once("countersign ").with_context(|| advice.clone())?;
+    let (_, command) = advice.split_once("then: countersign ").with_context(|| advice.clone())?;
     flow.system.behave(&json!({})).await?;
     let output = countersign(&flow, &command.split(' ').collect::<Vec<_>>()).await?;
     let answer: Value =

@@ -21,9 +21,13 @@ async fn after_crashes(guard: Guard, setup: Setup, crashes: u32) -> anyhow::Resu
     let mut world = Guarded::new("killed_again", guard, setup).await?;
     let mut ids = Vec::new();
     for life in 0..crashes {
-        world.start(CONCURRENCY, &format!("{POINT}=1*return")).await?;
+        let failpoint = format!("{POINT}=1*return");
         if life == 0 {
+            world.start(CONCURRENCY, &failpoint).await?;
             ids = world.send(1).await?;
+        } else {
+            // The message waits for it: it may be dead before anybody sees it ready.
+            world.spawn(CONCURRENCY, &failpoint)?;
         }
         let died = world.flow.system.dies_at(Which::Downstream, POINT, PATIENCE).await;
         died.with_context(|| format!("in life {life} of {crashes}"))?;
