@@ -16,7 +16,7 @@ use countersign_wire::proto::{NewMessage, SendMessagesRequest};
 
 const BATCH: u32 = 500;
 const BODY_BYTES: usize = 256;
-const RUNS: usize = 5;
+const RUNS: usize = 3;
 const CALLS: [&str; 4] = ["claim", "renew", "complete", "release"];
 
 /// What one queue cost to drain.
@@ -71,7 +71,7 @@ async fn settled(flow: &Flow) -> f64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement, not a test; it prints"]
 async fn measured() -> anyhow::Result<()> {
-    const MESSAGES: u32 = 10_000;
+    const MESSAGES: u32 = 4_000;
     println!("{MESSAGES} messages of {BODY_BYTES} bytes, {RUNS} runs: median (range)");
     for (program, concurrency) in [("downstream", 32), ("downstream", 256), ("inventory", 32), ("inventory", 256)] {
         let mut costs = Vec::new();
