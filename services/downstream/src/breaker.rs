@@ -160,6 +160,14 @@ pub struct Pass {
     trial: bool,
 }
 
+impl Pass {
+    /// Whether it still counts: the breaker may have opened since.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        self.trial || !self.breaker.is_open()
+    }
+}
+
 /// However the tried message ended, the next one may be tried.
 impl Drop for Pass {
     fn drop(&mut self) {

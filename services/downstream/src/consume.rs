@@ -187,12 +187,18 @@ impl Lane {
     }
 
     async fn free(&self, under_way: &UnderWay) -> (Option<OwnedSemaphorePermit>, Pass) {
-        // The semaphore is never closed; without a permit nothing would be started.
-        let permit = under_way.handlers.clone().acquire_owned().await.ok();
-        // Handlers that end together are free together: one turn for the others, which takes no time if there are none.
-        tokio::task::yield_now().await;
-        under_way.rate.ready().await;
-        (permit, self.reception.breaker.pass().await)
+        loop {
+            under_way.rate.ready().await;
+            // Before the permit: a suspect that is on trial waits for all permits, and would never get one that waits for its trial to end.
+            let pass = self.reception.breaker.pass().await;
+            // The semaphore is never closed; without a permit nothing would be started.
+            let permit = under_way.handlers.clone().acquire_owned().await.ok();
+            // Handlers that end together are free together: one turn for the others, which takes no time if there are none.
+            tokio::task::yield_now().await;
+            if pass.is_good() {
+                return (permit, pass);
+            }
+        }
     }
 
     fn take_in(

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::gate::{Gate, Opening};
 
 /// Open for so long, it was sound: the next pause is the first one again.
-const SOUND: Duration = Duration::from_mins(1);
+const SOUND: Duration = Duration::from_secs(10);
 /// The longest pause. A message that is handed out once in such a pause stands 16 hours until the broker's delivery limit (1,000).
 const PAUSE_MAX: Duration = Duration::from_mins(1);
 

@@ -94,6 +94,23 @@ async fn a_copy_that_is_not_confirmed_is_published_again_before_anything_is_sign
     assert_eq!(order_of(&world.broker.published()), [QUEUE, tier, tier, tier, RECEIPTS]);
 }
 
+/// The one that is tried after the pause is a suspect, and waits until nothing else runs.
+#[tokio::test(start_paused = true)]
+async fn a_suspect_on_trial_is_handled_although_others_wait_for_its_end() {
+    let world = World::given(Given { breaker_failures: 1, concurrency: 2, ..Given::default() });
+    world.told(Behaviour::Fail(Failure::retry("down")));
+    world.arrives(&a_message_with(1, "{}"), Publish::FIRST).await;
+    world.start();
+    world.until("the breaker is open", |world| world.calls() == 1).await;
+    world.told(Behaviour::Do);
+    world.somebody_dies_with(&a_message_with(2, "{}"), "dead").await;
+    for n in 2..=4 {
+        world.arrives(&a_message_with(n, "{}"), Publish::FIRST).await;
+    }
+    world.settled().await;
+    assert_eq!(world.calls(), 4, "all are handled");
+}
+
 #[tokio::test(start_paused = true)]
 async fn while_a_handler_fails_again_and_again_its_messages_wait_and_spend_no_tries() {
     let world = World::given(Given { breaker_failures: 5, concurrency: 1, ..Given::default() });
