@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use countersign_launcher::{Program, Running, binary, free_port, wait_until};
 
-use crate::{Flow, PATIENCE};
+use crate::{Flow, PATIENCE, standings_at};
 
 /// What downstream says when it counts a possible duplicate.
 const TWICE: &str = "the effect may have happened twice";
@@ -29,6 +29,7 @@ pub struct Crew {
 struct Member {
     program: Program,
     ready_url: String,
+    grpc_url: String,
     log: PathBuf,
     running: Option<Running>,
 }
@@ -67,6 +68,17 @@ impl Crew {
             wait_until(&what, PATIENCE, ready).await?;
         }
         Ok(())
+    }
+
+    /// Whether no member holds a message: what is only prefetched is in no queue, and goes back when its member stops.
+    pub async fn is_idle(&self) -> bool {
+        for member in &self.members {
+            let Ok(standings) = standings_at(&member.grpc_url).await else { return false };
+            if standings.iter().any(|standing| standing.in_flight + standing.waiting > 0) {
+                return false;
+            }
+        }
+        true
     }
 
     /// SIGKILL.
@@ -132,7 +144,13 @@ impl Member {
             .env("RUST_BACKTRACE", "1")
             .current_dir(flow.ground.dir())
             .log_to(&log);
-        Ok(Self { program, ready_url: format!("http://127.0.0.1:{http}/health/ready"), log, running: None })
+        Ok(Self {
+            program,
+            ready_url: format!("http://127.0.0.1:{http}/health/ready"),
+            grpc_url: format!("http://127.0.0.1:{grpc}"),
+            log,
+            running: None,
+        })
     }
 }
 

@@ -97,15 +97,17 @@ fn explained(effects: &BTreeMap<String, Vec<i64>>, counted: &BTreeMap<String, u6
     Ok(extra)
 }
 
-/// Every queue is empty, also of what somebody held: call it when no downstream lives.
-async fn nothing_is_left(flow: &Flow) -> anyhow::Result<()> {
+/// Whether every queue is empty. What a member holds is in none.
+async fn is_empty(flow: &Flow) -> bool {
     let tiers = flow.system.retry_delays_ms().map(|delay| format!("{SUBSCRIPTION}.retry.{delay}"));
     let others = ["countersign.receipts", "countersign.quarantine"].map(str::to_owned);
     let of_its_own = ["", ".dead", ".limit"].map(|end| format!("{SUBSCRIPTION}{end}"));
     for queue in tiers.into_iter().chain(others).chain(of_its_own) {
-        flow.queue_reaches(&queue, 0).await?;
+        if !flow.ground.queue_depth(&queue).await.is_ok_and(|depth| depth == 0) {
+            return false;
+        }
     }
-    Ok(())
+    true
 }
 
 /// Callback has each of these messages as done, and no other delivery.
@@ -155,9 +157,12 @@ async fn crowd(test: &str, seed: u64, size: Size) -> anyhow::Result<()> {
 
     // A message that died with its claim comes again when the lease has ended; its tiers drain into the work queue, and that into nothing.
     all_are_signed(&flow, &ids, size.patience).await.with_context(|| crew.last_words())?;
-    nothing_is_left(&flow).await.with_context(|| crew.last_words())?;
+    let settled = wait_until("every queue to be empty and nothing to be held", PATIENCE, async || {
+        is_empty(&flow).await && crew.is_idle().await && is_empty(&flow).await
+    });
+    settled.await.with_context(|| crew.last_words())?;
     crew.stop().await?;
-    nothing_is_left(&flow).await?;
+    wait_until("every queue to be empty when no downstream lives", PATIENCE, async || is_empty(&flow).await).await?;
 
     let (effects, counted) = (ledger.effects().await?, crew.possible_duplicates()?);
     ensure!(effects.len() == ids.len() && ids.iter().all(|id| effects.contains_key(id)), "{} had effects", effects.len());
