@@ -1,6 +1,6 @@
 //! Forgets what is done and older than `inbox_retention_ms`, in small batches with pauses, never on the way of a message.
 //!
-//! What may be forgotten is the port's rule ([`Archive::forget`](countersign_delivery::ports::archive::Archive::forget)). Every replica runs
+//! What may be forgotten is the port's rule ([`Archive::forget`]). Every replica runs
 //! this; they need not know of each other.
 //!
 //! **Invariant:** nothing is forgotten that would not be refused as stale: both go by `inbox_retention_ms`.

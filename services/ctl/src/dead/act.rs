@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 
 use clap::Args;
-use countersign_wire::proto::dead_letter_act_response::Event;
+use countersign_wire::proto::dead_letter_event::Kind;
 use countersign_wire::proto::{
-    DeadLetterActResponse, DeadLetterActSummary, DeadLetterOutcome, DeadLetterResult, DiscardDeadLettersRequest,
+    DeadLetterActSummary, DeadLetterEvent, DeadLetterOutcome, DeadLetterResult, DiscardDeadLettersRequest,
     RedriveDeadLettersRequest,
 };
+use futures::{Stream, StreamExt as _};
 use serde_json::json;
-use tonic::Streaming;
+use tonic::Status;
 
 use super::select::{self, Place, Selection};
 use super::{scan_as_json, scan_in_words};
@@ -78,7 +79,12 @@ pub async fn redrive(target: &Target, args: RedriveArgs) -> anyhow::Result<Done>
     let (filter, rate, reason) = (Some(filter), args.rate, args.because);
     let request = RedriveDeadLettersRequest { filter, all, limit, rate, validate_only, by, reason };
     let signals = Signals::new()?;
-    let answers = client::dead_letters(target).await?.redrive_dead_letters(request).await?.into_inner();
+    let answers = client::dead_letters(target)
+        .await?
+        .redrive_dead_letters(request)
+        .await?
+        .into_inner()
+        .map(|answer| answer.map(|answer| answer.event));
     let note = "callback learns how they end from their receipts";
     follow(target, answers, signals, ids, validate_only, &Deed { done: "redriven", note }).await
 }
@@ -88,7 +94,12 @@ pub async fn discard(target: &Target, args: DiscardArgs) -> anyhow::Result<Done>
     let Bounds { all, limit, dry_run: validate_only, by } = args.bounds;
     let request = DiscardDeadLettersRequest { filter: Some(filter), all, limit, validate_only, by, reason: args.because };
     let signals = Signals::new()?;
-    let answers = client::dead_letters(target).await?.discard_dead_letters(request).await?.into_inner();
+    let answers = client::dead_letters(target)
+        .await?
+        .discard_dead_letters(request)
+        .await?
+        .into_inner()
+        .map(|answer| answer.map(|answer| answer.event));
     let note = "their deliveries stay parked at callback";
     follow(target, answers, signals, ids, validate_only, &Deed { done: "discarded", note }).await
 }
@@ -101,7 +112,7 @@ struct Told {
 
 async fn follow(
     target: &Target,
-    answers: Streaming<DeadLetterActResponse>,
+    answers: impl Stream<Item = Result<Option<DeadLetterEvent>, Status>> + Unpin,
     signals: Signals,
     ids: Vec<String>,
     dry_run: bool,
@@ -147,7 +158,7 @@ async fn follow(
 }
 
 /// Until the summary, a signal, or the end of the connection.
-async fn listen(mut answers: Streaming<DeadLetterActResponse>, mut signals: Signals) -> Told {
+async fn listen(mut answers: impl Stream<Item = Result<Option<DeadLetterEvent>, Status>> + Unpin, mut signals: Signals) -> Told {
     let mut results = Vec::new();
     let gone = |results: &Vec<DeadLetterResult>| {
         let told = results.len();
@@ -162,12 +173,12 @@ async fn listen(mut answers: Streaming<DeadLetterActResponse>, mut signals: Sign
                 let words = format!("stopped after {} letters; the same command goes on from there", results.len());
                 break Err(Stopped { signal, words }.into());
             }
-            answer = answers.message() => answer,
+            answer = answers.next() => answer,
         };
-        match answer.map(|answer| answer.and_then(|answer| answer.event)) {
-            Ok(Some(Event::Result(result))) => results.push(result),
-            Ok(Some(Event::Summary(summary))) => break Ok(summary),
-            Ok(None) | Err(_) => break Err(gone(&results).into()),
+        match answer.and_then(Result::ok).flatten().and_then(|event| event.kind) {
+            Some(Kind::Result(result)) => results.push(result),
+            Some(Kind::Summary(summary)) => break Ok(summary),
+            None => break Err(gone(&results).into()),
         }
     };
     Told { results, ended }

@@ -9,10 +9,11 @@ use countersign_telemetry::{names, with_sources};
 use countersign_wire::proto;
 use countersign_wire::proto::dead_letter_service_server::DeadLetterService;
 use countersign_wire::proto::{
-    DeadLetterActResponse, DeadLetterFilter, DiscardDeadLettersRequest, GetDeadLetterRequest, GetDeadLetterResponse,
-    ListDeadLettersRequest, ListDeadLettersResponse, RedriveDeadLettersRequest,
+    DeadLetterEvent, DeadLetterFilter, DiscardDeadLettersRequest, DiscardDeadLettersResponse, GetDeadLetterRequest,
+    GetDeadLetterResponse, ListDeadLettersRequest, ListDeadLettersResponse, RedriveDeadLettersRequest,
+    RedriveDeadLettersResponse,
 };
-use futures::Stream;
+use futures::{Stream, StreamExt as _};
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status};
 
@@ -38,7 +39,8 @@ const WAITING_ANSWERS: usize = 64;
 /// The gRPC service.
 pub(super) struct Api(Arc<DeadLetters>);
 
-type Answers = Pin<Box<dyn Stream<Item = Result<DeadLetterActResponse, Status>> + Send>>;
+/// What is told of an act, each in an answer of its own.
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl Api {
     pub fn new(dead_letters: DeadLetters) -> Self {
@@ -68,8 +70,12 @@ impl Api {
         Ok((queue, words::filter(filter)?))
     }
 
-    /// Starts an act and streams what it tells.
-    async fn act(&self, asked: Result<(Queue, Order), Status>) -> Result<Response<Answers>, Status> {
+    /// Starts an act and streams what it tells, each as `answer` has it.
+    async fn act<T: 'static>(
+        &self,
+        asked: Result<(Queue, Order), Status>,
+        answer: fn(DeadLetterEvent) -> T,
+    ) -> Result<Response<Answers<T>>, Status> {
         let (queue, order) = asked.inspect_err(|_| refused())?;
         self.open()?;
         let act = self.0.prepare(queue, order).await.map_err(|problem| {
@@ -80,11 +86,8 @@ impl Api {
         let dead_letters = self.0.clone();
         let under_way = async move { dead_letters.carry_out(act, events).await };
         drop(self.0.tasks.spawn("an operator's act on dead letters", under_way));
-        let answers = futures::stream::unfold(told, async |mut told| {
-            let event = told.recv().await?;
-            Some((Ok(words::event(event)), told))
-        });
-        Ok(Response::new(Box::pin(answers)))
+        let events = futures::stream::unfold(told, async |mut told| Some((told.recv().await?, told)));
+        Ok(Response::new(Box::pin(events.map(move |event| Ok(answer(words::event(event)))))))
     }
 
     fn open(&self) -> Result<(), Status> {
@@ -172,18 +175,24 @@ impl DeadLetterService for Api {
         Ok(Response::new(GetDeadLetterResponse { letters, scan }))
     }
 
-    type RedriveDeadLettersStream = Answers;
+    type RedriveDeadLettersStream = Answers<RedriveDeadLettersResponse>;
 
-    async fn redrive_dead_letters(&self, request: Request<RedriveDeadLettersRequest>) -> Result<Response<Answers>, Status> {
+    async fn redrive_dead_letters(
+        &self,
+        request: Request<RedriveDeadLettersRequest>,
+    ) -> Result<Response<Self::RedriveDeadLettersStream>, Status> {
         let asked = self.redrive(request.into_inner());
-        self.act(asked).await
+        self.act(asked, |event| RedriveDeadLettersResponse { event: Some(event) }).await
     }
 
-    type DiscardDeadLettersStream = Answers;
+    type DiscardDeadLettersStream = Answers<DiscardDeadLettersResponse>;
 
-    async fn discard_dead_letters(&self, request: Request<DiscardDeadLettersRequest>) -> Result<Response<Answers>, Status> {
+    async fn discard_dead_letters(
+        &self,
+        request: Request<DiscardDeadLettersRequest>,
+    ) -> Result<Response<Self::DiscardDeadLettersStream>, Status> {
         let asked = self.discard(request.into_inner());
-        self.act(asked).await
+        self.act(asked, |event| DiscardDeadLettersResponse { event: Some(event) }).await
     }
 }
 

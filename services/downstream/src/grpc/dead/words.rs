@@ -5,10 +5,9 @@ use countersign_delivery::{Attempt, MessageId, Timestamp};
 use countersign_wire::dead_letter::DeadLetter;
 use countersign_wire::history::{Entry, What};
 use countersign_wire::proto;
-use countersign_wire::proto::dead_letter_act_response::Event as Told;
+use countersign_wire::proto::dead_letter_event::Kind as Told;
 use countersign_wire::proto::{
-    DeadLetterActResponse, DeadLetterActSummary, DeadLetterFilter, DeadLetterOutcome, DeadLetterResult, DeadLetterScan,
-    DeadLetterTry,
+    DeadLetterActSummary, DeadLetterEvent, DeadLetterFilter, DeadLetterOutcome, DeadLetterResult, DeadLetterScan, DeadLetterTry,
 };
 use tonic::Status;
 
@@ -95,12 +94,12 @@ fn line(entry: Entry) -> DeadLetterTry {
 }
 
 /// What an act tells.
-pub(super) fn event(event: Event) -> DeadLetterActResponse {
+pub(super) fn event(event: Event) -> DeadLetterEvent {
     let told = match event {
         Event::Letter { message_id, outcome } => Told::Result(result(message_id, outcome)),
         Event::End(summary) => Told::Summary(self::summary(summary)),
     };
-    DeadLetterActResponse { event: Some(told) }
+    DeadLetterEvent { kind: Some(told) }
 }
 
 fn result(message_id: String, outcome: Outcome) -> DeadLetterResult {
