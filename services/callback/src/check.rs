@@ -103,7 +103,7 @@ async fn park(desk: &Desk, plan: &mut Plan) -> Result<(), Error> {
                     );
                 }
             }
-            Err(Illegal::AlreadyDone | Illegal::Parked) => {}
+            Err(Illegal::AlreadyDone | Illegal::Parked | Illegal::Discarded) => {}
             Err(_) => plan.keep[park.entry].push(Kept::plain(park.key.subscription)),
         }
     }

@@ -11,7 +11,7 @@ use countersign_boot::{Failpoint, failpoint};
 use countersign_delivery::message::{Attempt, TraceContext};
 use countersign_delivery::ports::PortError;
 use countersign_delivery::ports::deliveries::{Change, DeliveryKey};
-use countersign_delivery::state::{Command, Delivery, Event, Facts, Illegal, ParkReason};
+use countersign_delivery::state::{Command, Delivery, Event, Facts, Illegal, ParkReason, ResendReason};
 use countersign_delivery::{MessageId, SubscriptionName, Timestamp, UpstreamName};
 use countersign_telemetry::{invariants, names, propagate};
 use futures::StreamExt as _;
@@ -34,6 +34,8 @@ pub struct Order {
     pub facts: Facts,
     /// As which try.
     pub attempt: Attempt,
+    /// The epoch in which an operator allowed a second effect; 0: none.
+    pub effect_epoch: u32,
     /// For whom; never empty.
     pub wanted: Vec<Wanted>,
     /// The message's trace.
@@ -49,6 +51,8 @@ pub struct Wanted {
     pub subscription: SubscriptionName,
     /// `live_until` when the verdict was reached.
     pub seen_live_until: Option<Timestamp>,
+    /// By what evidence.
+    pub why: ResendReason,
 }
 
 /// Whether the orders are written down already.
@@ -191,6 +195,7 @@ impl<'a> Call<'a> {
             attempt: self.order.attempt,
             subscriptions: self.won.iter().map(|at| self.order.wanted[*at].subscription.clone()).collect(),
             fingerprint: self.order.facts.fingerprint.clone(),
+            effect_epoch: self.order.effect_epoch,
         }
     }
 
@@ -219,6 +224,7 @@ fn change<'a>(desk: &Desk, order: &Order, wanted: &Wanted) -> Change<'a> {
         attempt: order.attempt,
         lease_ms: desk.policy.resend_lease_ms,
         seen_live_until: wanted.seen_live_until,
+        why: wanted.why,
     };
     Change { key, event }
 }
@@ -227,10 +233,10 @@ fn change<'a>(desk: &Desk, order: &Order, wanted: &Wanted) -> Change<'a> {
 fn lost(illegal: Illegal) -> Outcome {
     match illegal {
         Illegal::AlreadyDone => Outcome::AlreadyDone,
-        Illegal::Parked => Outcome::Parked,
+        Illegal::Parked | Illegal::Discarded => Outcome::Parked,
         Illegal::OutOfDate => Outcome::Again("out_of_date"),
         Illegal::SpokenSince => Outcome::Again("spoken_since"),
-        Illegal::Absent => Outcome::Again("absent"),
+        Illegal::Absent | Illegal::NotDiscarded => Outcome::Again("absent"),
     }
 }
 

@@ -215,7 +215,7 @@ fn tell(receipt: &Receipt, state: &Result<Option<Delivery>, Illegal>, now: Times
 fn is_late(receipt: &Receipt, delivery: &Delivery) -> bool {
     match delivery.command {
         Command::None => false,
-        Command::Parked { .. } => true,
+        Command::Parked { .. } | Command::Discarded { .. } => true,
         Command::Resending { attempt, .. } | Command::Resent { attempt } => receipt.attempt < attempt,
     }
 }

@@ -20,6 +20,8 @@ pub struct ResendOrder {
     pub subscriptions: Vec<SubscriptionName>,
     /// What callback knows it by.
     pub fingerprint: Fingerprint,
+    /// The epoch in which an operator allowed a second effect; 0: none.
+    pub effect_epoch: u32,
 }
 
 /// What upstream made of an order.

@@ -7,7 +7,7 @@ use crate::id::SubscriptionName;
 use crate::message::Attempt;
 use crate::policy::Policy;
 use crate::probe::{Lane, LaneView};
-use crate::state::{Command, Delivery, ParkReason, Signed};
+use crate::state::{Command, Delivery, ParkReason, ResendReason, Signed};
 use crate::time::Timestamp;
 
 /// What is known when the check is judged; gathered once per batch.
@@ -72,6 +72,8 @@ pub enum Verdict {
     Resend {
         /// The try to order.
         attempt: Attempt,
+        /// By what evidence.
+        why: ResendReason,
     },
     /// Hopeless: leave it for a human.
     Park(ParkReason),
@@ -103,7 +105,7 @@ pub fn decide(check: &Check, subscription: &SubscriptionName, evidence: Evidence
     if delivery.is_done() {
         return Verdict::Verified;
     }
-    if let Command::Parked { .. } = delivery.command {
+    if delivery.is_put_aside() {
         return Verdict::Stale;
     }
     if let Some(ordered) = delivery.command.attempt().filter(|ordered| *ordered > check.attempt) {
@@ -133,7 +135,7 @@ fn judge_ordered(
             if delivery.is_live(now) {
                 wait_while_live(delivery)
             } else if lease_until <= now {
-                Verdict::Resend { attempt: ordered }
+                Verdict::Resend { attempt: ordered, why: ResendReason::Repeated }
             } else {
                 let mark = check.mark(subscription).cloned();
                 Verdict::Wait { why: WaitFor::Order, mark, wants_probe_after: None }
@@ -162,13 +164,13 @@ fn judge_missing(
     let live_until = delivery.and_then(|delivery| delivery.live_until);
     let Some(lane) = evidence.lane else {
         return if evidence.waited_ms >= policy.unprobed_timeout_ms {
-            lost(check, policy)
+            lost(check, policy, ResendReason::TimedOut { waited_ms: evidence.waited_ms })
         } else {
             Verdict::Wait { why: WaitFor::Timeout, mark: None, wants_probe_after: None }
         };
     };
     let mark = match check.mark(subscription).filter(|mark| mark.live_until == live_until) {
-        Some(mark) if lane.proven > mark.probe_after => return lost(check, policy),
+        Some(mark) if lane.proven > mark.probe_after => return lost(check, policy, ResendReason::Lost { probe: lane.proven }),
         Some(mark) => mark.clone(),
         None => Mark { subscription: subscription.clone(), probe_after: lane.latest, live_until },
     };
@@ -176,10 +178,10 @@ fn judge_missing(
     Verdict::Wait { why: WaitFor::Probes, mark: Some(mark), wants_probe_after }
 }
 
-fn lost(check: &Check, policy: &Policy) -> Verdict {
+fn lost(check: &Check, policy: &Policy, why: ResendReason) -> Verdict {
     if check.attempt.number > policy.max_resends {
         Verdict::Park(ParkReason::ResendsExhausted)
     } else {
-        Verdict::Resend { attempt: check.attempt.resent() }
+        Verdict::Resend { attempt: check.attempt.resent(), why }
     }
 }

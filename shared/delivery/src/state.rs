@@ -65,11 +65,18 @@ pub enum Command {
         /// That try.
         attempt: Attempt,
     },
-    /// Left for a human. Left by a redrive here or at downstream, or by a late `Done`.
+    /// Left for a human. Left by a redrive here or at downstream, by a discard, or by a late `Done`.
     Parked {
         /// The last try.
         attempt: Attempt,
         /// Why.
+        reason: ParkReason,
+    },
+    /// A named operator wants nothing more done about it. Left by a restore, or by a late `Done`.
+    Discarded {
+        /// The last try.
+        attempt: Attempt,
+        /// Why it was parked, or is when it is restored.
         reason: ParkReason,
     },
 }
@@ -91,6 +98,8 @@ pub enum ParkReason {
     UnknownId,
     /// Too old to be resent without risking a second effect.
     Expired,
+    /// An operator said so.
+    Operator,
 }
 
 impl ParkReason {
@@ -105,14 +114,45 @@ impl ParkReason {
             Self::Gone => "gone",
             Self::UnknownId => "unknown_id",
             Self::Expired => "expired",
+            Self::Operator => "operator",
         }
     }
 
     /// The reverse of [`Self::as_str`].
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
-        let own = [Self::ResendsExhausted, Self::Conflict, Self::Changed, Self::Gone, Self::UnknownId, Self::Expired];
+        let own =
+            [Self::ResendsExhausted, Self::Conflict, Self::Changed, Self::Gone, Self::UnknownId, Self::Expired, Self::Operator];
         own.into_iter().find(|reason| reason.as_str() == word).or_else(|| FailReason::parse(word).map(Self::Failed))
+    }
+}
+
+/// By what evidence a message was sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResendReason {
+    /// Two probes in a row came through its work queue, and no receipt of any kind did.
+    Lost {
+        /// What was published before this probe had been delivered, and had had its time.
+        probe: u64,
+    },
+    /// Its subscription signs no probes, and the time for a receipt was over.
+    TimedOut {
+        /// How long was waited, milliseconds.
+        waited_ms: u64,
+    },
+    /// The order had been given, and whoever gave it fell silent before upstream's answer.
+    Repeated,
+}
+
+impl std::fmt::Display for ResendReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Lost { probe } => write!(f, "lost: what was sent before probe {probe} has been delivered, and no receipt came"),
+            Self::TimedOut { waited_ms } => {
+                write!(f, "timed out: no receipt within {waited_ms} ms, and its consumer signs no probes")
+            }
+            Self::Repeated => f.write_str("repeated: the order stood, but not its answer"),
+        }
     }
 }
 
@@ -141,6 +181,9 @@ pub struct Delivery {
     pub live_until: Option<Timestamp>,
     /// When somebody has to look again even if no check comes; none once settled.
     pub due_at: Option<Timestamp>,
+    /// The epoch in which an operator allowed another effect; 0: never. It joins the key of the consumers' record, and a `Done` of an older
+    /// epoch says nothing about it.
+    pub effect_epoch: u32,
 }
 
 /// What may happen to a delivery.
@@ -158,6 +201,8 @@ pub enum Event<'a> {
         lease_ms: u64,
         /// `live_until` as it was when the verdict was reached: another value now means that the subscription has spoken since.
         seen_live_until: Option<Timestamp>,
+        /// By what evidence; for the history.
+        why: ResendReason,
     },
     /// Upstream published the try and its check.
     ResendAnswered {
@@ -184,6 +229,25 @@ pub enum Event<'a> {
     Redrive {
         /// How long the order is ours, milliseconds.
         lease_ms: u64,
+        /// Whether it may have its effect a second time: a delivery that is done is sent again only then.
+        allow_duplicate: bool,
+        /// Who and why, for the history.
+        note: String,
+    },
+    /// An operator wants it left alone for now.
+    ParkByOperator {
+        /// Who and why, for the history.
+        note: String,
+    },
+    /// An operator wants nothing more done about it.
+    Discard {
+        /// Who and why, for the history.
+        note: String,
+    },
+    /// An operator takes a discard back: it is parked again.
+    Restore {
+        /// Who and why, for the history.
+        note: String,
     },
     /// It was overdue, and a new check is on its way.
     Swept,
@@ -198,6 +262,12 @@ pub enum Illegal {
     /// A human has to decide first.
     #[error("the delivery is parked")]
     Parked,
+    /// An operator has discarded it.
+    #[error("the delivery is discarded: restore it first")]
+    Discarded,
+    /// There is no discard to take back.
+    #[error("the delivery is not discarded")]
+    NotDiscarded,
     /// The same or a later try was ordered, or the order is another replica's for now.
     #[error("the order is out of date, or held by another callback")]
     OutOfDate,
@@ -230,7 +300,7 @@ pub enum Transition {
 pub fn next(current: Option<&Delivery>, event: &Event<'_>, overdue_ms: u64, now: Timestamp) -> Result<Transition, Illegal> {
     let moved = match event {
         Event::Signed(receipt) => return Ok(on_receipt(current, receipt, overdue_ms, now)),
-        Event::OrderResend { facts, attempt, lease_ms, seen_live_until } => {
+        Event::OrderResend { facts, attempt, lease_ms, seen_live_until, why: _ } => {
             let from = genuine(current, facts);
             may_order(from, *attempt, now)?;
             if from.and_then(|delivery| delivery.live_until) != *seen_live_until {
@@ -259,14 +329,17 @@ pub fn next(current: Option<&Delivery>, event: &Event<'_>, overdue_ms: u64, now:
             may_park(from, *attempt)?;
             parked(from, facts, *attempt, reason)
         }
-        Event::Redrive { lease_ms } => {
-            let from = current.ok_or(Illegal::Absent)?;
-            if from.is_done() {
-                return Err(Illegal::AlreadyDone);
-            }
-            let attempt = from.attempt().redriven();
-            resending(Some(from), &from.facts, attempt, now.plus_millis(*lease_ms), 0, overdue_ms)
+        Event::Redrive { lease_ms, allow_duplicate, .. } => {
+            redriven(current, now.plus_millis(*lease_ms), *allow_duplicate, overdue_ms)?
         }
+        Event::ParkByOperator { .. } => {
+            let from = current.ok_or(Illegal::Absent)?;
+            let attempt = from.attempt();
+            may_park(Some(from), attempt)?;
+            parked(Some(from), &from.facts, attempt, &ParkReason::Operator)
+        }
+        Event::Discard { .. } => discarded(current)?,
+        Event::Restore { .. } => restored(current)?,
         Event::Swept => {
             let from = current.ok_or(Illegal::Absent)?;
             if from.due_at.is_none() {
@@ -284,6 +357,12 @@ impl Delivery {
     #[must_use]
     pub const fn is_done(&self) -> bool {
         matches!(self.signed, Signed::Done { .. })
+    }
+
+    /// Whether a human has it, or has thrown it away.
+    #[must_use]
+    pub const fn is_put_aside(&self) -> bool {
+        matches!(self.command, Command::Parked { .. } | Command::Discarded { .. })
     }
 
     /// The latest try known of: ordered by a command, or spoken of by a receipt.
@@ -308,7 +387,7 @@ impl Delivery {
         if self.facts.fingerprint != next.facts.fingerprint {
             return None;
         }
-        if self.is_done() && !next.is_done() {
+        if self.is_done() && !next.is_done() && next.effect_epoch <= self.effect_epoch {
             Some("what was done is not done any more")
         } else if next.attempt() < self.attempt() && !next.is_done() {
             Some("the attempt went back")
@@ -347,7 +426,10 @@ impl Command {
     pub const fn attempt(&self) -> Option<Attempt> {
         match self {
             Self::None => None,
-            Self::Resending { attempt, .. } | Self::Resent { attempt } | Self::Parked { attempt, .. } => Some(*attempt),
+            Self::Resending { attempt, .. }
+            | Self::Resent { attempt }
+            | Self::Parked { attempt, .. }
+            | Self::Discarded { attempt, .. } => Some(*attempt),
         }
     }
 }
@@ -365,6 +447,7 @@ fn may_order(from: Option<&Delivery>, attempt: Attempt, now: Timestamp) -> Resul
     match from.command {
         Command::None => Ok(()),
         Command::Parked { .. } => Err(Illegal::Parked),
+        Command::Discarded { .. } => Err(Illegal::Discarded),
         Command::Resending { attempt: held, lease_until, .. } if held == attempt && lease_until <= now => Ok(()),
         Command::Resending { attempt: held, .. } | Command::Resent { attempt: held } if held < attempt => Ok(()),
         Command::Resending { .. } | Command::Resent { .. } => Err(Illegal::OutOfDate),
@@ -375,6 +458,7 @@ fn may_park(from: Option<&Delivery>, attempt: Attempt) -> Result<(), Illegal> {
     match from {
         Some(from) if from.is_done() => Err(Illegal::AlreadyDone),
         Some(Delivery { command: Command::Parked { .. }, .. }) => Err(Illegal::Parked),
+        Some(Delivery { command: Command::Discarded { .. }, .. }) => Err(Illegal::Discarded),
         Some(from) if from.command.attempt() > Some(attempt) => Err(Illegal::OutOfDate),
         _ => Ok(()),
     }
@@ -404,6 +488,46 @@ fn resending(
     Delivery { due_at: Some(lease_until.plus_millis(overdue_ms)), ..with_command(from, facts, command) }
 }
 
+/// A new epoch. Where another effect is allowed what was signed before counts no more.
+fn redriven(
+    current: Option<&Delivery>,
+    lease_until: Timestamp,
+    allow_duplicate: bool,
+    overdue_ms: u64,
+) -> Result<Delivery, Illegal> {
+    let from = current.ok_or(Illegal::Absent)?;
+    if from.is_done() && !allow_duplicate {
+        return Err(Illegal::AlreadyDone);
+    }
+    if let Command::Discarded { .. } = from.command {
+        return Err(Illegal::Discarded);
+    }
+    let attempt = from.attempt().redriven();
+    let ordered = resending(Some(from), &from.facts, attempt, lease_until, 0, overdue_ms);
+    Ok(if allow_duplicate { Delivery { signed: Signed::Nothing, effect_epoch: attempt.epoch, ..ordered } } else { ordered })
+}
+
+fn discarded(current: Option<&Delivery>) -> Result<Delivery, Illegal> {
+    let from = current.ok_or(Illegal::Absent)?;
+    let reason = match &from.command {
+        _ if from.is_done() => return Err(Illegal::AlreadyDone),
+        Command::Discarded { .. } => return Err(Illegal::Discarded),
+        Command::Parked { reason, .. } => reason.clone(),
+        Command::None | Command::Resending { .. } | Command::Resent { .. } => ParkReason::Operator,
+    };
+    let command = Command::Discarded { attempt: from.attempt(), reason };
+    Ok(with_command(Some(from), &from.facts, command))
+}
+
+fn restored(current: Option<&Delivery>) -> Result<Delivery, Illegal> {
+    let from = current.ok_or(Illegal::Absent)?;
+    match &from.command {
+        _ if from.is_done() => Err(Illegal::AlreadyDone),
+        Command::Discarded { attempt, reason } => Ok(parked(Some(from), &from.facts, *attempt, reason)),
+        _ => Err(Illegal::NotDiscarded),
+    }
+}
+
 fn parked(from: Option<&Delivery>, facts: &Facts, attempt: Attempt, reason: &ParkReason) -> Delivery {
     with_command(from, facts, Command::Parked { attempt, reason: reason.clone() })
 }
@@ -411,7 +535,8 @@ fn parked(from: Option<&Delivery>, facts: &Facts, attempt: Attempt, reason: &Par
 fn with_command(from: Option<&Delivery>, facts: &Facts, command: Command) -> Delivery {
     let signed = from.map_or(Signed::Nothing, |delivery| delivery.signed.clone());
     let live_until = from.and_then(|delivery| delivery.live_until);
-    Delivery { facts: facts.clone(), signed, command, live_until, due_at: None }
+    let effect_epoch = from.map_or(0, |delivery| delivery.effect_epoch);
+    Delivery { facts: facts.clone(), signed, command, live_until, due_at: None, effect_epoch }
 }
 
 fn on_receipt(current: Option<&Delivery>, receipt: &Receipt, overdue_ms: u64, now: Timestamp) -> Transition {
@@ -441,13 +566,15 @@ fn on_receipt(current: Option<&Delivery>, receipt: &Receipt, overdue_ms: u64, no
         }
     };
     let command = current.map_or(Command::None, |delivery| command_after(&delivery.command, receipt));
-    let settled = matches!(signed, Signed::Done { .. }) || matches!(command, Command::Parked { .. });
+    let put_aside = matches!(command, Command::Parked { .. } | Command::Discarded { .. });
+    let settled = matches!(signed, Signed::Done { .. }) || put_aside;
     let due_at = (!settled).then(|| live_until.unwrap_or(now).max(now).plus_millis(overdue_ms));
     let reopened =
         matches!((current.map(|delivery| &delivery.command), &command), (Some(Command::Parked { .. }), Command::Resent { .. }));
     let noted = reopened || (command != Command::None && matches!(signed, Signed::Done { .. } | Signed::Failed { .. }));
     let facts = current.map_or(facts, |delivery| delivery.facts.clone());
-    let to = Delivery { facts, signed, command, live_until, due_at };
+    let effect_epoch = current.map_or(0, |delivery| delivery.effect_epoch);
+    let to = Delivery { facts, signed, command, live_until, due_at, effect_epoch };
     if current == Some(&to) { Transition::Unchanged } else { Transition::Moved { to: Box::new(to), noted } }
 }
 
@@ -470,7 +597,7 @@ fn is_old(delivery: &Delivery, receipt: &Receipt) -> bool {
         return true;
     }
     if matches!(receipt.outcome, Outcome::Done) {
-        return false;
+        return receipt.attempt.epoch < delivery.effect_epoch;
     }
     let of_older_epoch = receipt.attempt.epoch < delivery.attempt().epoch;
     let of_older_attempt = delivery.signed.attempt().is_some_and(|spoken| receipt.attempt < spoken);

@@ -20,6 +20,7 @@ impl Flow {
                 attempt: Some(Attempt { epoch: 0, number: 1 }),
                 subscriptions: Vec::new(),
                 fingerprint: delivery.fingerprint.clone(),
+                effect_epoch: 0,
             })
         };
         let request = ResendMessagesRequest { orders: ids.iter().map(order).collect::<anyhow::Result<_>>()? };

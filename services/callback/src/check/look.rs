@@ -7,7 +7,7 @@ use countersign_delivery::ports::PortError;
 use countersign_delivery::ports::broker::Delivered;
 use countersign_delivery::ports::deliveries::DeliveryKey;
 use countersign_delivery::probe::{Lane, LaneView, view};
-use countersign_delivery::state::{Command, Delivery};
+use countersign_delivery::state::Delivery;
 use countersign_delivery::{Timestamp, UpstreamName};
 use countersign_telemetry::{names, propagate};
 use countersign_wire::{WireError, checks};
@@ -102,7 +102,7 @@ fn open<'a>(
         let open = rows.iter().enumerate().filter(|(_, row)| {
             row.as_ref().is_none_or(|row| {
                 let genuine = row.facts.fingerprint == entry.check.fingerprint;
-                !(genuine && (row.is_done() || matches!(row.command, Command::Parked { .. })))
+                !(genuine && (row.is_done() || row.is_put_aside()))
             })
         });
         open.map(move |(at, row)| (entry, at, row.as_ref()))

@@ -74,7 +74,7 @@ fn judge_one(desk: &Desk, look: &Look, (at, entry): (usize, &Entry), rows: &[Opt
     let check = &entry.check;
     let facts = || Facts { upstream: entry.upstream.clone(), fingerprint: check.fingerprint.clone(), sent_at: check.sent_at };
     let waited_ms = desk.topology.waited_ms(check.waits);
-    let mut lost: Option<(Attempt, Vec<Wanted>)> = None;
+    let mut lost: BTreeMap<(Attempt, u32), Vec<Wanted>> = BTreeMap::new();
     let mut worst = 0;
     for (subscription, row) in check.required.iter().zip(rows) {
         let row = row.as_ref();
@@ -96,10 +96,11 @@ fn judge_one(desk: &Desk, look: &Look, (at, entry): (usize, &Entry), rows: &[Opt
                 let due_at = row.and_then(|row| row.due_at);
                 plan.keep[at].push(Kept { subscription: subscription.clone(), mark, due_at });
             }
-            Verdict::Resend { attempt } => {
+            Verdict::Resend { attempt, why } => {
                 let seen_live_until = genuine.and_then(|row| row.live_until);
-                let (_, wanted) = lost.get_or_insert_with(|| (attempt, Vec::new()));
-                wanted.push(Wanted { subscription: subscription.clone(), seen_live_until });
+                let effect_epoch = genuine.map_or(0, |row| row.effect_epoch);
+                let wanted = Wanted { subscription: subscription.clone(), seen_live_until, why };
+                lost.entry((attempt, effect_epoch)).or_default().push(wanted);
             }
             Verdict::Park(reason) => {
                 let key = DeliveryKey { message_id: check.message_id, subscription: subscription.clone() };
@@ -108,11 +109,10 @@ fn judge_one(desk: &Desk, look: &Look, (at, entry): (usize, &Entry), rows: &[Opt
         }
     }
     entry.span.record(names::VERDICT, WORDS[worst]);
-    if let Some((attempt, wanted)) = lost {
-        let cause = entry.span.clone();
-        let order = Order { message_id: check.message_id, facts: facts(), attempt, wanted, trace: check.trace.clone(), cause };
-        plan.orders.push((at, order));
-    }
+    plan.orders.extend(lost.into_iter().map(|((attempt, effect_epoch), wanted)| {
+        let (message_id, trace, cause) = (check.message_id, check.trace.clone(), entry.span.clone());
+        (at, Order { message_id, facts: facts(), attempt, effect_epoch, wanted, trace, cause })
+    }));
 }
 
 /// Nothing is sent again that downstream may have forgotten to have done.

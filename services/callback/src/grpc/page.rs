@@ -5,7 +5,7 @@ use countersign_delivery::{Fingerprint, MessageId, SubscriptionName};
 use tonic::Status;
 
 /// The words a filter may name.
-pub(super) const STATES: [&str; 7] = ["done", "processing", "retrying", "failed", "resending", "resent", "parked"];
+pub(super) const STATES: [&str; 8] = ["done", "processing", "retrying", "failed", "resending", "resent", "parked", "discarded"];
 /// Leads every token; another form gets another letter.
 const FORM: &str = "a";
 /// Hexadecimal digits that stand for the filter.

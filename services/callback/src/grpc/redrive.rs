@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use countersign_delivery::check::Check;
 use countersign_delivery::message::Attempt;
 use countersign_delivery::ports::deliveries::{Change, DeliveryKey};
-use countersign_delivery::state::{Delivery, Event, Illegal};
+use countersign_delivery::state::{Delivery, Event, Illegal, ResendReason};
 use countersign_delivery::{Fingerprint, MessageId, SubscriptionName};
 use countersign_telemetry::names;
 use countersign_wire::proto::ResendDeliveryResult;
@@ -42,8 +42,13 @@ async fn order_and_call(
 ) -> Result<Vec<ResendDeliveryResult>, Status> {
     let rows = wanted_rows(desk, id, subscription).await?;
     let lease_ms = desk.policy.resend_lease_ms;
-    let changes: Vec<Change<'_>> =
-        rows.iter().map(|(key, _)| Change { key: key.clone(), event: Event::Redrive { lease_ms } }).collect();
+    let changes: Vec<Change<'_>> = rows
+        .iter()
+        .map(|(key, _)| Change {
+            key: key.clone(),
+            event: Event::Redrive { lease_ms, allow_duplicate: false, note: String::new() },
+        })
+        .collect();
     let states = desk.deliveries.apply(&changes).await.map_err(|error| status(&error))?;
     let mut results = BTreeMap::new();
     let mut ordered = Vec::new();
@@ -104,16 +109,24 @@ async fn wanted_rows(
     Ok(rows)
 }
 
+/// What deliveries have in common that one order names.
+type Tried = (Attempt, u32, Fingerprint);
+
 /// One order for all deliveries that are at the same try; they may differ, since each has its own epochs.
 fn orders(id: MessageId, ordered: &[(SubscriptionName, Delivery)]) -> Vec<Order> {
-    let mut groups: BTreeMap<(Attempt, Fingerprint), Vec<&(SubscriptionName, Delivery)>> = BTreeMap::new();
+    let mut groups: BTreeMap<Tried, Vec<&(SubscriptionName, Delivery)>> = BTreeMap::new();
     for one in ordered {
-        groups.entry((one.1.attempt(), one.1.facts.fingerprint.clone())).or_default().push(one);
+        groups.entry((one.1.attempt(), one.1.effect_epoch, one.1.facts.fingerprint.clone())).or_default().push(one);
     }
-    let order = |((attempt, _), members): ((Attempt, Fingerprint), Vec<&(SubscriptionName, Delivery)>)| {
-        let wanted = members.iter().map(|(name, row)| Wanted { subscription: name.clone(), seen_live_until: row.live_until });
+    let order = |((attempt, effect_epoch, _), members): (Tried, Vec<&(SubscriptionName, Delivery)>)| {
+        let wanted = members.iter().map(|(name, row)| Wanted {
+            subscription: name.clone(),
+            seen_live_until: row.live_until,
+            why: ResendReason::Repeated,
+        });
         let facts = members.first()?.1.facts.clone();
-        Some(Order { message_id: id, facts, attempt, wanted: wanted.collect(), trace: None, cause: Span::current() })
+        let wanted = wanted.collect();
+        Some(Order { message_id: id, facts, attempt, effect_epoch, wanted, trace: None, cause: Span::current() })
     };
     groups.into_iter().filter_map(order).collect()
 }

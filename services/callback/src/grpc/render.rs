@@ -29,7 +29,7 @@ fn reason(row: &Delivery) -> String {
     match (&row.signed, &row.command) {
         (Signed::Done { .. }, _) => String::new(),
         (Signed::Failed { reason, detail, .. }, _) if !detail.is_empty() => format!("{}: {detail}", reason.as_str()),
-        (_, Command::Parked { reason, .. }) => reason.as_str().to_owned(),
+        (_, Command::Parked { reason, .. } | Command::Discarded { reason, .. }) => reason.as_str().to_owned(),
         (Signed::Failed { reason, .. }, _) => reason.as_str().to_owned(),
         (Signed::Retrying { detail, .. }, _) => detail.clone(),
         _ => String::new(),

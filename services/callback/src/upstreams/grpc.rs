@@ -99,6 +99,7 @@ fn to_wire(order: &ResendOrder) -> proto::ResendOrder {
         attempt: Some(proto::Attempt { epoch: order.attempt.epoch, number: order.attempt.number }),
         subscriptions: order.subscriptions.iter().map(ToString::to_string).collect(),
         fingerprint: Bytes::copy_from_slice(order.fingerprint.as_bytes()),
+        effect_epoch: order.effect_epoch,
     }
 }
 

@@ -4,7 +4,7 @@ use countersign_callback::check::Outcome;
 use countersign_callback::command_resend::{self, Order, Wanted, Written, command_resend};
 use countersign_callback::upstreams::Answer;
 use countersign_delivery::check::{Check, CheckBatch};
-use countersign_delivery::state::{Command, ParkReason};
+use countersign_delivery::state::{Command, ParkReason, ResendReason};
 use countersign_delivery::{Outcome as Signed, Timestamp};
 use countersign_testkit::build::{a_check, a_check_of, a_message, a_message_with, a_receipt, facts_of, subscription, upstream};
 use countersign_wire::checks;
@@ -15,9 +15,10 @@ fn order(rig: &Rig) -> Order {
     let wanted = vec![Wanted {
         subscription: subscription("inventory"),
         seen_live_until: rig.row(&a_message()).and_then(|row| row.live_until),
+        why: ResendReason::Lost { probe: 2 },
     }];
     let (message_id, facts) = (a_message().id, facts_of(&a_message()));
-    Order { message_id, facts, attempt: attempt(2), wanted, trace: None, cause: tracing::Span::none() }
+    Order { message_id, facts, attempt: attempt(2), effect_epoch: 0, wanted, trace: None, cause: tracing::Span::none() }
 }
 
 async fn ordered(rig: &Rig, order: Order) -> command_resend::Outcome {

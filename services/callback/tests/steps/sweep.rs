@@ -2,7 +2,7 @@ use countersign_callback::sweep::sweep;
 use countersign_delivery::Outcome as Signed;
 use countersign_delivery::check::Check;
 use countersign_delivery::ports::deliveries::{Change, Deliveries as _};
-use countersign_delivery::state::Event;
+use countersign_delivery::state::{Event, ResendReason};
 use countersign_testkit::build::{a_check, a_message, a_receipt, facts_of};
 
 use crate::rig::{Rig, armed, attempt, key};
@@ -25,7 +25,8 @@ async fn an_overdue_delivery_gets_a_due_check_and_is_not_overdue_any_more() {
 #[tokio::test]
 async fn an_open_order_is_checked_as_the_try_before_it_so_that_it_is_repeated() {
     let rig = Rig::new();
-    let order = Event::OrderResend { facts: facts_of(&a_message()), attempt: attempt(3), lease_ms: 10, seen_live_until: None };
+    let (facts, why) = (facts_of(&a_message()), ResendReason::Lost { probe: 2 });
+    let order = Event::OrderResend { facts, attempt: attempt(3), lease_ms: 10, seen_live_until: None, why };
     let change = Change { key: key(&a_message(), "inventory"), event: order };
     rig.deliveries.apply(&[change]).await.unwrap().remove(0).unwrap();
     rig.clock.advance(rig.desk.policy.overdue_ms + 10);

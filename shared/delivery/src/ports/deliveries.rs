@@ -35,7 +35,7 @@ pub struct HistoryLine {
     pub at: Timestamp,
     /// The try concerned.
     pub attempt: Attempt,
-    /// `resending`, `resent`, `parked`, `done`, `failed`.
+    /// `resending`, `resent`, `parked`, `discarded`, `restored`, `done`, `failed`.
     pub what: String,
     /// The reason, for a human.
     pub detail: String,
@@ -51,10 +51,16 @@ impl HistoryLine {
                 Signed::Done { .. } => (receipt.attempt, "done", String::new()),
                 _ => (receipt.attempt, "resent", "redriven from the dead-letter queue".into()),
             },
-            (Event::Redrive { .. }, _) => (to.attempt(), "resending", "redriven".into()),
+            (Event::Redrive { note, .. }, _) => (to.attempt(), "resending", format!("redriven {note}")),
+            (Event::ParkByOperator { note }, _) => (to.attempt(), "parked", note.clone()),
+            (Event::Restore { note }, _) => (to.attempt(), "restored", note.clone()),
+            (Event::Discard { note }, _) => (to.attempt(), "discarded", note.clone()),
+            (Event::OrderResend { why, .. }, _) => (to.attempt(), "resending", why.to_string()),
             (_, Command::Resending { attempt, unknown_answers: 0, .. }) => (*attempt, "resending", String::new()),
             (_, Command::Resending { attempt, .. }) => (*attempt, "resending", ParkReason::UnknownId.as_str().into()),
-            (_, Command::Parked { attempt, reason }) => (*attempt, "parked", reason.as_str().into()),
+            (_, Command::Parked { attempt, reason } | Command::Discarded { attempt, reason }) => {
+                (*attempt, "parked", reason.as_str().into())
+            }
             (_, Command::Resent { .. } | Command::None) => (to.attempt(), "resent", String::new()),
         };
         Self { at, attempt, what: what.into(), detail }
@@ -78,6 +84,7 @@ pub fn state_word(delivery: &Delivery) -> &'static str {
     match (&delivery.signed, &delivery.command) {
         (Signed::Done { .. }, _) => "done",
         (_, Command::Parked { .. }) => "parked",
+        (_, Command::Discarded { .. }) => "discarded",
         (Signed::Failed { attempt: failed, .. }, Command::Resent { attempt }) if failed < attempt => "resent",
         (Signed::Failed { attempt: failed, .. }, Command::Resending { attempt, .. }) if failed < attempt => "resending",
         (Signed::Failed { .. }, _) => "failed",

@@ -5,7 +5,7 @@ use countersign_delivery::decide::{Evidence, Verdict, WaitFor, decide, lane_of};
 use countersign_delivery::policy::Policy;
 use countersign_delivery::probe::LaneView;
 use countersign_delivery::receipt::FailReason;
-use countersign_delivery::state::{Command, ParkReason, Signed};
+use countersign_delivery::state::{Command, ParkReason, ResendReason, Signed};
 use countersign_delivery::{Attempt, Delivery, Timestamp};
 
 use crate::support::*;
@@ -82,6 +82,14 @@ fn what_was_said_decides_at_once() {
     assert_eq!(judge(&check(FIRST), None, Some(QUIET)), wait_for_probes(7, None), "no row at all");
 }
 
+fn repeated(attempt: Attempt) -> Verdict {
+    Verdict::Resend { attempt, why: ResendReason::Repeated }
+}
+
+fn lost(attempt: Attempt, probe: u64) -> Verdict {
+    Verdict::Resend { attempt, why: ResendReason::Lost { probe } }
+}
+
 #[test]
 fn an_older_epochs_failure_does_not_park_a_redriven_message() {
     let redriven = attempt(1, 1);
@@ -92,11 +100,11 @@ fn an_older_epochs_failure_does_not_park_a_redriven_message() {
 #[test]
 fn an_open_order_is_repeated_by_the_check_before_it_and_by_no_other() {
     let rows = [
-        ("its lease is over", resending(SECOND, NOW), FIRST, Verdict::Resend { attempt: SECOND }),
+        ("its lease is over", resending(SECOND, NOW), FIRST, repeated(SECOND)),
         ("its lease lives", resending(SECOND, at(1)), FIRST, wait(WaitFor::Order)),
         ("the order is two tries on", resending(attempt(0, 3), NOW), FIRST, Verdict::Stale),
         ("the order is a redrive", resending(attempt(1, 1), NOW), FIRST, Verdict::Stale),
-        ("swept after a redrive", resending(attempt(1, 1), NOW), attempt(1, 0), Verdict::Resend { attempt: attempt(1, 1) }),
+        ("swept after a redrive", resending(attempt(1, 1), NOW), attempt(1, 0), repeated(attempt(1, 1))),
         ("it was answered", Command::Resent { attempt: SECOND }, FIRST, Verdict::Stale),
         ("the check is the order's own", resending(SECOND, NOW), SECOND, wait_for_probes(7, None)),
     ];
@@ -119,7 +127,7 @@ fn a_wait_for_somebody_elses_order_keeps_the_mark() {
 fn lost_takes_proof_newer_than_the_first_look_and_than_the_last_live_word() {
     let past = Some(at(-1));
     let row = delivery(Signed::Processing { attempt: FIRST }, Command::None, past);
-    let lost = Verdict::Resend { attempt: SECOND };
+    let lost = lost(SECOND, 8);
     let rows = [
         ("not looked at before, whatever is proven", None, 9, wait_for_probes(9, past)),
         ("proven up to the mark only", Some(mark(7, past)), 7, wait_for_probes(7, past)),
@@ -143,7 +151,7 @@ fn resends_run_out_per_epoch() {
     let exhausted = Verdict::Park(ParkReason::ResendsExhausted);
     for epoch in 0..2 {
         let verdicts = (1..=5).map(|number| judge(&marked(attempt(epoch, number), mark(8, None)), None, lane));
-        let resend = |number| Verdict::Resend { attempt: attempt(epoch, number) };
+        let resend = |number| lost(attempt(epoch, number), 9);
         let expected = [resend(2), resend(3), resend(4), exhausted.clone(), exhausted.clone()];
         assert_eq!(verdicts.collect::<Vec<_>>(), expected, "three resends, then a human");
     }
@@ -160,7 +168,8 @@ fn a_consumer_without_probes_has_a_time_out() {
     };
     let limit = policy().unprobed_timeout_ms;
     assert_eq!(judge(limit - 1), wait(WaitFor::Timeout));
-    assert_eq!(judge(limit), Verdict::Resend { attempt: SECOND });
+    let timed_out = ResendReason::TimedOut { waited_ms: limit };
+    assert_eq!(judge(limit), Verdict::Resend { attempt: SECOND, why: timed_out });
 }
 
 #[test]

@@ -10,7 +10,7 @@ use countersign_delivery::check::Check;
 use countersign_delivery::decide::{Evidence, Verdict, decide, lane_of};
 use countersign_delivery::policy::Policy;
 use countersign_delivery::probe::{Lane, NextProbe, Probe, next_probe, view};
-use countersign_delivery::state::{Command, Event, Illegal, Transition, next};
+use countersign_delivery::state::{Command, Event, Illegal, ResendReason, Transition, next};
 use countersign_delivery::{Attempt, Delivery, Outcome, Receipt, Timestamp};
 
 use crate::support::*;
@@ -181,7 +181,7 @@ impl World {
             Verdict::Park(reason) => {
                 let _ = self.apply(&Event::Park { facts: facts(genuine()), attempt: check.attempt, reason });
             }
-            Verdict::Resend { attempt } => self.order(attempt, check),
+            Verdict::Resend { attempt, .. } => self.order(attempt, check),
         }
     }
 
@@ -197,7 +197,8 @@ impl World {
     fn order(&mut self, attempt: Attempt, check: Check) {
         let seen_live_until = self.row.as_ref().and_then(|row| row.live_until);
         let lease_ms = figures().resend_lease_ms;
-        let event = Event::OrderResend { facts: facts(genuine()), attempt, lease_ms, seen_live_until };
+        let event =
+            Event::OrderResend { facts: facts(genuine()), attempt, lease_ms, seen_live_until, why: ResendReason::Repeated };
         match self.apply(&event) {
             Ok(()) => {}
             Err(Illegal::SpokenSince) => return self.send_check(check),

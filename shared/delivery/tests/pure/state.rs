@@ -3,7 +3,7 @@
 
 use countersign_delivery::ports::deliveries::state_word;
 use countersign_delivery::receipt::FailReason;
-use countersign_delivery::state::{Command, Event, Illegal, ParkReason, Signed, Transition, next};
+use countersign_delivery::state::{Command, Event, Illegal, ParkReason, ResendReason, Signed, Transition, next};
 use countersign_delivery::{Attempt, Delivery, Outcome, Receipt, Timestamp};
 
 use crate::support::*;
@@ -67,14 +67,20 @@ fn events(receipts: &[Receipt]) -> Vec<Event<'_>> {
     for attempt in ATTEMPTS {
         for facts in [facts(genuine()), facts(impostor())] {
             for seen_live_until in [None, Some(at(-50)), Some(at(50))] {
-                events.push(Event::OrderResend { facts: facts.clone(), attempt, lease_ms: 30, seen_live_until });
+                events.push(Event::OrderResend {
+                    facts: facts.clone(),
+                    attempt,
+                    lease_ms: 30,
+                    seen_live_until,
+                    why: ResendReason::Repeated,
+                });
             }
             events.push(Event::Park { facts, attempt, reason: ParkReason::Gone });
         }
         events.push(Event::ResendAnswered { attempt });
         events.push(Event::UnknownToUpstream { attempt, max_answers: 2 });
     }
-    events.extend([Event::Redrive { lease_ms: 30 }, Event::Swept]);
+    events.extend([Event::Redrive { lease_ms: 30, allow_duplicate: false, note: String::new() }, Event::Swept]);
     events
 }
 
@@ -200,8 +206,13 @@ fn what_downstream_redrove_is_under_way_again_or_parked_for_what_it_failed_of_th
         };
         assert_eq!((&to.command, noted), (&expected, true), "{row:?} {receipt:?}");
         if !to.is_done() {
-            let next_epoch =
-                moved(&next(Some(to), &Event::Redrive { lease_ms: 30 }, OVERDUE_MS, NOW)).map(|(to, _)| to.attempt());
+            let next_epoch = moved(&next(
+                Some(to),
+                &Event::Redrive { lease_ms: 30, allow_duplicate: false, note: String::new() },
+                OVERDUE_MS,
+                NOW,
+            ))
+            .map(|(to, _)| to.attempt());
             assert_eq!(next_epoch, Some(receipt.attempt.redriven()), "callback's own redrive comes after it");
             assert_eq!(to.attempt_to_check(), receipt.attempt, "the sweep looks after this try");
         }
@@ -376,7 +387,13 @@ fn k_resends_at_most_and_a_repeated_order_spends_none() {
         Ok(Transition::Unchanged) => Ok(row.cloned()),
         Err(why) => Err(why),
     };
-    let order = |attempt| Event::OrderResend { facts: facts(genuine()), attempt, lease_ms: 30, seen_live_until: None };
+    let order = |attempt| Event::OrderResend {
+        facts: facts(genuine()),
+        attempt,
+        lease_ms: 30,
+        seen_live_until: None,
+        why: ResendReason::Repeated,
+    };
     let second = attempt(0, 2);
     let mut row = apply(None, &order(second), NOW).unwrap();
     for crash in 1..=5 {

@@ -45,7 +45,7 @@ pub fn receipt(attempt: Attempt, outcome: Outcome) -> Receipt {
 
 pub fn delivery(signed: Signed, command: Command, live_until: Option<Timestamp>) -> Delivery {
     let settled = matches!(signed, Signed::Done { .. }) || matches!(command, Command::Parked { .. });
-    Delivery { facts: facts(genuine()), signed, command, live_until, due_at: (!settled).then(|| at(1_000)) }
+    Delivery { facts: facts(genuine()), signed, command, live_until, due_at: (!settled).then(|| at(1_000)), effect_epoch: 0 }
 }
 
 pub fn check(attempt: Attempt) -> Check {

@@ -185,7 +185,7 @@ async fn update_known(tx: &Tx, sql: &Sql, known: &[(&DeliveryKey, Outcome)]) -> 
          signed_attempt = v.signed_attempt, signed_delay_ms = v.signed_delay_ms, signed_reason = v.signed_reason, \
          signed_detail = v.signed_detail, command = v.command, command_attempt = v.command_attempt, \
          command_lease_until = v.command_lease_until, command_unknown = v.command_unknown, \
-         command_reason = v.command_reason, live_until = v.live_until, due_at = v.due_at";
+         command_reason = v.command_reason, live_until = v.live_until, due_at = v.due_at, effect_epoch = v.effect_epoch";
     for part in known.chunks(Rows::limit(sql.backend, WIDTH)) {
         let (source, values) = rows(&states(part)).source(sql.backend);
         let text = format!(

@@ -19,13 +19,13 @@ use crate::sql::{Sql, signed, take, unreadable, unsigned};
 /// What [`delivery`] reads.
 pub(super) const COLUMNS: &str = "d.message_id, d.subscription, d.upstream, d.fingerprint, d.sent_at, d.signed, \
      d.signed_attempt, d.signed_delay_ms, d.signed_reason, d.signed_detail, d.command, d.command_attempt, \
-     d.command_lease_until, d.command_unknown, d.command_reason, d.live_until, d.due_at";
+     d.command_lease_until, d.command_unknown, d.command_reason, d.live_until, d.due_at, d.effect_epoch";
 
 /// How many columns [`rows`] makes.
-pub(super) const WIDTH: usize = 18;
+pub(super) const WIDTH: usize = 19;
 
 /// Every word of [`state_word`]. Only these are ever put into a statement's text.
-const STATE_WORDS: [&str; 7] = ["done", "parked", "failed", "resending", "processing", "retrying", "resent"];
+const STATE_WORDS: [&str; 8] = ["done", "parked", "discarded", "failed", "resending", "processing", "retrying", "resent"];
 
 const NOTHING: i16 = 0;
 const PROCESSING: i16 = 1;
@@ -37,6 +37,7 @@ const NONE: i16 = 0;
 const RESENDING: i16 = 1;
 const RESENT: i16 = 2;
 const PARKED: i16 = 3;
+const DISCARDED: i16 = 4;
 
 /// An attempt as one number: the epoch above, the attempt within it below. Any pair comes back as it was.
 pub(super) fn packed(attempt: Attempt) -> i64 {
@@ -116,6 +117,9 @@ impl From<&Command> for CommandPart {
             Command::Parked { reason, .. } => {
                 Self { code: PARKED, attempt, reason: Some(reason.as_str().to_owned()), ..Self::default() }
             }
+            Command::Discarded { reason, .. } => {
+                Self { code: DISCARDED, attempt, reason: Some(reason.as_str().to_owned()), ..Self::default() }
+            }
         }
     }
 }
@@ -149,6 +153,7 @@ pub(super) fn rows(deliveries: &[(&DeliveryKey, &Delivery)]) -> Rows {
         .texts("command_reason", command_part.iter().map(|part| part.reason.clone()))
         .ints("live_until", all().map(|delivery| delivery.live_until.map(Timestamp::as_millis)))
         .ints("due_at", all().map(|delivery| delivery.due_at.map(Timestamp::as_millis)))
+        .ints("effect_epoch", all().map(|delivery| (delivery.effect_epoch > 0).then(|| i64::from(delivery.effect_epoch))))
 }
 
 /// A row as a delivery, with its key.
@@ -165,6 +170,7 @@ pub(super) fn delivery(row: &QueryResult) -> Result<(DeliveryKey, Delivery), Por
         command: command_of(row)?,
         live_until: time("live_until")?,
         due_at: time("due_at")?,
+        effect_epoch: u32::try_from(take::<Option<i64>>(row, "effect_epoch")?.unwrap_or_default()).map_err(unreadable)?,
     };
     Ok((key(row)?, delivery))
 }
@@ -213,10 +219,11 @@ fn command_of(row: &QueryResult) -> Result<Command, PortError> {
             Command::Resending { attempt: attempt()?, lease_until, unknown_answers: u32::try_from(unknown).unwrap_or_default() }
         }
         RESENT => Command::Resent { attempt: attempt()? },
-        PARKED => {
+        code @ (PARKED | DISCARDED) => {
             let word = take::<Option<String>>(row, "command_reason")?.unwrap_or_default();
             let reason = ParkReason::parse(&word).ok_or_else(|| unreadable(format!("{word:?} is no reason to park")))?;
-            Command::Parked { attempt: attempt()?, reason }
+            let attempt = attempt()?;
+            if code == PARKED { Command::Parked { attempt, reason } } else { Command::Discarded { attempt, reason } }
         }
         other => return Err(unreadable(format!("{other} is no code of a command"))),
     })

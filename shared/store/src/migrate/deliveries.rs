@@ -6,7 +6,13 @@
 
 use super::Step;
 
-pub(super) const STEPS: &[Step] = &[Step {
+pub(super) const STEPS: &[Step] = &[M001_DELIVERIES, M002_EFFECT_EPOCH];
+
+/// NULL for almost all, which costs nothing.
+const M002_EFFECT_EPOCH: Step =
+    Step { name: "m002_effect_epoch", statements: &["ALTER TABLE countersign_delivery ADD COLUMN effect_epoch {bigint}"] };
+
+const M001_DELIVERIES: Step = Step {
     name: "m001_deliveries",
     statements: &[
         "CREATE TABLE countersign_delivery (
@@ -49,4 +55,4 @@ pub(super) const STEPS: &[Step] = &[Step {
             answered_at {bigint},
             PRIMARY KEY (subscription, retry_delay_ms, number)) {clustered}",
     ],
-}];
+};

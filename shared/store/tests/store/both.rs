@@ -5,7 +5,7 @@ use std::sync::Arc;
 use countersign_delivery::message::Attempt;
 use countersign_delivery::ports::deliveries::{Change, Deliveries, DeliveryKey};
 use countersign_delivery::ports::messages::{Expiry, Inserted, Insertion, Messages, Numbered};
-use countersign_delivery::state::{Command, Event, Illegal};
+use countersign_delivery::state::{Command, Event, Illegal, ResendReason};
 use countersign_delivery::{Delivery, Message, Outcome, Receipt};
 use countersign_store::SqlDeliveries;
 use countersign_testkit::build::{a_message_with, a_receipt_of, facts_of, incarnation, message_id, subscription, upstream};
@@ -94,7 +94,13 @@ async fn order_at_once(
     let callbacks = (0..CALLBACKS).map(|_| {
         let (deliveries, facts, key, start) = (deliveries.clone(), facts_of(message), key.clone(), start.clone());
         tokio::spawn(async move {
-            let event = Event::OrderResend { facts, attempt: Attempt::FIRST.resent(), lease_ms: 30_000, seen_live_until };
+            let event = Event::OrderResend {
+                facts,
+                attempt: Attempt::FIRST.resent(),
+                lease_ms: 30_000,
+                seen_live_until,
+                why: ResendReason::Repeated,
+            };
             start.wait().await;
             deliveries.apply(&[Change { key, event }]).await.unwrap().remove(0)
         })

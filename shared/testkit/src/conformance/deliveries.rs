@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use countersign_delivery::ports::deliveries::{Change, Deliveries, DeliveryKey, Filter, state_word};
 use countersign_delivery::probe::{Lane, NextProbe};
 use countersign_delivery::receipt::ProbeAnswer;
-use countersign_delivery::state::{Command, Event, Illegal, ParkReason, Signed};
+use countersign_delivery::state::{Command, Event, Illegal, ParkReason, ResendReason, Signed};
 use countersign_delivery::{Attempt, Delivery, FailReason, Outcome, Receipt};
 
 use super::Waiting;
@@ -15,6 +15,8 @@ use crate::build::{a_message_with, a_receipt, a_receipt_of, facts_of, message_id
 pub const OVERDUE_MS: u64 = 300;
 const PAST_OVERDUE_MS: u64 = 500;
 const LONG_MS: u64 = 600_000;
+/// Any reason.
+const WHY: ResendReason = ResendReason::Lost { probe: 7 };
 
 /// Makes one test of each promise. `$setup` is an async function from the test's name to `(impl Deliveries, impl Waiting, _)`;
 /// the last part is kept until the test has ended.
@@ -67,7 +69,7 @@ fn failed(reason: FailReason) -> Outcome {
 
 fn order(n: u64, attempt: Attempt, lease_ms: u64) -> Change<'static> {
     let facts = facts_of(&a_message_with(n, "x"));
-    let event = Event::OrderResend { facts, attempt, lease_ms, seen_live_until: None };
+    let event = Event::OrderResend { facts, attempt, lease_ms, seen_live_until: None, why: WHY };
     Change { key: key(n, "inventory"), event }
 }
 
@@ -186,7 +188,7 @@ pub async fn of_many_callbacks_one_wins_the_order(deliveries: &impl Deliveries, 
     apply(deliveries, &[of(&receipt(1, "inventory", Outcome::Processing { lease_ms: 1 }))]).await;
     let seen_live_until = row(deliveries, key(1, "inventory")).await.and_then(|row| row.live_until);
     let facts = facts_of(&a_message_with(1, "x"));
-    let event = Event::OrderResend { facts, attempt: Attempt::FIRST.resent(), lease_ms: LONG_MS, seen_live_until };
+    let event = Event::OrderResend { facts, attempt: Attempt::FIRST.resent(), lease_ms: LONG_MS, seen_live_until, why: WHY };
     let changes = [Change { key: key(1, "inventory"), event }];
     let race = || deliveries.apply(&changes);
     let (a, b, c, d) = tokio::join!(race(), race(), race(), race());
@@ -235,7 +237,7 @@ pub async fn noted_transitions_leave_a_line_each(deliveries: &impl Deliveries, _
                 event: Event::Park { facts: facts_of(&a_message_with(1, "x")), attempt: second, reason: ParkReason::Gone },
                 ..park(1, ParkReason::Gone)
             },
-            change(Event::Redrive { lease_ms: LONG_MS }),
+            change(Event::Redrive { lease_ms: LONG_MS, allow_duplicate: false, note: String::new() }),
         ],
     )
     .await;

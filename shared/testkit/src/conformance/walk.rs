@@ -4,7 +4,7 @@
 //! order of multiples of [`STEP_MS`], far apart, or nothing at all.
 
 use countersign_delivery::ports::deliveries::{Change, Deliveries, DeliveryKey};
-use countersign_delivery::state::{Command, Event, ParkReason};
+use countersign_delivery::state::{Command, Event, ParkReason, ResendReason};
 use countersign_delivery::{Attempt, Delivery, FailReason, Outcome, Receipt, Timestamp};
 
 use crate::build::{a_message_with, a_receipt_of, facts_of, subscription};
@@ -64,7 +64,7 @@ impl Throw {
             key: DeliveryKey { message_id: message.id, subscription },
             receipt,
             attempt,
-            kind: dice.below(14),
+            kind: dice.below(19),
             lease_ms,
             sees_the_row: dice.below(6) > 0,
             reason: [ParkReason::ResendsExhausted, ParkReason::Gone, ParkReason::Failed(reason)][usize::from(genuine)].clone(),
@@ -83,13 +83,16 @@ impl Throw {
             6..=8 => {
                 let seen = row.filter(|row| row.facts.fingerprint == facts.fingerprint).and_then(|row| row.live_until);
                 let seen_live_until = if self.sees_the_row { seen } else { Some(Timestamp::from_millis(1)) };
-                Event::OrderResend { facts, attempt, lease_ms: self.lease_ms, seen_live_until }
+                Event::OrderResend { facts, attempt, lease_ms: self.lease_ms, seen_live_until, why: ResendReason::Repeated }
             }
             9 | 10 => Event::ResendAnswered { attempt },
             11 => Event::UnknownToUpstream { attempt, max_answers: 2 },
             12 => Event::Park { facts, attempt, reason: self.reason.clone() },
-            _ if self.sees_the_row => Event::Swept,
-            _ => Event::Redrive { lease_ms: self.lease_ms },
+            13 => Event::ParkByOperator { note: "ann".into() },
+            14 => Event::Discard { note: "ann".into() },
+            15 => Event::Restore { note: "ann".into() },
+            16 => Event::Swept,
+            _ => Event::Redrive { lease_ms: self.lease_ms, allow_duplicate: self.sees_the_row, note: "ann".into() },
         }
     }
 }
