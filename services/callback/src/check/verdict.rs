@@ -46,12 +46,14 @@ pub(super) struct Kept {
     pub mark: Option<Mark>,
     /// When the sweep would look at its row.
     pub due_at: Option<Timestamp>,
+    /// Nothing is in the way but others who came first.
+    pub soon: bool,
 }
 
 impl Kept {
     /// Without a mark, and without a row known.
     pub fn plain(subscription: SubscriptionName) -> Self {
-        Self { subscription, mark: None, due_at: None }
+        Self { subscription, mark: None, due_at: None, soon: false }
     }
 }
 
@@ -94,7 +96,7 @@ fn judge_one(desk: &Desk, look: &Look, (at, entry): (usize, &Entry), rows: &[Opt
                     *demand = after.max(*demand);
                 }
                 let due_at = row.and_then(|row| row.due_at);
-                plan.keep[at].push(Kept { subscription: subscription.clone(), mark, due_at });
+                plan.keep[at].push(Kept { subscription: subscription.clone(), mark, due_at, soon: false });
             }
             Verdict::Resend { attempt, why } => {
                 let seen_live_until = genuine.and_then(|row| row.live_until);
