@@ -125,7 +125,7 @@ async fn lock_and_apply(
     let tx = sql.begin(APPLYING).await?;
     let mut current = lock(&tx, sql, groups).await?;
     // Read after the wait for the locks.
-    let now = port.now().await?;
+    let now = port.database.inner.clock.now_in(&tx).await?;
     let outcomes: Vec<_> = groups
         .iter()
         .map(|(key, places)| {
