@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use countersign_delivery::check::Mark;
-use countersign_delivery::decide::Evidence;
+use countersign_delivery::decide::{self, Evidence, decide, parked_as};
 use countersign_delivery::message::Attempt;
 use countersign_delivery::ports::deliveries::DeliveryKey;
 use countersign_delivery::probe::Lane;
 use countersign_delivery::state::{Delivery, Facts, ParkReason};
-use countersign_delivery::{SubscriptionName, Timestamp, Verdict, decide};
+use countersign_delivery::{SubscriptionName, Timestamp, Verdict};
 use countersign_telemetry::names;
 
 use super::look::{Entry, Look};
@@ -83,8 +83,9 @@ fn judge_one(desk: &Desk, look: &Look, (at, entry): (usize, &Entry), rows: &[Opt
         let genuine = row.filter(|row| row.facts.fingerprint == check.fingerprint);
         let lane = probe::lane(&desk.topology, subscription, genuine);
         let view = lane.as_ref().map(|lane| look.lanes.get(lane).copied().unwrap_or_default());
-        let evidence = Evidence { delivery: row, lane: view, waited_ms, now: look.now };
-        let verdict = in_time(desk, look.now, check.sent_at, decide(check, subscription, evidence, &desk.policy));
+        let dedup_retention_ms = desk.figures.dedup_retention_ms;
+        let evidence = Evidence { delivery: row, lane: view, waited_ms, dedup_retention_ms, now: look.now };
+        let verdict = decide(check, subscription, evidence, &desk.policy);
         let word = word(&verdict);
         metrics::counter!(names::CHECKS_TOTAL, "verdict" => word).increment(1);
         worst = worst.max(WORDS.iter().position(|known| *known == word).unwrap_or(0));
@@ -106,7 +107,7 @@ fn judge_one(desk: &Desk, look: &Look, (at, entry): (usize, &Entry), rows: &[Opt
             }
             Verdict::Park(reason) => {
                 let key = DeliveryKey { message_id: check.message_id, subscription: subscription.clone() };
-                plan.parks.push(Park { entry: at, key, facts: facts(), attempt: check.attempt, reason });
+                plan.parks.push(Park { entry: at, key, facts: facts(), attempt: parked_as(check, row), reason });
             }
         }
     }
@@ -117,17 +118,9 @@ fn judge_one(desk: &Desk, look: &Look, (at, entry): (usize, &Entry), rows: &[Opt
     }));
 }
 
-/// Nothing is sent again that downstream may have forgotten to have done.
-fn in_time(desk: &Desk, now: Timestamp, sent_at: Timestamp, verdict: Verdict) -> Verdict {
-    match verdict {
-        Verdict::Resend { .. } if is_expired(desk, now, sent_at) => Verdict::Park(ParkReason::Expired),
-        other => other,
-    }
-}
-
 /// Whether a message is older than downstream's memory of what it has done.
 pub(crate) fn is_expired(desk: &Desk, now: Timestamp, sent_at: Timestamp) -> bool {
-    now.millis_since(sent_at) >= desk.figures.dedup_retention_ms
+    decide::is_expired(sent_at, now, desk.figures.dedup_retention_ms)
 }
 
 /// The verdicts' words; a check of several subscriptions is called by the last that applies.
