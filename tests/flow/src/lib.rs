@@ -18,7 +18,6 @@ mod ledger;
 pub mod spans;
 mod standings;
 mod straight;
-mod thief;
 mod verdicts;
 
 use std::collections::BTreeSet;

@@ -27,7 +27,7 @@ impl FanOut {
         let flow = Flow::with_extras(test, Setup { postgres: false, max_batch: 256 }, extras).await?;
         flow.figure("probe_grace_ms", 4_000)?;
         let file = flow.ground.path("downstream.toml");
-        let mut text = std::fs::read_to_string(&file)?;
+        let mut parts = vec![std::fs::read_to_string(&file)?];
         let mut businesses = Vec::new();
         for name in OTHERS {
             let business = Program::new(binary("order-handler")?)
@@ -37,10 +37,10 @@ impl FanOut {
                 .spawn()?;
             let line = business.wait_for_log("listening on ", PATIENCE).await?;
             let url = format!("http://{}", line.trim_start_matches("listening on "));
-            text += &format!("\n[[downstream.subscription]]\nname = \"{name}\"\nendpoint = \"{url}/orders\"\n");
+            parts.push(format!("\n[[downstream.subscription]]\nname = \"{name}\"\nendpoint = \"{url}/orders\"\n"));
             businesses.push((business, url));
         }
-        std::fs::write(&file, text)?;
+        std::fs::write(&file, parts.concat())?;
         Ok(Self { flow, businesses })
     }
 
