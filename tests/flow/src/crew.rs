@@ -1,11 +1,11 @@
-//! Several downstreams on one configuration file, each with its own ports and log.
+//! Several downstreams, or several callbacks, on one configuration file, each with its own ports and log.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use countersign_launcher::{Program, Running, binary, free_port, wait_until};
+use countersign_launcher::{Program, Running, Which, binary, free_port, wait_until};
 
 use crate::{Flow, PATIENCE, standings_at};
 
@@ -27,7 +27,10 @@ pub struct Crew {
 
 #[derive(Debug)]
 struct Member {
-    program: Program,
+    which: Which,
+    configuration: PathBuf,
+    http: u16,
+    grpc: u16,
     ready_url: String,
     grpc_url: String,
     log: PathBuf,
@@ -40,8 +43,16 @@ impl Crew {
     /// # Errors
     /// When the binary is missing or no port is free.
     pub fn of(flow: &Flow, members: usize) -> anyhow::Result<Self> {
+        Self::of_service(flow, Which::Downstream, members)
+    }
+
+    /// The same of any service.
+    ///
+    /// # Errors
+    /// When no port is free.
+    pub fn of_service(flow: &Flow, which: Which, members: usize) -> anyhow::Result<Self> {
         let http = reqwest::Client::builder().timeout(PATIENCE).no_proxy().build()?;
-        let members = (0..members).map(|member| Member::of(flow, member)).collect::<anyhow::Result<_>>()?;
+        let members = (0..members).map(|member| Member::of(flow, which, member)).collect::<anyhow::Result<_>>()?;
         Ok(Self { members, http })
     }
 
@@ -50,7 +61,26 @@ impl Crew {
     /// # Errors
     /// When it cannot be executed.
     pub fn spawn(&mut self, member: usize) -> anyhow::Result<()> {
-        self.members[member].running = Some(self.members[member].program.spawn()?);
+        self.spawn_with(member, "")
+    }
+
+    /// The same with failpoints, as the variable FAILPOINTS takes them.
+    ///
+    /// # Errors
+    /// When it cannot be executed.
+    pub fn spawn_with(&mut self, member: usize, failpoints: &str) -> anyhow::Result<()> {
+        self.members[member].running = Some(self.members[member].program(failpoints)?.spawn()?);
+        Ok(())
+    }
+
+    /// Waits until a member has killed itself at the failpoint it was started with.
+    ///
+    /// # Errors
+    /// When it lives on, or ended without hitting it.
+    pub async fn dies_at(&mut self, member: usize, failpoint: &str) -> anyhow::Result<()> {
+        let running = self.members[member].running.take().context("it was not started")?;
+        running.wait(PATIENCE).await?;
+        ensure!(running.log_text().contains(&format!("failpoint hit: {failpoint}")), "{}", self.last_words());
         Ok(())
     }
 
@@ -64,7 +94,7 @@ impl Crew {
         }
         for member in &self.members {
             let ready = async || self.http.get(&member.ready_url).send().await.is_ok_and(|answer| answer.status().is_success());
-            let what = format!("a downstream to be ready, see {}", member.log.display());
+            let what = format!("a {} to be ready, see {}", member.which.name(), member.log.display());
             wait_until(&what, PATIENCE, ready).await?;
         }
         Ok(())
@@ -120,37 +150,55 @@ impl Crew {
     /// When a log cannot be read, or tells of a panic or a violated invariant.
     pub fn possible_duplicates(&self) -> anyhow::Result<BTreeMap<String, u64>> {
         let mut counted = BTreeMap::new();
-        for member in &self.members {
-            let text = std::fs::read_to_string(&member.log).with_context(|| format!("reading {}", member.log.display()))?;
-            let never = text.lines().find(|line| NEVER.iter().any(|words| line.contains(words)));
-            ensure!(never.is_none(), "{}: {}", member.log.display(), never.unwrap_or_default());
+        for text in self.sound_logs()? {
             for id in counted_twice(&text) {
                 *counted.entry(id).or_default() += 1;
             }
         }
         Ok(counted)
     }
+
+    /// What each member has logged, over all its lives.
+    ///
+    /// # Errors
+    /// When a log cannot be read, or tells of a panic or a violated invariant.
+    pub fn sound_logs(&self) -> anyhow::Result<Vec<String>> {
+        let read = |member: &Member| {
+            let text = std::fs::read_to_string(&member.log).with_context(|| format!("reading {}", member.log.display()))?;
+            let never = text.lines().find(|line| NEVER.iter().any(|words| line.contains(words)));
+            ensure!(never.is_none(), "{}: {}", member.log.display(), never.unwrap_or_default());
+            Ok(text)
+        };
+        self.members.iter().map(read).collect()
+    }
 }
 
 impl Member {
-    fn of(flow: &Flow, member: usize) -> anyhow::Result<Self> {
+    fn of(flow: &Flow, which: Which, member: usize) -> anyhow::Result<Self> {
         let (http, grpc) = (free_port()?, free_port()?);
-        let log = flow.ground.path(&format!("downstream-{member}.log"));
-        let program = Program::new(binary("downstream")?)
-            .arg("--config")
-            .arg(flow.ground.path("downstream.toml"))
-            .env("COUNTERSIGN_HTTP__LISTEN", format!("127.0.0.1:{http}"))
-            .env("COUNTERSIGN_GRPC__LISTEN", format!("127.0.0.1:{grpc}"))
-            .env("RUST_BACKTRACE", "1")
-            .current_dir(flow.ground.dir())
-            .log_to(&log);
         Ok(Self {
-            program,
+            which,
+            configuration: flow.ground.path(&format!("{}.toml", which.name())),
+            http,
+            grpc,
             ready_url: format!("http://127.0.0.1:{http}/health/ready"),
             grpc_url: format!("http://127.0.0.1:{grpc}"),
-            log,
+            log: flow.ground.path(&format!("{}-{member}.log", which.name())),
             running: None,
         })
+    }
+
+    fn program(&self, failpoints: &str) -> anyhow::Result<Program> {
+        let directory = self.configuration.parent().context("its configuration is nowhere")?;
+        Ok(Program::new(binary(self.which.binary())?)
+            .arg("--config")
+            .arg(&self.configuration)
+            .env("COUNTERSIGN_HTTP__LISTEN", format!("127.0.0.1:{}", self.http))
+            .env("COUNTERSIGN_GRPC__LISTEN", format!("127.0.0.1:{}", self.grpc))
+            .env("FAILPOINTS", failpoints)
+            .env("RUST_BACKTRACE", "1")
+            .current_dir(directory)
+            .log_to(&self.log))
     }
 }
 

@@ -1,8 +1,9 @@
 //! What holds for every evidence there can be: each pair of words and commands, marks, probes, ages and tries, tens of thousands of them.
 
+use countersign_delivery::Outcome;
 use countersign_delivery::decide::parked_as;
 use countersign_delivery::probe::{Probe, view};
-use countersign_delivery::state::{Event, next};
+use countersign_delivery::state::{Event, Illegal, Transition, next};
 
 use super::*;
 
@@ -204,6 +205,34 @@ fn a_wait_is_marked_for_newer_evidence_or_not_at_all() {
             }
             (WaitFor::Order, kept) => assert_eq!(kept.as_ref(), case.check.marks.first()),
             (_, mark) => assert_eq!((mark, wants_probe_after), (&None, &None), "{}", case.shown()),
+        }
+    });
+}
+
+/// Between the verdict and its order somebody may have been faster.
+#[test]
+fn whoever_speaks_or_acts_between_the_verdict_and_the_order_forbids_it() {
+    let done = receipt(attempt(1, 1), Outcome::Done);
+    let live = receipt(attempt(1, 1), Outcome::Processing { lease_ms: 50 });
+    let by = String::new;
+    let rivals = [
+        (Event::Signed(&done), Illegal::AlreadyDone),
+        (Event::Signed(&live), Illegal::SpokenSince),
+        (Event::ParkByOperator { note: by() }, Illegal::Parked),
+        (Event::Discard { note: by() }, Illegal::Discarded),
+        (Event::Redrive { lease_ms: 30, allow_duplicate: false, note: by() }, Illegal::OutOfDate),
+    ];
+    each(&[(Some(PROVEN), 0)], |case, verdict| {
+        let (Verdict::Resend { attempt, why }, Some(row)) = (verdict, case.genuine()) else { return };
+        if row.attempt() < case.check.attempt {
+            // No check is sent before its try is written down.
+            return;
+        }
+        let (facts, seen_live_until) = (facts(genuine()), row.live_until);
+        let order = Event::OrderResend { facts, attempt: *attempt, lease_ms: 30, seen_live_until, why: *why };
+        for (rival, refusal) in &rivals {
+            let Ok(Transition::Moved { to, .. }) = next(Some(row), rival, OVERDUE_MS, NOW) else { continue };
+            assert_eq!(next(Some(&to), &order, OVERDUE_MS, NOW), Err(*refusal), "{rival:?} between: {}", case.shown());
         }
     });
 }

@@ -13,6 +13,8 @@ use crate::support::*;
 const TICK_MS: u64 = 10;
 const CHECK_DELAY_MS: u64 = 50;
 const PATIENCE_TICKS: u32 = 20_000;
+/// More checks under way than this have multiplied by themselves.
+const CHECKS_MAX: usize = 500;
 /// Nothing expires in this world.
 const RETENTION_MS: u64 = u64::MAX;
 
@@ -262,6 +264,7 @@ impl World {
             self.operate();
             self.judge_due_checks();
             self.sweep();
+            assert!(self.checks.len() <= CHECKS_MAX, "checks multiply");
         }
         self
     }
