@@ -21,7 +21,7 @@ use lapin::{BasicProperties, Connection, ConnectionProperties};
 use super::{peak_mib, transactions};
 
 /// Checks that are due.
-const CHECKS: usize = 100_000;
+const CHECKS: usize = 200_000;
 /// Checks or receipts in one message of the broker.
 const BATCH: usize = 256;
 const RUNS: usize = 3;
@@ -150,6 +150,7 @@ async fn judge(signed: bool, replicas: usize, run: u32) -> anyhow::Result<Cost> 
     flow.system.stop(Which::Callback).await?;
     publish(&flow, "countersign.checks", check_batches(&ids)).await?;
 
+    let before = transactions(&flow).await?;
     let second = if replicas == 2 { Some(Second::start(&flow)?) } else { None };
     flow.system.spawn(Which::Callback, "")?;
     let judged = async || {
@@ -157,15 +158,18 @@ async fn judge(signed: bool, replicas: usize, run: u32) -> anyhow::Result<Cost> 
         flow.system.metric(Which::Callback, "countersign_checks_total").await.unwrap_or_default() + other
     };
     wait_until("it to judge", PATIENCE, async || judged().await > 0.0).await?;
-    let (began, first, before) = (Instant::now(), judged().await, transactions(&flow).await?);
+    let (began, first) = (Instant::now(), judged().await);
     let all = f64::from(u32::try_from(CHECKS)?);
     wait_until("all to be judged", 3 * PATIENCE, async || judged().await >= all).await?;
     let took = began.elapsed().max(Duration::from_millis(1)).as_secs_f64();
     flow.queue_reaches("countersign.checks", 0).await?;
-    let (asked, peak_mib) = (transactions(&flow).await? - before, peak_mib(&flow)?);
+    let peak_mib = peak_mib(&flow)?;
     drop(second);
+    // A session's counts are complete when it has ended.
+    flow.system.stop(Which::Callback).await?;
+    let asked = transactions(&flow).await? - before;
     flow.finish().await?;
-    let batches = (all - first) / f64::from(u32::try_from(BATCH)?);
+    let batches = all / f64::from(u32::try_from(BATCH)?);
     #[allow(clippy::cast_precision_loss, reason = "far below 2^52")]
     let transactions_a_batch = asked as f64 / batches.max(1.0);
     Ok(Cost { per_second: (all - first) / took, transactions_a_batch, peak_mib })
