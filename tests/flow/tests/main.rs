@@ -48,6 +48,7 @@ mod shipped_files;
 mod sigterm;
 mod slow_handler;
 mod stock;
+mod storm;
 mod traces;
 mod two_upstreams;
 mod unknown_commit;
