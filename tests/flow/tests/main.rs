@@ -29,6 +29,7 @@ mod http_in;
 mod lost_message;
 mod lost_receipt;
 mod modes_cost;
+mod msgdb_away;
 mod nothing_lost;
 mod operator_resend;
 mod order_service;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use countersign_delivery::check::Mark;
 use countersign_delivery::decide::Evidence;
+use countersign_delivery::expiry::Memory;
 use countersign_delivery::message::Attempt;
 use countersign_delivery::ports::deliveries::DeliveryKey;
 use countersign_delivery::probe::Lane;
@@ -74,6 +75,7 @@ fn judge_one(desk: &Desk, look: &Look, (at, entry): (usize, &Entry), rows: &[Opt
     let check = &entry.check;
     let facts = || Facts { upstream: entry.upstream.clone(), fingerprint: check.fingerprint.clone(), sent_at: check.sent_at };
     let waited_ms = desk.topology.waited_ms(check.waits);
+    let memory = Memory { forgotten_before: look.forgotten_before, dedup_retention_ms: desk.figures.dedup_retention_ms };
     let mut lost: BTreeMap<(Attempt, u32), Vec<Wanted>> = BTreeMap::new();
     let mut worst = 0;
     for (subscription, row) in check.required.iter().zip(rows) {
@@ -82,7 +84,7 @@ fn judge_one(desk: &Desk, look: &Look, (at, entry): (usize, &Entry), rows: &[Opt
         let lane = probe::lane(&desk.topology, subscription, genuine);
         let view = lane.as_ref().map(|lane| look.lanes.get(lane).copied().unwrap_or_default());
         let evidence = Evidence { delivery: row, lane: view, waited_ms, now: look.now };
-        let verdict = in_time(desk, look.now, check.sent_at, decide(check, subscription, evidence, &desk.policy));
+        let verdict = memory.in_time(check, row, look.now, decide(check, subscription, evidence, &desk.policy));
         let word = word(&verdict);
         metrics::counter!(names::CHECKS_TOTAL, "verdict" => word).increment(1);
         worst = worst.max(WORDS.iter().position(|known| *known == word).unwrap_or(0));
@@ -115,17 +117,10 @@ fn judge_one(desk: &Desk, look: &Look, (at, entry): (usize, &Entry), rows: &[Opt
     }));
 }
 
-/// Nothing is sent again that downstream may have forgotten to have done.
-fn in_time(desk: &Desk, now: Timestamp, sent_at: Timestamp, verdict: Verdict) -> Verdict {
-    match verdict {
-        Verdict::Resend { .. } if is_expired(desk, now, sent_at) => Verdict::Park(ParkReason::Expired),
-        other => other,
-    }
-}
-
 /// Whether a message is older than downstream's memory of what it has done.
 pub(crate) fn is_expired(desk: &Desk, now: Timestamp, sent_at: Timestamp) -> bool {
-    now.millis_since(sent_at) >= desk.figures.dedup_retention_ms
+    Memory { dedup_retention_ms: desk.figures.dedup_retention_ms, forgotten_before: Timestamp::default() }
+        .is_expired(sent_at, now)
 }
 
 /// The verdicts' words; a check of several subscriptions is called by the last that applies.
