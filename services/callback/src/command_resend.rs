@@ -3,7 +3,10 @@
 //! What can fail: another callback is at the same order (compare-and-set: one wins); this process between the write and the call, or
 //! between the call and its answer (the order's lease ends, and whoever meets it repeats the same try: a crash spends none);
 //! upstream (nothing is written, the check is armed again; after several failures in a row its breaker opens and nobody calls for a
-//! while); the rate (what is over it is armed again). Upstream's own failures are answers: unknown ids park after two, changed and gone ones at once.
+//! while); the rate and the calls at a time (what is over them is armed again); its slowness (the check is armed again, the call goes on
+//! and its answer is written down all the same). Upstream's own failures are answers: unknown ids park after two, changed and gone ones at once.
+//!
+//! **Invariant:** an upstream that does not answer keeps nobody waiting for longer than twice the lines' patience.
 
 use std::collections::BTreeMap;
 
@@ -19,11 +22,13 @@ use tokio::time::Instant;
 use tracing::{Instrument as _, Span};
 
 use crate::desk::Desk;
-use crate::lines::{Closed, Permit};
+use crate::lines::{Closed, Leave, Line};
 use crate::upstreams::{Answer, CallError, ResendOrder};
 
-/// Upstreams that are called at the same time.
+/// Upstreams that one step calls at the same time.
 const CALLS_AT_ONCE: usize = 16;
+/// The word for a call that goes on although nobody waits for it any more.
+const UNDER_WAY: &str = "under_way";
 
 /// One message that is to be sent again.
 #[derive(Clone, Debug)]
@@ -77,6 +82,14 @@ pub enum Outcome {
     Again(&'static str),
 }
 
+impl Outcome {
+    /// Whether only others were first: the upstream is well, and the next look may come soon.
+    #[must_use]
+    pub fn is_crowded(self) -> bool {
+        matches!(self, Self::Again(word) if word == Closed::Busy.as_str() || word == Closed::Rate.as_str())
+    }
+}
+
 /// Orders resends; answers per order and wanted subscription, in order.
 ///
 /// # Errors
@@ -88,7 +101,7 @@ pub async fn command_resend(desk: &Desk, orders: Vec<Order>, written: Written) -
     for (at, order) in orders.into_iter().enumerate() {
         groups.entry(order.facts.upstream.clone()).or_default().push((at, order));
     }
-    let until = desk.lines.patience();
+    let until = Instant::now() + desk.lines.patience();
     let calls = groups.into_iter().map(|(upstream, orders)| one_upstream(desk, upstream, orders, written, until));
     let mut answered = futures::stream::iter(calls).buffer_unordered(CALLS_AT_ONCE);
     let mut failure = None;
@@ -103,37 +116,60 @@ pub async fn command_resend(desk: &Desk, orders: Vec<Order>, written: Written) -
 
 type Answers = Vec<(usize, Vec<Outcome>)>;
 
-/// All orders to one upstream, call by call. The first failed call ends it: the rest is armed again.
+/// All orders to one upstream, call by call until `until`. The first call that fails or takes too long ends it: the rest is armed again.
 async fn one_upstream(
     desk: &Desk,
     upstream: UpstreamName,
-    orders: Vec<(usize, Order)>,
+    mut orders: Vec<(usize, Order)>,
     written: Written,
     until: Instant,
 ) -> Result<Answers, PortError> {
     let line = desk.lines.to(&upstream);
     let size = desk.figures.max_orders.min(desk.lines.burst()).max(1);
     let mut answers = Vec::with_capacity(orders.len());
-    let mut closed: Option<&'static str> = None;
-    for chunk in orders.chunks(size) {
-        let permit = match closed {
-            Some(word) => Err(word),
-            None => line.admit(chunk.len(), until).await.map_err(Closed::as_str),
-        };
-        match permit {
-            Err(word) => {
-                closed = Some(word);
-                count(word, chunk.len());
-                answers.extend(chunk.iter().map(|(at, order)| (*at, vec![Outcome::Again(word); order.wanted.len()])));
-            }
-            Ok(permit) => {
-                let (outcomes, failed) = one_call(desk, &upstream, chunk, written, permit).await?;
-                closed = failed.then_some("call_failed");
+    let mut closed = None;
+    while closed.is_none() && !orders.is_empty() {
+        match line.admit(orders.len().min(size), until).await {
+            Err(why) => closed = Some(why.as_str()),
+            Ok(leave) => {
+                let chunk: Vec<_> = orders.drain(..leave.orders()).collect();
+                let (outcomes, ended) = call_for_a_while(desk, &upstream, &line, chunk, written, leave).await?;
+                closed = ended;
                 answers.extend(outcomes);
             }
         }
     }
+    if let Some(word) = closed.filter(|_| !orders.is_empty()) {
+        count(word, orders.len());
+        answers.extend(orders.iter().map(|(at, order)| (*at, vec![Outcome::Again(word); order.wanted.len()])));
+    }
     Ok(answers)
+}
+
+/// One call, for whose end is waited as long as the lines' patience lasts; it goes on to its end in any case. Also says by which word no
+/// further call shall follow.
+async fn call_for_a_while(
+    desk: &Desk,
+    upstream: &UpstreamName,
+    line: &Line,
+    chunk: Vec<(usize, Order)>,
+    written: Written,
+    leave: Leave,
+) -> Result<(Answers, Option<&'static str>), PortError> {
+    let unanswered: Answers =
+        chunk.iter().map(|(at, order)| (*at, vec![Outcome::Again(UNDER_WAY); order.wanted.len()])).collect();
+    let (of, to) = (desk.clone(), upstream.clone());
+    let call = desk.tasks.spawn("a resend call", async move { one_call(&of, &to, &chunk, written, leave).await });
+    match tokio::time::timeout(desk.lines.patience(), call).await {
+        Ok(Ok(ended)) => ended.map(|(answers, failed)| (answers, failed.then_some("call_failed"))),
+        // It panicked, which its task has told. Its orders stand as far as it came, and are repeated when their lease has ended.
+        Ok(Err(_)) => Ok((unanswered, Some("call_failed"))),
+        Err(_) => {
+            line.note_slow();
+            tracing::info!(%upstream, orders = unanswered.len(), "a resend call takes long: its checks are armed again meanwhile");
+            Ok((unanswered, Some(UNDER_WAY)))
+        }
+    }
 }
 
 /// Writes the orders of one call down, makes it, and writes the answers down. Also says whether the call failed.
@@ -142,7 +178,7 @@ async fn one_call(
     upstream: &UpstreamName,
     chunk: &[(usize, Order)],
     written: Written,
-    permit: Permit,
+    leave: Leave,
 ) -> Result<(Answers, bool), PortError> {
     let most = desk.policy.max_resends.saturating_add(1);
     for (_, order) in chunk.iter().filter(|(_, order)| order.attempt.number > most) {
@@ -163,12 +199,15 @@ async fn one_call(
         failpoint(Failpoint::CallbackAfterCall);
         match answer {
             Ok(answer) => {
-                permit.answered();
-                write_answers(desk, upstream, &calls, &answer, &mut outcomes).await?;
+                leave.answered();
+                let written = write_answers(desk, upstream, &calls, &answer, &mut outcomes).await;
+                written.inspect_err(
+                    |error| tracing::warn!(%upstream, %error, "answers could not be written down; the orders are repeated"),
+                )?;
             }
             Err(error) => {
                 failed = true;
-                tell_failure(upstream, &error, calls.len(), permit.failed());
+                tell_failure(upstream, &error, calls.len(), leave.failed());
             }
         }
     }

@@ -105,8 +105,11 @@ pub struct Callback {
     pub max_batch: usize,
     /// Unsettled batches of receipts at most; default 128.
     pub receipts_prefetch: u16,
-    /// Unsettled batches of due checks at most; default 64.
+    /// Unsettled batches of due checks at most; default 128.
     pub checks_prefetch: u16,
+    /// Portions of due checks that are worked on at the same time, so that one that is held up holds up no other; default 8. Each is at most
+    /// that part of the prefetch.
+    pub checks_in_flight: usize,
     /// Where an upstream without an address of its own is; `{upstream}` stands for its name. Default `http://127.0.0.1:7101`.
     pub upstream_template: String,
     /// Addresses of upstreams by name; they win over the template. Default: none.
@@ -119,7 +122,10 @@ pub struct Callback {
     pub resend_rate_per_s: NonZeroU32,
     /// Resends at once after a quiet time; default 500.
     pub resend_burst: NonZeroU32,
-    /// How long one round of checks waits for that rate, milliseconds; default 5000. What is over it is looked at again later.
+    /// Resend calls that one upstream is given at the same time; default 2.
+    pub calls_in_flight: usize,
+    /// How long checks wait for leave to call, and then for the answer to a call, milliseconds; default 1000. What is not through by then is
+    /// looked at again later; a call that is under way goes on.
     pub resend_patience_ms: u64,
     /// Failed calls in a row after which an upstream is left alone for a while; default 5.
     pub breaker_failures: u32,
@@ -141,14 +147,16 @@ impl Default for Callback {
         Self {
             max_batch: 256,
             receipts_prefetch: 128,
-            checks_prefetch: 64,
+            checks_prefetch: 128,
+            checks_in_flight: 8,
             upstream_template: "http://127.0.0.1:7101".into(),
             upstreams: BTreeMap::new(),
             call_deadline_ms: 10_000,
             max_orders: MAX_ORDERS,
             resend_rate_per_s: NonZeroU32::new(5_000).unwrap_or(NonZeroU32::MIN),
             resend_burst: NonZeroU32::new(500).unwrap_or(NonZeroU32::MIN),
-            resend_patience_ms: 5_000,
+            calls_in_flight: 2,
+            resend_patience_ms: 1_000,
             breaker_failures: 5,
             breaker_open_ms: 10_000,
             sweep_interval_ms: 30_000,
@@ -176,6 +184,7 @@ impl Callback {
         LineFigures {
             rate_per_s: self.resend_rate_per_s,
             burst: self.resend_burst,
+            calls: self.calls_in_flight,
             patience: Duration::from_millis(self.resend_patience_ms),
             breaker: BreakerFigures { failures: self.breaker_failures, open: Duration::from_millis(self.breaker_open_ms) },
         }
@@ -188,8 +197,10 @@ impl Callback {
             ("max_batch", size(self.max_batch), 1, size(MAX_BATCH)),
             ("receipts_prefetch", u64::from(self.receipts_prefetch), 1, 2_000),
             ("checks_prefetch", u64::from(self.checks_prefetch), 1, 2_000),
+            ("checks_in_flight", size(self.checks_in_flight), 1, 64),
             ("call_deadline_ms", self.call_deadline_ms, 1, HOUR_MS),
             ("max_orders", size(self.max_orders), 1, size(MAX_ORDERS)),
+            ("calls_in_flight", size(self.calls_in_flight), 1, 100),
             ("resend_patience_ms", self.resend_patience_ms, 0, 60_000),
             ("breaker_failures", u64::from(self.breaker_failures), 1, 1_000),
             ("breaker_open_ms", self.breaker_open_ms, 1, HOUR_MS),
@@ -224,13 +235,16 @@ mod tests {
         let callback = Callback {
             max_batch: 0,
             checks_prefetch: 0,
+            checks_in_flight: 0,
+            calls_in_flight: 101,
             max_orders: 501,
             breaker_failures: 0,
             upstream_template: "orders:50051".into(),
             ..Callback::default()
         };
         let problems = callback.problems().join("\n");
-        for key in ["max_batch", "checks_prefetch", "max_orders", "breaker_failures", "upstream_template"] {
+        let keys = ["max_batch", "checks_prefetch", "checks_in_flight", "calls_in_flight", "max_orders", "breaker_failures"];
+        for key in keys.into_iter().chain(["upstream_template"]) {
             assert!(problems.contains(key), "{key} is missing in {problems}");
         }
     }

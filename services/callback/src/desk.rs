@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use countersign_boot::Tasks;
 use countersign_delivery::Topology;
 use countersign_delivery::policy::Policy;
 use countersign_delivery::ports::broker::{Publication, Published, Publisher};
@@ -33,8 +34,10 @@ pub struct Desk {
     pub policy: Arc<Policy>,
     /// The other figures.
     pub figures: Figures,
-    /// Rate and breaker of each upstream.
+    /// Rate, calls at a time and breaker of each upstream.
     pub lines: Arc<Lines>,
+    /// Where a call goes on that a step no longer waits for.
+    pub tasks: Tasks,
     /// Which lanes wait for a probe.
     pub demands: Arc<Demands>,
 }

@@ -1,13 +1,20 @@
-//! The consumers' edge: takes what is ready, has it done, and settles. Here alone ack is chosen.
+//! The consumers' edge: takes what is ready, has it done in portions, several at a time, and settles. Here alone ack is chosen.
+//!
+//! A portion that is held up (by MSG DB, the broker, or an upstream for a moment) is tried again by itself, while the others go on. When
+//! all are held up nothing more is taken.
 //!
 //! **Invariant:** nothing is acked that is not done, and nothing is ever put back by hand: what cannot be done now is kept and tried
 //! again, so that a long trouble does not count against the broker's delivery limit.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use countersign_boot::{Dependency, Stop};
-use countersign_delivery::ports::broker::{Consumers, Delivered, Handle, Settlement, Settler};
+use countersign_delivery::ports::broker::{Consumer, Consumers, Delivered, Handle, Settlement, Settler};
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 
 use crate::check::{self, check};
 use crate::desk::Desk;
@@ -38,6 +45,8 @@ pub struct Intake {
     pub work: Work,
     /// Unsettled deliveries at most.
     pub prefetch: u16,
+    /// Portions that are worked on at the same time; 1 keeps them in order.
+    pub in_flight: usize,
     /// Says whether it gets on.
     pub health: Dependency,
     /// When to end.
@@ -62,44 +71,55 @@ impl Intake {
         };
         let opened = consumers.consume(&queue, self.prefetch).await;
         let mut consumer = opened.map_err(|source| Error::Consumer { queue, source })?;
-        let settler = consumer.settler();
         self.health.ready();
-        loop {
-            let delivered = tokio::select! {
-                biased;
-                () = self.stop.soft() => return Ok(()),
-                delivered = consumer.next(usize::from(self.prefetch)) => delivered,
-            };
-            for portion in portions(delivered) {
-                if !self.finish(portion, settler.as_ref()).await {
-                    return Ok(());
-                }
-            }
-        }
+        self.work_on(consumer.as_mut()).await;
+        Ok(())
     }
 
-    /// Works on one portion until it is done. False: a stop came first.
-    async fn finish(&self, mut portion: Vec<Delivered>, settler: &dyn Settler) -> bool {
-        let mut pause = PAUSE_MIN;
+    async fn work_on(&self, consumer: &mut dyn Consumer) {
+        let (settler, held) = (consumer.settler(), Held::new(&self.health));
+        // A share each, so that one portion that is held up does not hold all that may be unsettled.
+        let share = (usize::from(self.prefetch) / self.in_flight.max(1)).max(1);
+        let mut waiting = VecDeque::new();
+        let mut working = FuturesUnordered::new();
         loop {
-            let held = match self.step(&portion).await {
+            while working.len() < self.in_flight.max(1)
+                && let Some(portion) = waiting.pop_front()
+            {
+                working.push(self.finish(portion, settler.as_ref(), &held));
+            }
+            let has_room = working.len() < self.in_flight.max(1);
+            tokio::select! {
+                biased;
+                () = self.stop.soft() => break,
+                Some(()) = working.next() => {}
+                delivered = consumer.next(share), if has_room => waiting.extend(portions(delivered)),
+            }
+        }
+        while working.next().await.is_some() {}
+    }
+
+    /// Works on one portion until it is done, or a stop comes while it is held up.
+    async fn finish(&self, mut portion: Vec<Delivered>, settler: &dyn Settler, held: &Held<'_>) {
+        let mut pause = PAUSE_MIN;
+        let mut was_held = false;
+        loop {
+            let (positions, why) = match self.step(&portion).await {
                 Progress::All => {
                     settler.settle(&handles(&portion), Settlement::Ack).await;
-                    self.health.ready();
-                    return !self.stop.is_soft();
+                    return held.over(was_held);
                 }
-                Progress::But(positions, why) => {
-                    tracing::warn!(work = ?self.work, held = positions.len(), %why, "cannot go on yet");
-                    self.health.unready(why.to_string());
-                    positions
-                }
+                Progress::But(positions, why) => (positions, why),
             };
-            let (waiting, done) = split(portion, &held);
+            tracing::warn!(work = ?self.work, held = positions.len(), %why, "cannot go on yet");
+            held.by(was_held, &why);
+            was_held = true;
+            let (waiting, done) = split(portion, &positions);
             settler.settle(&handles(&done), Settlement::Ack).await;
             portion = waiting;
             tokio::select! {
                 biased;
-                () = self.stop.soft() => return false,
+                () = self.stop.soft() => return,
                 () = tokio::time::sleep(pause) => pause = PAUSE_MAX.min(pause * 2),
             }
         }
@@ -115,6 +135,32 @@ impl Intake {
                 check::Outcome::Checked => Progress::All,
                 check::Outcome::Held { positions, why } => Progress::But(positions, why),
             },
+        }
+    }
+}
+
+/// How many portions are held up; readiness says so until none is.
+struct Held<'a> {
+    portions: AtomicUsize,
+    health: &'a Dependency,
+}
+
+impl<'a> Held<'a> {
+    const fn new(health: &'a Dependency) -> Self {
+        Self { portions: AtomicUsize::new(0), health }
+    }
+
+    /// A portion is held up, for the first time or again.
+    fn by(&self, was_held: bool, why: &Error) {
+        self.portions.fetch_add(usize::from(!was_held), Ordering::Relaxed);
+        self.health.unready(why.to_string());
+    }
+
+    /// A portion is done.
+    fn over(&self, was_held: bool) {
+        let ended = usize::from(was_held);
+        if self.portions.fetch_sub(ended, Ordering::Relaxed) == ended {
+            self.health.ready();
         }
     }
 }

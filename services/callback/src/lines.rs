@@ -1,14 +1,18 @@
-//! One line to each upstream: how fast it may be told to resend, and whether it answers at all.
+//! One line to each upstream: how fast it may be told to resend, by how many calls at a time, and whether it answers at all.
+//!
+//! **Invariant:** nobody waits for a line that is stuck: who finds all its calls taken while none of them gets on is sent away at once.
 
 mod breaker;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use countersign_delivery::UpstreamName;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 pub use breaker::{Breaker, BreakerFigures, Permit};
@@ -23,7 +27,9 @@ pub struct LineFigures {
     pub rate_per_s: NonZeroU32,
     /// Orders at once after a quiet time.
     pub burst: NonZeroU32,
-    /// How long one step waits for the rate at most.
+    /// Calls at a time.
+    pub calls: usize,
+    /// How long one step waits for leave to call, and then for the answer to a call.
     pub patience: Duration,
     /// When a line counts as dead.
     pub breaker: BreakerFigures,
@@ -34,6 +40,8 @@ pub struct LineFigures {
 pub enum Closed {
     /// It failed too often; somebody will try it later.
     Breaker,
+    /// As many calls as may be are under way.
+    Busy,
     /// Enough has been ordered for now.
     Rate,
 }
@@ -44,6 +52,7 @@ impl Closed {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Breaker => "breaker_open",
+            Self::Busy => "busy",
             Self::Rate => "rate_limited",
         }
     }
@@ -62,6 +71,19 @@ pub struct Lines {
 pub struct Line {
     bucket: DefaultDirectRateLimiter,
     breaker: Arc<Breaker>,
+    slots: Arc<Semaphore>,
+    /// Whether what has last been heard of it came soon: then it is worth waiting for a call to end.
+    prompt: AtomicBool,
+}
+
+/// Leave for one call of a number of orders. Dropped without a report the call counts as not made; its place is free again.
+#[derive(Debug)]
+#[must_use = "report how the call went"]
+pub struct Leave {
+    line: Arc<Line>,
+    permit: Permit,
+    _slot: OwnedSemaphorePermit,
+    orders: usize,
 }
 
 impl Lines {
@@ -84,10 +106,10 @@ impl Lines {
         known.entry(upstream.clone()).or_insert_with(|| Arc::new(Line::new(self.figures))).clone()
     }
 
-    /// Until when a step that begins now may wait for the rate.
+    /// How long one step waits for leave to call, and then for the answer to a call.
     #[must_use]
-    pub fn patience(&self) -> Instant {
-        Instant::now() + self.figures.patience
+    pub const fn patience(&self) -> Duration {
+        self.figures.patience
     }
 
     /// The most orders that may ever be asked for at once.
@@ -100,19 +122,84 @@ impl Lines {
 impl Line {
     fn new(figures: LineFigures) -> Self {
         let quota = Quota::per_second(figures.rate_per_s).allow_burst(figures.burst);
-        Self { bucket: RateLimiter::direct(quota), breaker: Arc::new(Breaker::new(figures.breaker)) }
+        Self {
+            bucket: RateLimiter::direct(quota),
+            breaker: Arc::new(Breaker::new(figures.breaker)),
+            slots: Arc::new(Semaphore::new(figures.calls)),
+            prompt: AtomicBool::new(true),
+        }
     }
 
-    /// Leave to order `orders` resends in one call, at the latest at `until`.
+    /// Leave to order up to `orders` resends in one call, at the latest at `until`: fewer if the rate does not allow more by then.
     ///
     /// # Errors
     /// [`Closed`]: not now. Nothing is spent.
-    pub async fn admit(&self, orders: usize, until: Instant) -> Result<Permit, Closed> {
+    pub async fn admit(self: &Arc<Self>, orders: usize, until: Instant) -> Result<Leave, Closed> {
         let permit = self.breaker.admit().ok_or(Closed::Breaker)?;
-        let Some(orders) = u32::try_from(orders).ok().and_then(NonZeroU32::new) else { return Ok(permit) };
-        match tokio::time::timeout_at(until, self.bucket.until_n_ready(orders)).await {
-            Ok(Ok(())) => Ok(permit),
-            Ok(Err(_)) | Err(_) => Err(Closed::Rate),
+        let slot = self.slot(until).await?;
+        let orders = self.tokens(orders, until).await?;
+        Ok(Leave { line: self.clone(), permit, _slot: slot, orders })
+    }
+
+    /// Notes that the line keeps others waiting: until it is heard of again, whoever finds its calls taken does not wait.
+    pub fn note_slow(&self) {
+        self.prompt.store(false, Ordering::Relaxed);
+    }
+
+    async fn slot(&self, until: Instant) -> Result<OwnedSemaphorePermit, Closed> {
+        if let Ok(slot) = self.slots.clone().try_acquire_owned() {
+            return Ok(slot);
+        }
+        if !self.prompt.load(Ordering::Relaxed) {
+            return Err(Closed::Busy);
+        }
+        match tokio::time::timeout_at(until, self.slots.clone().acquire_owned()).await {
+            Ok(Ok(slot)) => Ok(slot),
+            Ok(Err(_)) | Err(_) => Err(Closed::Busy),
         }
     }
+
+    /// Takes that many orders out of the bucket, or at `until` as many as are in it.
+    async fn tokens(&self, orders: usize, until: Instant) -> Result<usize, Closed> {
+        let Some(wanted) = u32::try_from(orders).ok().and_then(NonZeroU32::new) else { return Ok(0) };
+        if self.has(wanted) {
+            return Ok(orders);
+        }
+        // The rate is used up by those who wait for it already.
+        self.note_slow();
+        if let Ok(Ok(())) = tokio::time::timeout_at(until, self.bucket.until_n_ready(wanted)).await {
+            return Ok(orders);
+        }
+        let fewer = std::iter::successors(NonZeroU32::new(wanted.get() / 2), |fewer| NonZeroU32::new(fewer.get() / 2));
+        let granted = fewer.into_iter().find(|fewer| self.has(*fewer)).ok_or(Closed::Rate)?;
+        Ok(usize::try_from(granted.get()).unwrap_or(orders))
+    }
+
+    fn has(&self, orders: NonZeroU32) -> bool {
+        self.bucket.check_n(orders).is_ok_and(|enough| enough.is_ok())
+    }
 }
+
+impl Leave {
+    /// How many orders the call may carry.
+    #[must_use]
+    pub const fn orders(&self) -> usize {
+        self.orders
+    }
+
+    /// The call was answered, whatever the answer.
+    pub fn answered(self) {
+        self.line.prompt.store(true, Ordering::Relaxed);
+        self.permit.answered();
+    }
+
+    /// The call failed. Returns whether the breaker opened by it.
+    #[allow(clippy::must_use_candidate, reason = "only logs want to know")]
+    pub fn failed(self) -> bool {
+        self.line.note_slow();
+        self.permit.failed()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -47,12 +47,12 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     watch::database(&context, database.clone(), shown);
 
     let intakes = [
-        ("receipts", Work::Receipts, config.callback.receipts_prefetch),
-        ("checks", Work::Checks, config.callback.checks_prefetch),
+        ("receipts", Work::Receipts, config.callback.receipts_prefetch, 1),
+        ("checks", Work::Checks, config.callback.checks_prefetch, config.callback.checks_in_flight),
     ];
-    for (name, work, prefetch) in intakes {
+    for (name, work, prefetch, in_flight) in intakes {
         let health = context.health.dependency(name);
-        let intake = Intake { desk: desk.clone(), work, prefetch, health, stop: context.stop.clone() };
+        let intake = Intake { desk: desk.clone(), work, prefetch, in_flight, health, stop: context.stop.clone() };
         let (consumers, queues) = (Arc::new(broker.clone()), queues.clone());
         context.tasks.critical(name, async move {
             // Only to spare the log: a queue that is not there yet is waited for, too.
@@ -85,6 +85,7 @@ fn desk(config: &Config, context: &Context, topology: Arc<Topology>, broker: &Br
         policy: Arc::new(config.policy.clone()),
         figures: Figures { max_batch: own.max_batch, max_orders: own.max_orders, dedup_retention_ms: own.dedup_retention_ms },
         lines: Arc::new(Lines::new(own.lines())),
+        tasks: context.tasks.clone(),
         demands: Arc::new(Demands::default()),
     }
 }

@@ -19,6 +19,8 @@ pub struct Evidence<'a> {
     pub lane: Option<LaneView>,
     /// How long this check has been waiting altogether, milliseconds: the sum of the delays it went through.
     pub waited_ms: u64,
+    /// How long consumers remember what they have done, milliseconds.
+    pub dedup_retention_ms: u64,
     /// MSG DB's clock.
     pub now: Timestamp,
 }
@@ -89,9 +91,37 @@ pub fn lane_of(subscription: &SubscriptionName, delivery: Option<&Delivery>) -> 
     Lane { subscription: subscription.clone(), retry_delay_ms }
 }
 
+/// Whether a message is older than its consumers' memory of what they have done.
+#[must_use]
+pub const fn is_expired(sent_at: Timestamp, now: Timestamp, dedup_retention_ms: u64) -> bool {
+    now.millis_since(sent_at) >= dedup_retention_ms
+}
+
+/// The try as which a delivery is parked: the latest that was known when the verdict was reached, so that an order given since is told from it.
+#[must_use]
+pub fn parked_as(check: &Check, delivery: Option<&Delivery>) -> Attempt {
+    let genuine = delivery.filter(|delivery| delivery.facts.fingerprint == check.fingerprint);
+    genuine.map_or(check.attempt, |delivery| delivery.attempt().max(check.attempt))
+}
+
 /// Judges one subscription of one due check.
+///
+/// Nothing is sent again that its consumers may have forgotten to have done, unless an operator has allowed a second effect.
 #[must_use]
 pub fn decide(check: &Check, subscription: &SubscriptionName, evidence: Evidence<'_>, policy: &Policy) -> Verdict {
+    match judge(check, subscription, evidence, policy) {
+        Verdict::Resend { .. } if may_be_forgotten(check, evidence) => Verdict::Park(ParkReason::Expired),
+        verdict => verdict,
+    }
+}
+
+fn may_be_forgotten(check: &Check, evidence: Evidence<'_>) -> bool {
+    let genuine = evidence.delivery.filter(|delivery| delivery.facts.fingerprint == check.fingerprint);
+    let allowed = genuine.is_some_and(|delivery| delivery.effect_epoch > 0);
+    !allowed && is_expired(check.sent_at, evidence.now, evidence.dedup_retention_ms)
+}
+
+fn judge(check: &Check, subscription: &SubscriptionName, evidence: Evidence<'_>, policy: &Policy) -> Verdict {
     let Some(delivery) = evidence.delivery else {
         return judge_missing(check, subscription, None, evidence, policy);
     };

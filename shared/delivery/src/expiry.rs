@@ -5,7 +5,7 @@
 //! has forgotten, and has no row, was signed for or discarded: what comes of it now is a copy of a check that has been judged.
 
 use crate::check::Check;
-use crate::decide::Verdict;
+use crate::decide::{Verdict, is_expired};
 use crate::state::{Delivery, ParkReason};
 use crate::time::Timestamp;
 
@@ -19,12 +19,6 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Whether a message accepted at `sent_at` is older than its consumers' memory of what they have done.
-    #[must_use]
-    pub const fn is_expired(self, sent_at: Timestamp, now: Timestamp) -> bool {
-        now.millis_since(sent_at) >= self.dedup_retention_ms
-    }
-
     /// Whether the delivery may have been settled and deleted: then nothing is known of it, and nothing is left to do.
     #[must_use]
     pub fn has_forgotten(self, check: &Check, delivery: Option<&Delivery>) -> bool {
@@ -33,16 +27,15 @@ impl Memory {
 
     /// What a verdict becomes in view of the message's age.
     ///
-    /// What would be sent again and is expired is left for a human; so is what has no row yet and could only wait, since no evidence could
-    /// have it sent again any more. A late receipt resolves it.
+    /// What has no row yet, is expired and could only wait is left for a human, since no evidence could have it sent again any more. A late
+    /// receipt resolves it.
     #[must_use]
     pub fn in_time(self, check: &Check, delivery: Option<&Delivery>, now: Timestamp, verdict: Verdict) -> Verdict {
         match verdict {
             Verdict::Resend { .. } | Verdict::Wait { .. } | Verdict::Park(_) if self.has_forgotten(check, delivery) => {
                 Verdict::Stale
             }
-            Verdict::Resend { .. } if self.is_expired(check.sent_at, now) => Verdict::Park(ParkReason::Expired),
-            Verdict::Wait { .. } if delivery.is_none() && self.is_expired(check.sent_at, now) => {
+            Verdict::Wait { .. } if delivery.is_none() && is_expired(check.sent_at, now, self.dedup_retention_ms) => {
                 Verdict::Park(ParkReason::Expired)
             }
             other => other,

@@ -1,13 +1,13 @@
 //! The database's own clock, read without asking the database each time.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use countersign_delivery::Timestamp;
 use countersign_delivery::ports::PortError;
-use sea_orm::DbBackend;
-use tokio::sync::Mutex;
+use sea_orm::{DbBackend, QueryResult};
 
-use crate::sql::{Sql, take, unreadable};
+use crate::sql::{Sql, Tx, take, unreadable};
 
 /// For how long a reading is carried forward on this process's monotonic clock; the two drift apart by far less than a
 /// millisecond meanwhile, and a clock that was set is followed after at most this time.
@@ -22,6 +22,8 @@ pub(crate) const fn now_within(backend: DbBackend) -> &'static str {
 }
 
 /// The last reading.
+///
+/// **Invariant:** nobody waits for another's reading: who holds a connection would wait for one who needs one.
 #[derive(Debug, Default)]
 pub(crate) struct DatabaseClock {
     reading: Mutex<Option<Reading>>,
@@ -36,23 +38,45 @@ struct Reading {
 impl DatabaseClock {
     /// The database's time.
     pub(crate) async fn now(&self, sql: &Sql) -> Result<Timestamp, PortError> {
-        let mut reading = self.reading.lock().await;
-        let fresh = reading.filter(|reading| reading.at.elapsed() < REFRESH);
-        let known = match fresh {
-            Some(known) => known,
-            None => *reading.insert(read(sql).await?),
-        };
-        let passed = u64::try_from(known.at.elapsed().as_millis()).unwrap_or(u64::MAX);
-        Ok(Timestamp::from_millis(known.millis).plus_millis(passed))
+        if let Some(known) = self.fresh() {
+            return Ok(known);
+        }
+        let asked = Instant::now();
+        let rows = sql.read("reading the database's clock", &question(sql.backend), Vec::new()).await?;
+        self.keep(asked, &rows)
+    }
+
+    /// The same for who is in a transaction: asked over its connection, not over a further one, which may not be to be had.
+    pub(crate) async fn now_in(&self, tx: &Tx) -> Result<Timestamp, PortError> {
+        if let Some(known) = self.fresh() {
+            return Ok(known);
+        }
+        let asked = Instant::now();
+        let rows = tx.rows(&question(tx.backend()), Vec::new()).await?;
+        self.keep(asked, &rows)
+    }
+
+    fn fresh(&self) -> Option<Timestamp> {
+        let known = *self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        known.filter(|known| known.at.elapsed() < REFRESH).map(Reading::now)
+    }
+
+    /// The answer is taken to be from the middle of the round trip.
+    fn keep(&self, asked: Instant, rows: &[QueryResult]) -> Result<Timestamp, PortError> {
+        let row = rows.first().ok_or_else(|| unreadable("the clock gave no row"))?;
+        let reading = Reading { at: asked + asked.elapsed() / 2, millis: take(row, "millis")? };
+        *self.reading.lock().unwrap_or_else(PoisonError::into_inner) = Some(reading);
+        Ok(reading.now())
     }
 }
 
-/// Asks once; the answer is taken to be from the middle of the round trip.
-async fn read(sql: &Sql) -> Result<Reading, PortError> {
-    let question = format!("SELECT {} AS millis", now_within(sql.backend));
-    let asked = Instant::now();
-    let rows = sql.read("reading the database's clock", &question, Vec::new()).await?;
-    let at = asked + asked.elapsed() / 2;
-    let row = rows.first().ok_or_else(|| unreadable("the clock gave no row"))?;
-    Ok(Reading { at, millis: take(row, "millis")? })
+impl Reading {
+    fn now(self) -> Timestamp {
+        let passed = u64::try_from(self.at.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Timestamp::from_millis(self.millis).plus_millis(passed)
+    }
+}
+
+fn question(backend: DbBackend) -> String {
+    format!("SELECT {} AS millis", now_within(backend))
 }

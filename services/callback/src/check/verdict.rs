@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use countersign_delivery::check::Mark;
-use countersign_delivery::decide::Evidence;
+use countersign_delivery::decide::{self, Evidence, decide, parked_as};
 use countersign_delivery::expiry::Memory;
 use countersign_delivery::message::Attempt;
 use countersign_delivery::ports::deliveries::DeliveryKey;
 use countersign_delivery::probe::Lane;
 use countersign_delivery::state::{Delivery, Facts, ParkReason};
-use countersign_delivery::{SubscriptionName, Timestamp, Verdict, decide};
+use countersign_delivery::{SubscriptionName, Timestamp, Verdict};
 use countersign_telemetry::names;
 
 use super::look::{Entry, Look};
@@ -47,12 +47,14 @@ pub(super) struct Kept {
     pub mark: Option<Mark>,
     /// When the sweep would look at its row.
     pub due_at: Option<Timestamp>,
+    /// Nothing is in the way but others who came first.
+    pub soon: bool,
 }
 
 impl Kept {
     /// Without a mark, and without a row known.
     pub fn plain(subscription: SubscriptionName) -> Self {
-        Self { subscription, mark: None, due_at: None }
+        Self { subscription, mark: None, due_at: None, soon: false }
     }
 }
 
@@ -83,7 +85,8 @@ fn judge_one(desk: &Desk, look: &Look, (at, entry): (usize, &Entry), rows: &[Opt
         let genuine = row.filter(|row| row.facts.fingerprint == check.fingerprint);
         let lane = probe::lane(&desk.topology, subscription, genuine);
         let view = lane.as_ref().map(|lane| look.lanes.get(lane).copied().unwrap_or_default());
-        let evidence = Evidence { delivery: row, lane: view, waited_ms, now: look.now };
+        let dedup_retention_ms = desk.figures.dedup_retention_ms;
+        let evidence = Evidence { delivery: row, lane: view, waited_ms, dedup_retention_ms, now: look.now };
         let verdict = memory.in_time(check, row, look.now, decide(check, subscription, evidence, &desk.policy));
         let word = word(&verdict);
         metrics::counter!(names::CHECKS_TOTAL, "verdict" => word).increment(1);
@@ -96,7 +99,7 @@ fn judge_one(desk: &Desk, look: &Look, (at, entry): (usize, &Entry), rows: &[Opt
                     *demand = after.max(*demand);
                 }
                 let due_at = row.and_then(|row| row.due_at);
-                plan.keep[at].push(Kept { subscription: subscription.clone(), mark, due_at });
+                plan.keep[at].push(Kept { subscription: subscription.clone(), mark, due_at, soon: false });
             }
             Verdict::Resend { attempt, why } => {
                 let seen_live_until = genuine.and_then(|row| row.live_until);
@@ -106,7 +109,7 @@ fn judge_one(desk: &Desk, look: &Look, (at, entry): (usize, &Entry), rows: &[Opt
             }
             Verdict::Park(reason) => {
                 let key = DeliveryKey { message_id: check.message_id, subscription: subscription.clone() };
-                plan.parks.push(Park { entry: at, key, facts: facts(), attempt: check.attempt, reason });
+                plan.parks.push(Park { entry: at, key, facts: facts(), attempt: parked_as(check, row), reason });
             }
         }
     }
@@ -119,8 +122,7 @@ fn judge_one(desk: &Desk, look: &Look, (at, entry): (usize, &Entry), rows: &[Opt
 
 /// Whether a message is older than downstream's memory of what it has done.
 pub(crate) fn is_expired(desk: &Desk, now: Timestamp, sent_at: Timestamp) -> bool {
-    Memory { dedup_retention_ms: desk.figures.dedup_retention_ms, forgotten_before: Timestamp::default() }
-        .is_expired(sent_at, now)
+    decide::is_expired(sent_at, now, desk.figures.dedup_retention_ms)
 }
 
 /// The verdicts' words; a check of several subscriptions is called by the last that applies.

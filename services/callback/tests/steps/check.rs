@@ -10,7 +10,7 @@ use countersign_testkit::build::{
     a_check, a_check_of, a_message, a_message_with, a_receipt, a_receipt_of, a_topology, subscription,
 };
 
-use crate::rig::{Rig, Settings, attempt, batch_of, delivered, lane};
+use crate::rig::{Reply, Rig, Settings, attempt, batch_of, delivered, lane};
 
 const FIRST_TIER: &str = "countersign.checks.1000";
 const SECOND_TIER: &str = "countersign.checks.5000";
@@ -175,6 +175,42 @@ async fn what_downstream_may_have_forgotten_is_parked_instead_of_sent_again() {
     let row = rig.row(&a_message()).unwrap();
     assert_eq!(row.command, Command::Parked { attempt: Attempt::FIRST, reason: ParkReason::Expired });
     assert!(rig.upstreams.calls().is_empty());
+}
+
+#[tokio::test]
+async fn an_open_order_of_what_may_be_forgotten_is_parked_as_the_try_that_was_ordered() {
+    let rig = Rig::with(Settings { dedup_retention_ms: 200_000, ..Settings::default() });
+    rig.upstreams.will(&[Reply::Fail]);
+    let again = rig.lose(&a_check()).await;
+    let again = rig.look(&again).await.remove(0).1;
+    rig.clock.advance(200_000);
+    assert!(rig.look(&again).await.is_empty(), "nothing is left to look at");
+    assert_eq!(rig.row(&a_message()).unwrap().command, Command::Parked { attempt: attempt(2), reason: ParkReason::Expired });
+    assert_eq!(
+        (rig.history(&a_message()).await, rig.upstreams.calls().len()),
+        (vec!["resending 2".into(), "parked 2".into()], 1)
+    );
+}
+
+#[tokio::test]
+async fn a_wait_writes_neither_row_nor_history() {
+    let waits = [
+        None,
+        Some(Signed::Processing { lease_ms: 60_000 }),
+        Some(Signed::Retrying { delay_ms: 100, detail: "busy".into() }),
+        Some(Signed::Processing { lease_ms: 1 }),
+    ];
+    for word in waits {
+        let rig = Rig::new();
+        rig.sign(word.iter().cloned().map(a_receipt).collect()).await;
+        rig.clock.advance(1);
+        let (row, mut check) = (rig.row(&a_message()), a_check());
+        for looks in 1..=5 {
+            check = rig.look(&check).await.remove(0).1;
+            assert_eq!((rig.row(&a_message()), check.waits), (row.clone(), looks), "{word:?}");
+        }
+        assert_eq!((rig.history(&a_message()).await.len(), rig.upstreams.calls().len()), (0, 0), "{word:?}");
+    }
 }
 
 #[tokio::test]

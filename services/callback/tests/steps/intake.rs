@@ -3,9 +3,10 @@ use std::sync::Arc;
 use countersign_boot::{Health, Stop, Tasks};
 use countersign_callback::intake::{Intake, Work};
 use countersign_delivery::Outcome as Signed;
+use countersign_delivery::check::{Check, CheckBatch};
 use countersign_delivery::ports::broker::Publisher as _;
-use countersign_delivery::receipt::ReceiptBatch;
-use countersign_testkit::build::{a_check, a_message, a_receipt, upstream};
+use countersign_delivery::receipt::{Receipt, ReceiptBatch};
+use countersign_testkit::build::{a_check, a_message, a_message_with, a_receipt, upstream};
 use countersign_wire::{checks, publication, receipts};
 
 use crate::rig::Rig;
@@ -23,8 +24,9 @@ struct Running {
 fn running(rig: Rig) -> Running {
     let (health, stop) = (Health::default(), Stop::default());
     let tasks = Tasks::new(stop.clone());
-    for (name, work) in [("receipts", Work::Receipts), ("checks", Work::Checks)] {
-        let intake = Intake { desk: rig.desk.clone(), work, prefetch: 10, health: health.dependency(name), stop: stop.clone() };
+    for (name, work, in_flight) in [("receipts", Work::Receipts, 1), ("checks", Work::Checks, 5)] {
+        let intake =
+            Intake { desk: rig.desk.clone(), work, prefetch: 10, in_flight, health: health.dependency(name), stop: stop.clone() };
         tasks.critical(name, intake.run(Arc::new(rig.broker.clone())));
     }
     health.running();
@@ -63,7 +65,7 @@ fn a_receipt_batch() -> bytes::Bytes {
 }
 
 fn a_check_batch() -> bytes::Bytes {
-    checks::encode(&countersign_delivery::check::CheckBatch { upstream: upstream("shop"), checks: vec![a_check()] })
+    checks::encode(&CheckBatch { upstream: upstream("shop"), checks: vec![a_check()] })
 }
 
 #[tokio::test(start_paused = true)]
@@ -114,4 +116,26 @@ async fn a_stop_in_the_middle_of_trouble_leaves_the_delivery_to_the_broker() {
     running.stop.begin_soft();
     assert!(running.tasks.drained(LIMIT).await);
     assert_eq!(running.rig.broker.depth("countersign.checks"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_portion_that_is_held_up_holds_up_no_other() {
+    let running = running(Rig::new());
+    // Its new check is refused for as long as it matters; what is signed needs none.
+    running.rig.broker.delete_queue("countersign.checks.1000");
+    running.deliver("countersign.checks", a_check_batch()).await;
+    running.until("held up", |it| it.rig.broker.unsettled("countersign.checks") == 1).await;
+    let unready = |it: &Running| !it.health.readiness().dependencies["checks"].ready;
+    running.until("unready", unready).await;
+    let signed = a_message_with(2, "signed");
+    let receipt = Receipt { message_id: signed.id, ..a_receipt(Signed::Done) };
+    running.rig.sign(vec![receipt]).await;
+    let batch = CheckBatch { upstream: upstream("shop"), checks: vec![Check { message_id: signed.id, ..a_check() }] };
+    for _ in 0..20 {
+        running.deliver("countersign.checks", checks::encode(&batch)).await;
+    }
+    let others = |it: &Running| it.rig.broker.depth("countersign.checks") + it.rig.broker.unsettled("countersign.checks") == 1;
+    running.until("the others are acked", others).await;
+    assert!(unready(&running), "readiness tells of the one that is held up");
+    running.end().await;
 }

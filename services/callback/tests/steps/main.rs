@@ -2,6 +2,7 @@
 
 mod check;
 mod events;
+mod hanging;
 mod intake;
 mod operators;
 mod record;

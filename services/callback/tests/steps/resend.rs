@@ -9,7 +9,7 @@ use countersign_delivery::{Outcome as Signed, Timestamp};
 use countersign_testkit::build::{a_check, a_check_of, a_message, a_message_with, a_receipt, facts_of, subscription, upstream};
 use countersign_wire::checks;
 
-use crate::rig::{BREAKER_FAILURES, Reply, Rig, Settings, attempt, batch_of, delivered};
+use crate::rig::{BREAKER_FAILURES, PATIENCE, Reply, Rig, Settings, attempt, batch_of, delivered};
 
 fn order(rig: &Rig) -> Order {
     let wanted = vec![Wanted {
@@ -56,7 +56,7 @@ async fn a_crash_between_the_order_and_the_call_spends_no_attempt() {
     rig.upstreams.will(&[Reply::Never]);
     let again = rig.lose(&a_check()).await;
     let due = batch_of(std::slice::from_ref(&again));
-    let crashed = tokio::time::timeout(Duration::from_secs(1), rig.look_at(std::slice::from_ref(&due))).await;
+    let crashed = tokio::time::timeout(PATIENCE / 2, rig.look_at(std::slice::from_ref(&due))).await;
     assert!(crashed.is_err(), "dropped in the middle of the call");
     assert_eq!(open_attempt(&rig), Some(2));
 

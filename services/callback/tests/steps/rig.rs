@@ -1,11 +1,12 @@
 //! A callback on fakes: what it is given, what it did.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use countersign_boot::{Stop, Tasks};
 use countersign_callback::check::{self, check};
 use countersign_callback::desk::{Desk, Figures};
 use countersign_callback::lines::{BreakerFigures, LineFigures, Lines};
@@ -37,6 +38,8 @@ pub enum Reply {
     Fail,
     /// No answer, ever.
     Never,
+    /// This answer to every order, so much later.
+    After(Duration, Answer),
     /// MSG DB goes away during the call; the answer is RESENT.
     ResentWhileDatabaseGoes,
 }
@@ -59,6 +62,7 @@ pub struct FakeUpstreams {
 struct State {
     replies: VecDeque<Reply>,
     calls: Vec<Call>,
+    hanging: BTreeSet<UpstreamName>,
 }
 
 impl FakeUpstreams {
@@ -69,6 +73,11 @@ impl FakeUpstreams {
 
     pub fn calls(&self) -> Vec<Call> {
         self.lock().calls.clone()
+    }
+
+    /// This upstream takes calls and never answers, whatever the others do.
+    pub fn hangs(&self, upstream: &UpstreamName) {
+        self.lock().hanging.insert(upstream.clone());
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -82,12 +91,20 @@ impl Upstreams for FakeUpstreams {
         let reply = {
             let mut state = self.lock();
             state.calls.push(Call { upstream: upstream.clone(), orders: orders.to_vec() });
-            state.replies.pop_front().unwrap_or(Reply::All(Answer::Resent))
+            if state.hanging.contains(upstream) {
+                Reply::Never
+            } else {
+                state.replies.pop_front().unwrap_or(Reply::All(Answer::Resent))
+            }
         };
         match reply {
             Reply::All(answer) => Ok(vec![answer; orders.len()]),
             Reply::Fail => Err(CallError::TooLate { upstream: upstream.clone(), deadline_ms: 1 }),
             Reply::Never => std::future::pending().await,
+            Reply::After(time, answer) => {
+                tokio::time::sleep(time).await;
+                Ok(vec![answer; orders.len()])
+            }
             Reply::ResentWhileDatabaseGoes => {
                 self.deliveries.go_down();
                 Ok(vec![Answer::Resent; orders.len()])
@@ -121,11 +138,12 @@ impl Default for Settings {
 }
 
 pub const BREAKER_FAILURES: u32 = 3;
+pub const PATIENCE: Duration = Duration::from_secs(1);
 
 fn lines() -> Arc<Lines> {
     let many = NonZeroU32::new(100_000).unwrap();
     let breaker = BreakerFigures { failures: BREAKER_FAILURES, open: Duration::from_secs(10) };
-    Arc::new(Lines::new(LineFigures { rate_per_s: many, burst: many, patience: Duration::from_secs(1), breaker }))
+    Arc::new(Lines::new(LineFigures { rate_per_s: many, burst: many, calls: 2, patience: PATIENCE, breaker }))
 }
 
 impl Rig {
@@ -152,6 +170,7 @@ impl Rig {
                 dedup_retention_ms: settings.dedup_retention_ms,
             },
             lines: lines(),
+            tasks: Tasks::new(Stop::default()),
             demands: Arc::default(),
         };
         Self { clock, deliveries, broker, upstreams, desk }
@@ -195,6 +214,12 @@ impl Rig {
     /// Two looks and two signed probes, the second after the first one's grace: gives back the check whose next look finds it lost.
     pub async fn lose(&self, first: &Check) -> Check {
         let again = self.look(first).await.remove(0).1;
+        self.prove_lost().await;
+        again
+    }
+
+    /// Two signed probes since a first look, the second after the first one's grace.
+    pub async fn prove_lost(&self) {
         let probes = self.desk.deliveries.probes(&[lane(None)]).await.unwrap().remove(0);
         let number = probes.last().expect("a probe was sent").number;
         self.answer_probe(number).await;
@@ -202,7 +227,6 @@ impl Rig {
         let sent = countersign_callback::probe::send_due(&self.desk).await.unwrap();
         assert_eq!(sent.probes, 1, "the second witness");
         self.answer_probe(number + 1).await;
-        again
     }
 
     /// `inventory`'s row of a message.

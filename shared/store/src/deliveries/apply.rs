@@ -131,7 +131,7 @@ async fn lock_and_apply(
     let tx = sql.begin(APPLYING).await?;
     let mut current = lock(&tx, sql, groups).await?;
     // Read after the wait for the locks.
-    let now = shard.now().await?;
+    let now = shard.now_in(&tx).await?;
     let outcomes: Vec<_> = groups
         .iter()
         .map(|(key, places)| {

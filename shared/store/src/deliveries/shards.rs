@@ -10,7 +10,7 @@ use countersign_delivery::ports::PortError;
 use countersign_delivery::time::Timestamp;
 
 use crate::database::Database;
-use crate::sql::Sql;
+use crate::sql::{Sql, Tx};
 
 /// The databases that MSG DB is made of; never none. Configuration knows one.
 #[derive(Clone, Debug)]
@@ -22,12 +22,18 @@ pub(super) struct Shard<'a> {
     /// Its connections.
     pub sql: &'a Sql,
     home: &'a Database,
+    is_home: bool,
 }
 
 impl Shard<'_> {
     /// MSG DB's clock.
     pub(super) async fn now(self) -> Result<Timestamp, PortError> {
         self.home.inner.clock.now(self.home.sql()).await
+    }
+
+    /// The same for who is in a transaction of this shard: at home over its own connection, since a further one may not be to be had.
+    pub(super) async fn now_in(self, tx: &Tx) -> Result<Timestamp, PortError> {
+        if self.is_home { self.home.inner.clock.now_in(tx).await } else { self.now().await }
     }
 }
 
@@ -80,7 +86,7 @@ impl Shards {
     }
 
     fn at(&self, number: usize) -> Shard<'_> {
-        Shard { sql: self.0[number].sql(), home: &self.0[0] }
+        Shard { sql: self.0[number].sql(), home: &self.0[0], is_home: number == 0 }
     }
 }
 
