@@ -1,6 +1,5 @@
 use countersign_callback::retention::{PAGE_ROWS, Shelf, Walk};
 use countersign_delivery::check::Check;
-use countersign_delivery::ports::deliveries::Deliveries as _;
 use countersign_delivery::state::{Command, ParkReason};
 use countersign_delivery::{Message, Outcome as Signed};
 use countersign_testkit::build::{NOW, a_check_of, a_message_with, a_receipt_of, subscription};

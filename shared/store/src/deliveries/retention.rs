@@ -86,10 +86,10 @@ async fn delete(shard: Shard<'_>, wanted: &[&DeliveryKey]) -> Result<u64, PortEr
     let backend = shard.sql.backend;
     let tx = shard.sql.begin(DELETING).await?;
     let (source, values) = keys(wanted.iter().copied()).source(backend);
-    let hold = shard.sql.either("ORDER BY d.message_id, d.subscription FOR UPDATE OF d SKIP LOCKED", "");
+    let locking = shard.sql.either("ORDER BY d.message_id, d.subscription FOR UPDATE OF d SKIP LOCKED", "");
     let query = format!(
         "SELECT d.message_id, d.subscription FROM {source} CROSS JOIN countersign_delivery AS d \
-         WHERE d.message_id = v.message_id AND d.subscription = v.subscription AND d.{SETTLED} {hold}"
+         WHERE d.message_id = v.message_id AND d.subscription = v.subscription AND d.{SETTLED} {locking}"
     );
     let held = tx.rows(&query, values).await?.iter().map(key).collect::<Result<Vec<_>, _>>()?;
     if held.is_empty() {

@@ -10,7 +10,7 @@ const LOCK: &str = "BEGIN; LOCK TABLE countersign_delivery IN ACCESS EXCLUSIVE M
 /// Waits for locks that are longer than the wait for a connection.
 const PATIENT: &str = "connect_timeout_ms = 500\nstatement_timeout_ms = 60000\nlock_timeout_ms = 60000\nmax_connections = 2";
 /// Each write of a delivery fails so often, by turns as a deadlock and as a failure to serialise; a sequence is not rolled back.
-const CONFLICTS: i64 = 12;
+const CONFLICTS: i64 = 6;
 
 async fn flow(test: &str, keys: &str) -> anyhow::Result<Flow> {
     let flow = Flow::new(test, Setup { postgres: true, max_batch: 256 }).await?;
