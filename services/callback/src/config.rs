@@ -11,6 +11,7 @@ use countersign_delivery::policy::Policy;
 use serde::{Deserialize, Serialize};
 
 use crate::lines::{BreakerFigures, LineFigures};
+use crate::retention;
 use crate::upstreams::MAX_ORDERS;
 use crate::upstreams::addresses::Addresses;
 
@@ -82,15 +83,17 @@ impl Settings for Config {
 }
 
 impl Config {
-    /// What does not fit the topology: a row must not count as overdue while its check is on its way through the longest tier.
-    fn problems_with(&self, topology: &Topology) -> Option<String> {
+    /// What does not fit the topology: a row must not count as overdue while its check is on its way through the longest tier, nor be
+    /// deleted while its message may be sent again.
+    fn problems_with(&self, topology: &Topology) -> Vec<String> {
         let longest = topology.check_tiers().into_iter().max().unwrap_or(0);
-        (self.policy.overdue_ms <= longest).then(|| {
+        let overdue = (self.policy.overdue_ms <= longest).then(|| {
             format!(
                 "policy.overdue_ms ({}) must be above the longest check delay of the topology ({longest}), or every long wait would add a check",
                 self.policy.overdue_ms
             )
-        })
+        });
+        overdue.into_iter().chain(retention::problem(&self.callback, topology, &self.policy)).collect()
     }
 }
 
@@ -133,6 +136,10 @@ pub struct Callback {
     /// How long downstream remembers what it has done, milliseconds; must be the value configured there. Nothing older is sent again.
     /// Default 604800000 (7 days).
     pub dedup_retention_ms: u64,
+    /// How long what is done or discarded is kept, milliseconds since its message was accepted; 0: for ever. What is open or parked is
+    /// never deleted. At least `dedup_retention_ms` and `policy.overdue_ms` together, and the longest time after which a message can be
+    /// sent again. Default 2592000000 (30 days).
+    pub retention_ms: u64,
 }
 
 impl Default for Callback {
@@ -154,6 +161,7 @@ impl Default for Callback {
             breaker_open_ms: 10_000,
             sweep_interval_ms: 30_000,
             dedup_retention_ms: 604_800_000,
+            retention_ms: 2_592_000_000,
         }
     }
 }
@@ -248,6 +256,17 @@ mod tests {
         config.policy.overdue_ms = 900_000;
         let problems = config.validate().join("\n");
         assert!(problems.contains("resend_lease_ms") && problems.contains("overdue_ms"), "{problems}");
+    }
+
+    #[test]
+    fn a_retention_that_would_forget_too_early_is_refused_and_none_is_sound() {
+        let mut config = Config::default();
+        let least = config.callback.dedup_retention_ms + config.policy.overdue_ms;
+        for (retention_ms, sound) in [(least - 1, false), (least, true), (0, true)] {
+            config.callback.retention_ms = retention_ms;
+            let problems = config.validate().join("\n");
+            assert_eq!(!problems.contains("callback.retention_ms"), sound, "{retention_ms}: {problems}");
+        }
     }
 
     #[test]

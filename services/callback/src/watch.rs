@@ -6,7 +6,7 @@ use std::time::Duration;
 use countersign_boot::{Context, Dependency};
 use countersign_broker::{Broker, topology};
 use countersign_delivery::Topology;
-use countersign_delivery::ports::deliveries::Deliveries;
+use countersign_store::Database;
 use tokio_util::sync::CancellationToken;
 
 use crate::desk::Desk;
@@ -19,13 +19,13 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How long MSG DB may take to answer.
 const ANSWER: Duration = Duration::from_secs(2);
 
-/// Keeps asking MSG DB for the time.
-pub(crate) fn database(context: &Context, deliveries: Arc<dyn Deliveries>, shown: Dependency) {
+/// Keeps asking MSG DB whether it answers and may be written.
+pub(crate) fn database(context: &Context, database: Database, shown: Dependency) {
     every(context, "look at MSG DB", LOOK, move || {
-        let (deliveries, shown) = (deliveries.clone(), shown.clone());
+        let (database, shown) = (database.clone(), shown.clone());
         async move {
-            match tokio::time::timeout(ANSWER, deliveries.now()).await {
-                Ok(Ok(_)) => shown.ready(),
+            match tokio::time::timeout(ANSWER, database.ping()).await {
+                Ok(Ok(())) => shown.ready(),
                 Ok(Err(error)) => shown.unready(with_sources(&error)),
                 Err(_) => shown.unready(format!("no answer within {} ms", ANSWER.as_millis())),
             }
@@ -131,7 +131,7 @@ pub(crate) fn sweeps(context: &Context, desk: &Desk, pause: Duration) {
 }
 
 /// Does it again and again, with a pause after each time, until soft stop; one that is under way is finished.
-fn every<F>(context: &Context, name: &'static str, pause: Duration, mut once: impl FnMut() -> F + Send + 'static)
+pub(crate) fn every<F>(context: &Context, name: &'static str, pause: Duration, mut once: impl FnMut() -> F + Send + 'static)
 where
     F: Future<Output = ()> + Send + 'static,
 {

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use countersign_boot::{Context, GrpcServices};
 use countersign_broker::Broker;
 use countersign_delivery::Topology;
+use countersign_delivery::ports::broker::Consumers;
 use countersign_store::{Database, Tables};
 use countersign_wire::proto::DESCRIPTORS;
 use countersign_wire::proto::callback_service_server::CallbackServiceServer;
@@ -14,10 +15,12 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::desk::{Desk, Figures};
+use crate::events::{self, Teller};
 use crate::grpc::Service;
 use crate::intake::{Intake, Work};
 use crate::lines::Lines;
 use crate::probe::Demands;
+use crate::retention;
 use crate::upstreams::grpc::GrpcUpstreams;
 use crate::watch;
 
@@ -39,8 +42,9 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     let shown = context.health.dependency("database");
     let opened = Database::open(&config.database, Tables::Deliveries, &shown).await;
     let database = opened.context("MSG DB cannot be used: correct [database], or mend what it says")?;
+    let exchange = topology.events_exchange();
     let desk = desk(&config, &context, topology, &broker, &database);
-    watch::database(&context, desk.deliveries.clone(), shown);
+    watch::database(&context, database.clone(), shown);
 
     let intakes = [
         ("receipts", Work::Receipts, config.callback.receipts_prefetch, 1),
@@ -57,6 +61,10 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
         });
     }
     watch::probes(&context, &desk);
+    let rows = Arc::new(database.deliveries(config.policy.overdue_ms));
+    events::start(&context, Teller { events: rows, publisher: desk.publisher.clone(), exchange }, queues);
+    let consumers: Arc<dyn Consumers> = Arc::new(broker);
+    retention::start(&context, &desk, &consumers, &config.callback);
     watch::sweeps(&context, &desk, Duration::from_millis(config.callback.sweep_interval_ms));
 
     let service = Service::new(desk, context.tasks.clone(), context.stop.clone());

@@ -91,6 +91,8 @@ points! {
     CallbackAfterCall = "callback.after_call";
     /// Step 6: entries that wait are in a new, confirmed batch; the old one is not acked.
     CallbackAfterRearm = "callback.after_rearm";
+    /// Events are published and confirmed, their rows are not deleted.
+    CallbackAfterEventPublish = "callback.after_event_publish";
 }
 
 /// Does what `FAILPOINTS` says for `point`; nothing in a build without the feature.

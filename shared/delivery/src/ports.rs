@@ -6,6 +6,7 @@ pub mod archive;
 pub mod broker;
 pub mod claims;
 pub mod deliveries;
+pub mod events;
 pub mod messages;
 pub mod outbox;
 pub mod pauses;

@@ -243,6 +243,12 @@ impl Topology {
         format!("{}.quarantine", self.prefix)
     }
 
+    /// The topic exchange on which callback tells what became of deliveries that did not go the straight way.
+    #[must_use]
+    pub fn events_exchange(&self) -> String {
+        format!("{}.events", self.prefix)
+    }
+
     /// Every check delay, ascending, without repeats.
     #[must_use]
     pub fn check_tiers(&self) -> Vec<u64> {

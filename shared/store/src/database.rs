@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::inbox::SqlInbox;
 use crate::messages::SqlMessages;
 use crate::migrate;
-use crate::sql::Sql;
+use crate::sql::{Sql, take};
 
 /// Which database a URL names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,15 +125,18 @@ impl Database {
     /// [`Error::Database`].
     pub async fn ping(&self) -> Result<(), Error> {
         const PINGING: &str = "pinging the database";
-        let rows = match self.sql().backend {
-            DbBackend::Sqlite => self.sql().read(PINGING, "SELECT 1", Vec::new()).await?,
-            _ => self.sql().write_returning(PINGING, "SELECT 1 WHERE NOT pg_is_in_recovery()", Vec::new()).await?,
-        };
-        if rows.is_empty() {
-            let words = "it is a standby, which cannot be written";
-            return Err(Error::Database(PortError::Unavailable("the database", words.into())));
+        if self.sql().backend == DbBackend::Sqlite {
+            return Ok(self.sql().read(PINGING, "SELECT 1", Vec::new()).await.map(drop)?);
         }
-        Ok(())
+        let query = "SELECT pg_is_in_recovery() AS standby, current_setting('transaction_read_only') = 'on' AS read_only";
+        let rows = self.sql().write_returning(PINGING, query, Vec::new()).await?;
+        let says = |column| rows.first().map_or(Ok(false), |row| take::<bool>(row, column));
+        let words = match (says("standby")?, says("read_only")?) {
+            (true, _) => "it is a standby, which cannot be written",
+            (_, true) => "it is read-only (default_transaction_read_only)",
+            _ => return Ok(()),
+        };
+        Err(Error::Database(PortError::Unavailable("the database", words.into())))
     }
 
     /// Waits until the connections are closed. Calls made from now on fail; without this they close when the last user is gone.

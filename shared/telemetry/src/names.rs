@@ -147,7 +147,7 @@ macro_rules! metrics_list {
 
 metrics_list! {
     Counter PUBLISH_TOTAL = "countersign_publish_total" ["kind", "outcome"]
-        "Publishes by kind (message, check, receipt, probe, retry, dead) and outcome (confirmed, nacked, returned, unknown).";
+        "Publishes by kind (message, check, receipt, probe, retry, dead, event) and outcome (confirmed, nacked, returned, unknown).";
     Histogram PUBLISH_CONFIRM_DURATION_SECONDS = "countersign_publish_confirm_duration_seconds" ["kind"]
         "Seconds from a publish to its confirm.";
     Counter REFUSED_TOTAL = "countersign_refused_total" ["reason"]
@@ -208,6 +208,10 @@ metrics_list! {
         "Age in seconds of the oldest message that callback knows of and nobody signed for.";
     Histogram DELIVERY_DURATION_SECONDS = "countersign_delivery_duration_seconds" ["subscription"]
         "Seconds from storing a message to recording its receipt.";
+    Counter EVENTS_TOTAL = "countersign_events_total" ["outcome"]
+        "Events about deliveries, by outcome (published, unheard, refused, unknown, dropped).";
+    Counter MSG_DB_DELETED_TOTAL = "countersign_msg_db_deleted_total" ["what"]
+        "Rows of MSG DB that callback deleted after their retention, by what they are.";
     Counter LATE_RECEIPTS_TOTAL = "countersign_late_receipts_total" []
         "Receipts that came after a resend was ordered or the message was parked.";
     Counter RECONCILE_MISSING_TOTAL = "countersign_reconcile_missing_total" []

@@ -10,6 +10,8 @@ pub mod archive;
 pub mod broker;
 pub mod claims;
 pub mod deliveries;
+pub mod events;
+pub mod forgetting;
 pub mod leases;
 pub mod messages;
 pub mod outbox;

@@ -1,10 +1,13 @@
-//! [`Deliveries`] in memory: MSG DB, by [`state::next`] and nothing else.
+//! [`Deliveries`] and [`Events`] in memory: MSG DB, by [`state::next`] and nothing else.
+
+mod events;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use countersign_delivery::ports::deliveries::{Change, Deliveries, DeliveryKey, Filter, HistoryLine, state_word};
+use countersign_delivery::ports::deliveries::{Change, Deleted, Deliveries, DeliveryKey, Filter, HistoryLine, state_word};
+use countersign_delivery::ports::events::{Happening, Recorded};
 use countersign_delivery::ports::{Clock, PortError};
 use countersign_delivery::probe::{Lane, NextProbe, Probe};
 use countersign_delivery::receipt::ProbeAnswer;
@@ -33,6 +36,10 @@ struct Data {
     rows: BTreeMap<DeliveryKey, Delivery>,
     history: HashMap<DeliveryKey, Vec<HistoryLine>>,
     probes: HashMap<Lane, Vec<Probe>>,
+    /// Each with the end of its lease.
+    events: BTreeMap<u64, (Recorded, Timestamp)>,
+    last_event: u64,
+    forgotten_before: Timestamp,
     lose_answers: u32,
 }
 
@@ -82,6 +89,9 @@ impl Data {
             Transition::Moved { to, noted } => {
                 if noted {
                     let line = HistoryLine::of(&change.event, &to, now);
+                    if let Some(happening) = Happening::of(&change.event, &to, &line) {
+                        self.add_event(&change.key, happening);
+                    }
                     self.history.entry(change.key.clone()).or_default().push(line);
                 }
                 self.rows.insert(change.key.clone(), (*to).clone());
@@ -171,5 +181,27 @@ impl Deliveries for MemoryDeliveries {
             }
         }
         Ok(())
+    }
+
+    async fn delete_settled(&self, before: Timestamp, after: Option<&DeliveryKey>, limit: u32) -> Result<Deleted, PortError> {
+        let mut data = self.open_data()?;
+        let old = |key: &&DeliveryKey| key.message_id.minted_at() < before && after.is_none_or(|after| *key > after);
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let page: Vec<DeliveryKey> = data.rows.keys().filter(old).take(limit).cloned().collect();
+        let last = page.last().cloned();
+        let settled = |key: &DeliveryKey| data.rows.get(key).is_some_and(|row| matches!(state_word(row), "done" | "discarded"));
+        let settled: Vec<DeliveryKey> = page.into_iter().filter(settled).collect();
+        if !settled.is_empty() {
+            data.forgotten_before = data.forgotten_before.max(before);
+        }
+        for key in &settled {
+            data.rows.remove(key);
+            data.history.remove(key);
+        }
+        Ok(Deleted { rows: u64::try_from(settled.len()).unwrap_or(u64::MAX), last })
+    }
+
+    async fn forgotten_before(&self) -> Result<Timestamp, PortError> {
+        Ok(self.open_data()?.forgotten_before)
     }
 }

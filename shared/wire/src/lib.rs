@@ -2,7 +2,7 @@
 //!
 //! [`proto`] is generated. [`publication`] turns a message into what is published, [`arrival`] reads it back, [`receipts`] and [`checks`] do the
 //! same for the two batches, [`probes`] for the markers between them. [`dead_letter`] reads what lies in a dead-letter queue, [`history`] is what
-//! a message carries of its tries.
+//! a message carries of its tries, [`events`] what listeners are told.
 //!
 //! **Invariant:** unknown fields are ignored, an unknown version is an error, and every error says what was wrong with the bytes.
 
@@ -10,6 +10,7 @@ pub mod arrival;
 pub mod checks;
 pub mod dead_letter;
 mod error;
+pub mod events;
 pub mod history;
 pub mod names;
 pub mod probes;

@@ -36,6 +36,10 @@ pub const HISTORY: &str = "countersign-history";
 pub const PROBE: &str = "countersign-probe";
 /// The retry tier a probe goes through, milliseconds; 0: none.
 pub const PROBE_RETRY: &str = "countersign-probe-retry";
+/// What an event tells of; only events have it.
+pub const EVENT: &str = "countersign-event";
+/// Content type of an event: a CloudEvents 1.0 envelope with its data.
+pub const CLOUD_EVENT: &str = "application/cloudevents+json";
 /// W3C trace context.
 pub const TRACEPARENT: &str = countersign_delivery::routing::TRACE_HEADERS[0];
 /// W3C trace context, vendor entries.

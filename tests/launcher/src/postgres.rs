@@ -108,6 +108,22 @@ impl Postgres {
         self.running.kill9();
     }
 
+    /// SIGSTOP to the server itself, which then takes no new sessions. Those that there are go on.
+    ///
+    /// # Errors
+    /// When it has ended, or does not stop.
+    pub fn pause(&self) -> anyhow::Result<()> {
+        self.running.pause()
+    }
+
+    /// SIGCONT.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn resume(&self) -> anyhow::Result<()> {
+        self.running.resume()
+    }
+
     /// Starts it again on the same port and data; it recovers first.
     ///
     /// # Errors

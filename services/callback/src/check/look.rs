@@ -18,6 +18,8 @@ use crate::probe;
 use crate::quarantine::Unreadable;
 use crate::record::ATTEMPT_MAX;
 
+use super::verdict::is_expired;
+
 /// One check, and where it came from.
 pub(super) struct Entry {
     /// Index of its batch among the deliveries.
@@ -39,6 +41,8 @@ pub(super) struct Look {
     pub rows: Vec<Vec<Option<Delivery>>>,
     /// What the probes of each lane say.
     pub lanes: BTreeMap<Lane, LaneView>,
+    /// Up to which age MSG DB has deleted what was settled; only asked for when a row is missing that is old enough for that.
+    pub forgotten_before: Timestamp,
 }
 
 /// Decodes what was delivered.
@@ -86,7 +90,17 @@ pub(super) async fn gather(desk: &Desk, entries: &[Entry]) -> Result<Look, PortE
     let lanes: Vec<Lane> = lanes.into_iter().collect();
     let probes = if lanes.is_empty() { Vec::new() } else { desk.deliveries.probes(&lanes).await? };
     let lanes = lanes.into_iter().zip(probes.iter().map(|probes| view(probes))).collect();
-    Ok(Look { now, rows, lanes })
+    let forgotten_before = if any_may_be_forgotten(desk, entries, &rows, now) {
+        desk.deliveries.forgotten_before().await?
+    } else {
+        Timestamp::default()
+    };
+    Ok(Look { now, rows, lanes, forgotten_before })
+}
+
+/// Whether a row is missing whose message is older than its consumers' memory: MSG DB's is longer.
+fn any_may_be_forgotten(desk: &Desk, entries: &[Entry], rows: &[Vec<Option<Delivery>>], now: Timestamp) -> bool {
+    open(entries, rows).any(|(entry, _, row)| row.is_none() && is_expired(desk, now, entry.check.message_id.minted_at()))
 }
 
 fn keys_of(check: &Check) -> impl Iterator<Item = DeliveryKey> {

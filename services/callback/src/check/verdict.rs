@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use countersign_delivery::check::Mark;
 use countersign_delivery::decide::{self, Evidence, decide, parked_as};
+use countersign_delivery::expiry::Memory;
 use countersign_delivery::message::Attempt;
 use countersign_delivery::ports::deliveries::DeliveryKey;
 use countersign_delivery::probe::Lane;
@@ -76,6 +77,7 @@ fn judge_one(desk: &Desk, look: &Look, (at, entry): (usize, &Entry), rows: &[Opt
     let check = &entry.check;
     let facts = || Facts { upstream: entry.upstream.clone(), fingerprint: check.fingerprint.clone(), sent_at: check.sent_at };
     let waited_ms = desk.topology.waited_ms(check.waits);
+    let memory = Memory { forgotten_before: look.forgotten_before, dedup_retention_ms: desk.figures.dedup_retention_ms };
     let mut lost: BTreeMap<(Attempt, u32), Vec<Wanted>> = BTreeMap::new();
     let mut worst = 0;
     for (subscription, row) in check.required.iter().zip(rows) {
@@ -85,7 +87,7 @@ fn judge_one(desk: &Desk, look: &Look, (at, entry): (usize, &Entry), rows: &[Opt
         let view = lane.as_ref().map(|lane| look.lanes.get(lane).copied().unwrap_or_default());
         let dedup_retention_ms = desk.figures.dedup_retention_ms;
         let evidence = Evidence { delivery: row, lane: view, waited_ms, dedup_retention_ms, now: look.now };
-        let verdict = decide(check, subscription, evidence, &desk.policy);
+        let verdict = memory.in_time(check, row, look.now, decide(check, subscription, evidence, &desk.policy));
         let word = word(&verdict);
         metrics::counter!(names::CHECKS_TOTAL, "verdict" => word).increment(1);
         worst = worst.max(WORDS.iter().position(|known| *known == word).unwrap_or(0));

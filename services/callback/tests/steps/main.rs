@@ -1,10 +1,12 @@
 //! Every step of callback on ports in memory: no broker, no database, no sleep.
 
 mod check;
+mod events;
 mod hanging;
 mod intake;
 mod operators;
 mod record;
 mod resend;
+mod retention;
 mod rig;
 mod sweep;

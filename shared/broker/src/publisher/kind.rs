@@ -13,15 +13,19 @@ pub(super) enum Kind {
     Probe,
     Retry,
     Dead,
+    Event,
 }
 
 impl Kind {
-    const ALL: [Self; 6] = [Self::Message, Self::Check, Self::Receipt, Self::Probe, Self::Retry, Self::Dead];
+    const ALL: [Self; 7] = [Self::Message, Self::Check, Self::Receipt, Self::Probe, Self::Retry, Self::Dead, Self::Event];
 
     pub(super) fn of(publication: &Publication) -> Self {
         let queue = publication.routing_key.as_str();
         if publication.properties.headers.contains_key(countersign_wire::names::PROBE) {
             return Self::Probe;
+        }
+        if publication.properties.headers.contains_key(countersign_wire::names::EVENT) {
+            return Self::Event;
         }
         if !publication.exchange.is_empty() {
             return Self::Message;
@@ -47,6 +51,7 @@ impl Kind {
             Self::Probe => "probe",
             Self::Retry => "retry",
             Self::Dead => "dead",
+            Self::Event => "event",
         }
     }
 }
@@ -113,6 +118,9 @@ mod tests {
             assert_eq!(Kind::of(&publication), kind, "{exchange} {routing_key}");
             publication.properties.headers.insert(countersign_wire::names::PROBE.into(), HeaderValue::Int(1));
             assert_eq!(Kind::of(&publication), Kind::Probe);
+            publication.properties.headers =
+                [(countersign_wire::names::EVENT.to_owned(), HeaderValue::Text("parked".into()))].into();
+            assert_eq!(Kind::of(&publication), Kind::Event);
         }
     }
 }

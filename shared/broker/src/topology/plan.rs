@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use countersign_delivery::Topology;
+use countersign_delivery::routing::ExchangeKind;
 use countersign_delivery::topology::Exchange;
 
 /// A limit that is never reached: for queues whose messages have nowhere else to go.
@@ -15,7 +16,7 @@ const NO_DELIVERY_LIMIT: u32 = i32::MAX as u32;
 /// All that the broker is to have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// As the file says.
+    /// As the file says, and the one for events.
     pub exchanges: Vec<Exchange>,
     /// In the order in which they are declared.
     pub queues: Vec<QueuePlan>,
@@ -101,8 +102,16 @@ impl Plan {
                 arguments: binding.arguments.clone(),
             }));
         }
-        Self { exchanges: topology.exchanges.clone(), queues, bindings }
+        let mut exchanges = topology.exchanges.clone();
+        exchanges.push(events(topology));
+        Self { exchanges, queues, bindings }
     }
+}
+
+/// Where callback publishes its events. Nothing of ours is bound to it: what nobody listens to is nobody's.
+fn events(topology: &Topology) -> Exchange {
+    let name = topology.events_exchange();
+    Exchange { name, kind: ExchangeKind::Topic, durable: true, auto_delete: false, internal: false, alternate: None }
 }
 
 fn queue(name: &str, delivery_limit: u32, dead_letters_to: Option<&str>, ttl_ms: Option<u64>) -> QueuePlan {

@@ -78,6 +78,15 @@ pub struct Filter {
     pub after: Option<DeliveryKey>,
 }
 
+/// What one page of a walk over old deliveries came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Deleted {
+    /// Rows that are gone, with their histories.
+    pub rows: u64,
+    /// The last delivery that was looked at: the next page begins after it. None: there was nothing to look at.
+    pub last: Option<DeliveryKey>,
+}
+
 /// The one word that sums a delivery up, in the database, in filters and in JSON. A failure is outdone by the order of a later try.
 #[must_use]
 pub fn state_word(delivery: &Delivery) -> &'static str {
@@ -158,4 +167,21 @@ pub trait Deliveries: Send + Sync {
     /// # Errors
     /// [`PortError`].
     async fn probes_answered(&self, answers: &[ProbeAnswer]) -> Result<(), PortError>;
+
+    /// Looks at the `limit` lowest keys after `after` of messages that were minted before `before`, and deletes those that are done or
+    /// discarded, with their histories. What is open or parked stays, whatever its age. [`Self::forgotten_before`] is moved on to `before`
+    /// first, and only ever forward.
+    ///
+    /// A message's age is that of its id, by its upstream's clock. Deliveries that somebody works at may be left to a later walk.
+    ///
+    /// # Errors
+    /// [`PortError`]: the same page may be asked for again.
+    async fn delete_settled(&self, before: Timestamp, after: Option<&DeliveryKey>, limit: u32) -> Result<Deleted, PortError>;
+
+    /// Settled deliveries of messages minted before this time may have been deleted, by any replica: that one of them is not there
+    /// proves nothing. The start of time if nothing was ever deleted.
+    ///
+    /// # Errors
+    /// [`PortError`].
+    async fn forgotten_before(&self) -> Result<Timestamp, PortError>;
 }

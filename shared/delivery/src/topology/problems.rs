@@ -54,6 +54,9 @@ impl Topology {
             if name.contains(['\r', '\n']) {
                 problems.push(format!("exchange name {name:?} has a line break, which the broker takes out: leave it out"));
             }
+            if *name == self.events_exchange() {
+                problems.push(format!("exchange {name} is callback's own, for its events: rename it or the prefix"));
+            }
             if !seen.insert(name) {
                 problems.push(format!("exchange {name} is declared twice: remove one"));
             }
@@ -83,6 +86,9 @@ impl Topology {
         let mut seen = BTreeSet::new();
         for subscription in &self.subscriptions {
             let name = subscription.name.as_str();
+            if *name == self.events_exchange() {
+                problems.push(format!("exchange {name} is callback's own, for its events: rename it or the prefix"));
+            }
             if !seen.insert(name) {
                 problems.push(format!("subscription {name} is declared twice: remove one"));
             }

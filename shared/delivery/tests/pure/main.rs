@@ -1,6 +1,8 @@
 //! The protocol by tables and properties: every row of `state::next` and `decide`, and a small world that loses things.
 
 mod decide;
+mod events;
+mod expiry;
 mod horizon;
 mod ids;
 mod model;

@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use countersign_delivery::ports::PortError;
-use countersign_delivery::ports::deliveries::{Change, Deliveries, DeliveryKey, HistoryLine};
+use countersign_delivery::ports::deliveries::{Change, DeliveryKey, HistoryLine};
+use countersign_delivery::ports::events::Happening;
 use countersign_delivery::state::{Delivery, Event, Illegal, Transition, next};
 use countersign_delivery::time::Timestamp;
 use countersign_telemetry::invariants;
 
 use crate::deliveries::row::{WIDTH, delivery, key, rows, select};
-use crate::deliveries::{SqlDeliveries, history};
+use crate::deliveries::shards::Shard;
+use crate::deliveries::{events, history};
 use crate::rows::Rows;
 use crate::sql::{Sql, Tx};
 
@@ -31,18 +33,20 @@ struct Outcome {
     moved: bool,
     answers: Vec<Answer>,
     lines: Vec<HistoryLine>,
+    happenings: Vec<Happening>,
 }
 
 /// A batch on its way.
 struct Batch<'a> {
-    changes: &'a [Change<'a>],
+    changes: &'a [&'a Change<'a>],
     overdue_ms: u64,
 }
 
 impl Batch<'_> {
     /// Applies a delivery's events one after the other.
     fn outcome(&self, current: Option<Delivery>, places: &[usize], now: Timestamp) -> Outcome {
-        let mut outcome = Outcome { to: current, moved: false, answers: Vec::with_capacity(places.len()), lines: Vec::new() };
+        let answers = Vec::with_capacity(places.len());
+        let mut outcome = Outcome { to: current, moved: false, answers, lines: Vec::new(), happenings: Vec::new() };
         for event in places.iter().map(|place| &self.changes[*place].event) {
             outcome.step(event, self.overdue_ms, now);
         }
@@ -57,7 +61,9 @@ impl Outcome {
             Ok(Transition::Unchanged) => Ok(self.to.clone()),
             Ok(Transition::Moved { to, noted }) => {
                 if noted {
-                    self.lines.push(HistoryLine::of(event, &to, now));
+                    let line = HistoryLine::of(event, &to, now);
+                    self.happenings.extend(Happening::of(event, &to, &line));
+                    self.lines.push(line);
                 }
                 if let Some(what) = self.to.as_ref().and_then(|from| from.goes_back_in(&to)) {
                     invariants::violated("I5", what);
@@ -71,20 +77,20 @@ impl Outcome {
     }
 }
 
-/// See the port.
-pub(super) async fn apply(port: &SqlDeliveries, changes: &[Change<'_>]) -> Result<Vec<Answer>, PortError> {
-    let batch = Batch { changes, overdue_ms: port.overdue_ms };
+/// See the port; all changes are of deliveries of this shard.
+pub(super) async fn apply(shard: Shard<'_>, changes: &[&Change<'_>], overdue_ms: u64) -> Result<Vec<Answer>, PortError> {
+    let batch = Batch { changes, overdue_ms };
     let mut groups = Groups::new();
     for (place, change) in changes.iter().enumerate() {
         groups.entry(&change.key).or_default().push(place);
     }
     let mut answers = vec![None; changes.len()];
-    insert_first_words(port, &batch, &mut groups, &mut answers).await?;
+    insert_first_words(shard, &batch, &mut groups, &mut answers).await?;
     for _ in 0..ROUNDS {
         if groups.is_empty() {
             return Ok(answers.into_iter().flatten().collect());
         }
-        lock_and_apply(port, &batch, &mut groups, &mut answers).await?;
+        lock_and_apply(shard, &batch, &mut groups, &mut answers).await?;
     }
     if groups.is_empty() {
         return Ok(answers.into_iter().flatten().collect());
@@ -94,15 +100,15 @@ pub(super) async fn apply(port: &SqlDeliveries, changes: &[Change<'_>]) -> Resul
 
 /// Settles what has no row yet and leaves no line: one statement, which commits by itself. What has a row stays in `groups`.
 async fn insert_first_words(
-    port: &SqlDeliveries,
+    shard: Shard<'_>,
     batch: &Batch<'_>,
     groups: &mut Groups<'_>,
     answers: &mut [Option<Answer>],
 ) -> Result<(), PortError> {
-    let now = port.now().await?;
+    let now = shard.now().await?;
     let first = groups.iter().map(|(key, places)| (*key, batch.outcome(None, places, now)));
     let first: Vec<_> = first.filter(|(_, outcome)| outcome.to.is_some() && outcome.lines.is_empty()).collect();
-    let sql = port.sql();
+    let sql = shard.sql;
     for part in first.chunks(Rows::limit(sql.backend, WIDTH)) {
         let (text, values) = insert(sql, part);
         let written = keys(&sql.write_returning(APPLYING, &text, values).await?)?;
@@ -116,16 +122,16 @@ async fn insert_first_words(
 /// One transaction over everything left: lock the rows there are, in the order of their keys, apply, write. A row that somebody
 /// else inserted meanwhile stays in `groups`.
 async fn lock_and_apply(
-    port: &SqlDeliveries,
+    shard: Shard<'_>,
     batch: &Batch<'_>,
     groups: &mut Groups<'_>,
     answers: &mut [Option<Answer>],
 ) -> Result<(), PortError> {
-    let sql = port.sql();
+    let sql = shard.sql;
     let tx = sql.begin(APPLYING).await?;
     let mut current = lock(&tx, sql, groups).await?;
     // Read after the wait for the locks.
-    let now = port.database.inner.clock.now_in(&tx).await?;
+    let now = shard.now_in(&tx).await?;
     let outcomes: Vec<_> = groups
         .iter()
         .map(|(key, places)| {
@@ -142,6 +148,8 @@ async fn lock_and_apply(
     written.extend(known);
     let lines: Vec<_> = written.iter().flat_map(|(key, outcome)| outcome.lines.iter().map(move |line| (*key, line))).collect();
     history::append(&tx, sql, &lines).await?;
+    let happenings = written.iter().flat_map(|(key, outcome)| outcome.happenings.iter().map(move |one| (*key, one)));
+    events::append(&tx, sql, &happenings.collect::<Vec<_>>()).await?;
     tx.commit().await?;
     for (key, outcome) in &written {
         settle(key, outcome, groups, answers);

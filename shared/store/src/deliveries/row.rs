@@ -230,16 +230,16 @@ fn command_of(row: &QueryResult) -> Result<Command, PortError> {
 }
 
 /// The rows of these keys, in their order.
-pub(super) async fn look_up(sql: &Sql, wanted: &[DeliveryKey]) -> Result<Vec<Option<Delivery>>, PortError> {
+pub(super) async fn look_up(sql: &Sql, wanted: &[&DeliveryKey]) -> Result<Vec<Option<Delivery>>, PortError> {
     let mut found = HashMap::with_capacity(wanted.len());
     for part in wanted.chunks(Rows::limit(sql.backend, 2)) {
-        let (text, values) = select(sql.backend, part.iter(), "");
+        let (text, values) = select(sql.backend, part.iter().copied(), "");
         for row in sql.read("looking deliveries up", &text, values).await? {
             let (key, delivery) = delivery(&row)?;
             found.insert(key, delivery);
         }
     }
-    Ok(wanted.iter().map(|key| found.get(key).cloned()).collect())
+    Ok(wanted.iter().map(|key| found.get(*key).cloned()).collect())
 }
 
 /// A query for the rows of these keys; `rest` goes to its end.

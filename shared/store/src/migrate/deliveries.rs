@@ -6,7 +6,27 @@
 
 use super::Step;
 
-pub(super) const STEPS: &[Step] = &[M001_DELIVERIES, M002_EFFECT_EPOCH];
+pub(super) const STEPS: &[Step] = &[M001_DELIVERIES, M002_EFFECT_EPOCH, M005_EVENTS];
+
+/// Events wait for their publication here; `countersign_retention` says up to which age what is settled may be gone.
+const M005_EVENTS: Step = Step {
+    name: "m005_events",
+    statements: &[
+        "CREATE TABLE countersign_event (
+            number {serial},
+            message_id {uuid} NOT NULL,
+            at {bigint} NOT NULL,
+            attempt {bigint} NOT NULL,
+            due_at {bigint} NOT NULL,
+            subscription {name} NOT NULL,
+            what {name} NOT NULL,
+            upstream {name} NOT NULL,
+            reason {name} NOT NULL)",
+        "CREATE TABLE countersign_retention (
+            what {name} NOT NULL PRIMARY KEY,
+            forgotten_before {bigint} NOT NULL)",
+    ],
+};
 
 /// NULL for almost all, which costs nothing.
 const M002_EFFECT_EPOCH: Step =

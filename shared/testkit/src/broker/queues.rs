@@ -73,6 +73,9 @@ impl Queues {
     pub(super) fn route(&self, topology: &Topology, publication: &Publication) -> Option<Vec<String>> {
         let names = if publication.exchange.is_empty() {
             vec![publication.routing_key.clone()]
+        } else if publication.exchange == topology.events_exchange() {
+            // Nobody listens.
+            Vec::new()
         } else {
             topology.exchange(&publication.exchange)?;
             let headers = publication.properties.headers.iter();

@@ -7,7 +7,7 @@ use countersign_testkit::conformance::RealTime;
 use countersign_testkit::conformance::deliveries::OVERDUE_MS;
 use countersign_testkit::conformance::walk::both_end_alike;
 use countersign_testkit::deliveries::MemoryDeliveries;
-use countersign_testkit::deliveries_suite;
+use countersign_testkit::{deliveries_suite, forgetting_suite};
 use tempfile::TempDir;
 
 /// Seeds of the walks, the first of them; each is a walk of its own over fresh rows.
@@ -34,6 +34,13 @@ mod memory {
     }
 
     deliveries_suite!(set_up);
+    forgetting_suite!(set_up);
+
+    mod events {
+        use super::set_up;
+
+        countersign_testkit::events_suite!(set_up);
+    }
 }
 
 mod sqlite {
@@ -45,6 +52,13 @@ mod sqlite {
     }
 
     deliveries_suite!(set_up);
+    forgetting_suite!(set_up);
+
+    mod events {
+        use super::set_up;
+
+        countersign_testkit::events_suite!(set_up);
+    }
 }
 
 mod postgres {
@@ -56,6 +70,13 @@ mod postgres {
     }
 
     deliveries_suite!(set_up);
+    forgetting_suite!(set_up);
+
+    mod events {
+        use super::set_up;
+
+        countersign_testkit::events_suite!(set_up);
+    }
 }
 
 #[tokio::test]

@@ -11,3 +11,4 @@ mod messages;
 mod pauses;
 mod redis_away;
 mod redis_refuses;
+mod sharded;

@@ -14,13 +14,15 @@ pub struct Own {
     pub redis: Option<String>,
     /// Databases of upstream and callback.
     pub databases: Option<(String, String)>,
+    /// Callback's alone.
+    pub msg_db: Option<String>,
 }
 
 /// Wires the services; starts none.
 pub async fn flow(test: &str, own: Own) -> anyhow::Result<Flow> {
     let ground = Ground::new(test).await?;
     let (upstream_database, callback_database) =
-        own.databases.unwrap_or_else(|| (ground.sqlite("upstream"), ground.sqlite("msg")));
+        own.databases.unwrap_or_else(|| (ground.sqlite("upstream"), own.msg_db.unwrap_or_else(|| ground.sqlite("msg"))));
     let wiring = Wiring {
         dir: ground.dir().to_owned(),
         amqp: own.amqp.unwrap_or_else(|| ground.amqp_url()),
