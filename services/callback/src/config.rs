@@ -127,6 +127,8 @@ pub struct Callback {
     /// How long downstream remembers what it has done, milliseconds; must be the value configured there. Nothing older is sent again.
     /// Default 604800000 (7 days).
     pub dedup_retention_ms: u64,
+    /// Dead letters that may wait for an operator in MSG DB; default 1000000. While as many do, the others stay in their queues.
+    pub max_dead_letters: u64,
 }
 
 impl Default for Callback {
@@ -146,12 +148,15 @@ impl Default for Callback {
             breaker_open_ms: 10_000,
             sweep_interval_ms: 30_000,
             dedup_retention_ms: 604_800_000,
+            max_dead_letters: 1_000_000,
         }
     }
 }
 
 /// Checks in a batch at most: larger ones gain nothing.
 const MAX_BATCH: usize = 256;
+/// Dead letters at most: more than anybody deals with.
+const MAX_DEAD_LETTERS: u64 = 100_000_000;
 /// The longest of the short times: an hour.
 const HOUR_MS: u64 = 3_600_000;
 
@@ -187,6 +192,7 @@ impl Callback {
             ("breaker_open_ms", self.breaker_open_ms, 1, HOUR_MS),
             ("sweep_interval_ms", self.sweep_interval_ms, 10, HOUR_MS),
             ("dedup_retention_ms", self.dedup_retention_ms, 1, Topology::MAX_DELAY_MS * 100),
+            ("max_dead_letters", self.max_dead_letters, 1, MAX_DEAD_LETTERS),
         ];
         for (key, value, min, max) in bounds {
             if !(min..=max).contains(&value) {
@@ -218,11 +224,12 @@ mod tests {
             checks_prefetch: 0,
             max_orders: 501,
             breaker_failures: 0,
+            max_dead_letters: 0,
             upstream_template: "orders:50051".into(),
             ..Callback::default()
         };
         let problems = callback.problems().join("\n");
-        for key in ["max_batch", "checks_prefetch", "max_orders", "breaker_failures", "upstream_template"] {
+        for key in ["max_batch", "checks_prefetch", "max_orders", "breaker_failures", "upstream_template", "max_dead_letters"] {
             assert!(problems.contains(key), "{key} is missing in {problems}");
         }
     }

@@ -13,6 +13,7 @@ use crate::check::{self, check};
 use crate::desk::Desk;
 use crate::error::Error;
 use crate::record::{self, record};
+use crate::take_in::{self, Source, take_in};
 
 /// Bodies that are worked on together, in bytes: a few thousand receipts or checks.
 const PORTION_BYTES: usize = 256 * 1024;
@@ -22,12 +23,14 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// What a queue holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Work {
     /// Receipts and signed probes.
     Receipts,
     /// Checks that came due.
     Checks,
+    /// Dead letters, or what is in quarantine.
+    DeadLetters(Source),
 }
 
 /// One consumer of one queue.
@@ -56,9 +59,10 @@ impl Intake {
     /// # Errors
     /// [`Error::Consumer`] when the queue can never be consumed.
     pub async fn run(self, consumers: Arc<dyn Consumers>) -> Result<(), Error> {
-        let queue = match self.work {
+        let queue = match &self.work {
             Work::Receipts => self.desk.topology.receipts_queue(),
             Work::Checks => self.desk.topology.checks_queue(),
+            Work::DeadLetters(source) => source.queue.clone(),
         };
         let opened = consumers.consume(&queue, self.prefetch).await;
         let mut consumer = opened.map_err(|source| Error::Consumer { queue, source })?;
@@ -90,7 +94,11 @@ impl Intake {
                 }
                 Progress::But(positions, why) => {
                     tracing::warn!(work = ?self.work, held = positions.len(), %why, "cannot go on yet");
-                    self.health.unready(why.to_string());
+                    match why {
+                        // Whoever can mend it has to reach this process.
+                        Error::Full { .. } => self.health.ready_but(why.to_string()),
+                        _ => self.health.unready(why.to_string()),
+                    }
                     positions
                 }
             };
@@ -106,7 +114,7 @@ impl Intake {
     }
 
     async fn step(&self, portion: &[Delivered]) -> Progress {
-        match self.work {
+        match &self.work {
             Work::Receipts => match record(&self.desk, portion).await {
                 record::Outcome::Recorded => Progress::All,
                 record::Outcome::Held { positions, why } => Progress::But(positions, why),
@@ -114,6 +122,10 @@ impl Intake {
             Work::Checks => match check(&self.desk, portion).await {
                 check::Outcome::Checked => Progress::All,
                 check::Outcome::Held { positions, why } => Progress::But(positions, why),
+            },
+            Work::DeadLetters(source) => match take_in(&self.desk, source, portion).await {
+                take_in::Outcome::TakenIn => Progress::All,
+                take_in::Outcome::Held { positions, why } => Progress::But(positions, why),
             },
         }
     }

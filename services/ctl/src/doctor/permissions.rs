@@ -17,7 +17,7 @@ const PERMISSIONS: &str = "permissions.broker";
 /// What a service does with the broker: publish, consume, and declare if it is told to.
 ///
 /// Upstream publishes to the exchanges that subscriptions are bound to, themselves or by an alternate exchange; it, downstream (receipts, retries, dead letters) and callback
-/// (checks, probes, quarantine) publish to queues over the default exchange.
+/// (checks, probes, quarantine, redriven letters) publish to queues over the default exchange.
 fn needs(which: Which, part: &Part, topology: &Topology) -> Vec<Right> {
     let mut needs = vec![Right::Write(String::new())];
     match which {
@@ -42,7 +42,11 @@ fn needs(which: Which, part: &Part, topology: &Topology) -> Vec<Right> {
                 .filter(|one| one.probes && (own.is_empty() || own.iter().any(|own| own.name == one.name.as_str())));
             needs.extend(consumed.flat_map(|one| [Right::Read(one.name.to_string()), Right::Read(one.limit_queue())]));
         }
-        Which::Callback => needs.extend([Right::Read(topology.receipts_queue()), Right::Read(topology.checks_queue())]),
+        Which::Callback => {
+            let dead = topology.subscriptions.iter().map(countersign_delivery::topology::Subscription::dead_queue);
+            let own = [topology.receipts_queue(), topology.checks_queue(), topology.quarantine_queue()];
+            needs.extend(own.into_iter().chain(dead).map(Right::Read));
+        }
     }
     if part.topology.apply {
         needs.extend(Plan::of(topology).queues.into_iter().map(|queue| Right::Configure(queue.name)));
@@ -153,7 +157,19 @@ mod tests {
             (Which::Upstream, part(false, &[]), vec![write(""), write("orders")]),
             (Which::Downstream, part(false, &["b"]), vec![write(""), read("b"), read("b.limit")]),
             (Which::Downstream, part(false, &[]), vec![write(""), read("a"), read("a.limit"), read("b"), read("b.limit")]),
-            (Which::Callback, part(false, &[]), vec![write(""), read("countersign.receipts"), read("countersign.checks")]),
+            (
+                Which::Callback,
+                part(false, &[]),
+                vec![
+                    write(""),
+                    read("countersign.receipts"),
+                    read("countersign.checks"),
+                    read("countersign.quarantine"),
+                    read("a.dead"),
+                    read("b.dead"),
+                    read("foreign.dead"),
+                ],
+            ),
         ];
         for (which, part, expected) in rows {
             assert_eq!(needs(which, &part, &topology()), expected, "{which}");
