@@ -140,6 +140,8 @@ pub struct Callback {
     /// never deleted. At least `dedup_retention_ms` and `policy.overdue_ms` together, and the longest time after which a message can be
     /// sent again. Default 2592000000 (30 days).
     pub retention_ms: u64,
+    /// Dead letters that may wait for an operator in MSG DB; default 1000000. While as many do, the others stay in their queues.
+    pub max_dead_letters: u64,
 }
 
 impl Default for Callback {
@@ -162,12 +164,15 @@ impl Default for Callback {
             sweep_interval_ms: 30_000,
             dedup_retention_ms: 604_800_000,
             retention_ms: 2_592_000_000,
+            max_dead_letters: 1_000_000,
         }
     }
 }
 
 /// Checks in a batch at most: larger ones gain nothing.
 const MAX_BATCH: usize = 256;
+/// Dead letters at most: more than anybody deals with.
+const MAX_DEAD_LETTERS: u64 = 100_000_000;
 /// The longest of the short times: an hour.
 const HOUR_MS: u64 = 3_600_000;
 
@@ -206,6 +211,7 @@ impl Callback {
             ("breaker_open_ms", self.breaker_open_ms, 1, HOUR_MS),
             ("sweep_interval_ms", self.sweep_interval_ms, 10, HOUR_MS),
             ("dedup_retention_ms", self.dedup_retention_ms, 1, Topology::MAX_DELAY_MS * 100),
+            ("max_dead_letters", self.max_dead_letters, 1, MAX_DEAD_LETTERS),
         ];
         for (key, value, min, max) in bounds {
             if !(min..=max).contains(&value) {
@@ -239,12 +245,13 @@ mod tests {
             calls_in_flight: 101,
             max_orders: 501,
             breaker_failures: 0,
+            max_dead_letters: 0,
             upstream_template: "orders:50051".into(),
             ..Callback::default()
         };
         let problems = callback.problems().join("\n");
         let keys = ["max_batch", "checks_prefetch", "checks_in_flight", "calls_in_flight", "max_orders", "breaker_failures"];
-        for key in keys.into_iter().chain(["upstream_template"]) {
+        for key in keys.into_iter().chain(["upstream_template", "max_dead_letters"]) {
             assert!(problems.contains(key), "{key} is missing in {problems}");
         }
     }

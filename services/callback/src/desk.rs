@@ -8,11 +8,13 @@ use countersign_boot::Tasks;
 use countersign_delivery::Topology;
 use countersign_delivery::policy::Policy;
 use countersign_delivery::ports::broker::{Publication, Published, Publisher};
+use countersign_delivery::ports::dead_letters::DeadLetters;
 use countersign_delivery::ports::deliveries::Deliveries;
 use countersign_delivery::ports::{Clock, Ids};
 
 use crate::lines::Lines;
 use crate::probe::Demands;
+use crate::take_in::Room;
 use crate::upstreams::Upstreams;
 
 /// The ports and figures of one callback. Cheap to clone; all clones are one.
@@ -20,7 +22,9 @@ use crate::upstreams::Upstreams;
 pub struct Desk {
     /// MSG DB.
     pub deliveries: Arc<dyn Deliveries>,
-    /// Where re-armed checks, probes and quarantined copies go.
+    /// The dead letters in MSG DB.
+    pub letters: Arc<dyn DeadLetters>,
+    /// Where re-armed checks, probes, quarantined copies and redriven letters go.
     pub publisher: Arc<dyn Publisher>,
     /// Who is told to send again.
     pub upstreams: Arc<dyn Upstreams>,
@@ -40,6 +44,8 @@ pub struct Desk {
     pub tasks: Tasks,
     /// Which lanes wait for a probe.
     pub demands: Arc<Demands>,
+    /// How many dead letters may still be taken in.
+    pub room: Arc<Room>,
 }
 
 /// Figures that are not the protocol's.
@@ -51,6 +57,8 @@ pub struct Figures {
     pub max_orders: usize,
     /// How long downstream remembers what it has done, milliseconds: nothing older is sent again.
     pub dedup_retention_ms: u64,
+    /// Dead letters that may wait for an operator; while as many do no more are taken in.
+    pub max_dead_letters: u64,
 }
 
 impl Desk {

@@ -25,6 +25,15 @@ pub enum Error {
         /// The first refusal.
         why: String,
     },
+    /// As many dead letters wait as may.
+    #[error(
+        "{most} dead letters wait for an operator (callback.max_dead_letters): no more are taken in, they stay in their queues; look at them \
+         with `countersign dead list`, redrive or discard them, or raise the bound"
+    )]
+    Full {
+        /// The bound.
+        most: u64,
+    },
 }
 
 impl Error {
@@ -33,7 +42,7 @@ impl Error {
     pub const fn is_transient(&self) -> bool {
         match self {
             Self::Database(source) | Self::Consumer { source, .. } => source.is_transient(),
-            Self::NotConfirmed { .. } => true,
+            Self::NotConfirmed { .. } | Self::Full { .. } => true,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What operators ask callback, over gRPC.
 
+mod dead;
 mod outlook;
 mod page;
 mod redrive;
@@ -17,6 +18,8 @@ use countersign_wire::proto::{
 use tonic::{Request, Response, Status};
 
 use crate::desk::Desk;
+
+pub use dead::DeadLetterApi;
 
 /// Rows of a page when the request names no size.
 const PAGE_DEFAULT: u32 = 100;

@@ -20,6 +20,7 @@ use crate::check::{self, check};
 use crate::desk::Desk;
 use crate::error::Error;
 use crate::record::{self, record};
+use crate::take_in::{self, Source, take_in};
 
 /// Bodies that are worked on together, in bytes: a few thousand receipts or checks.
 const PORTION_BYTES: usize = 256 * 1024;
@@ -29,12 +30,14 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// What a queue holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Work {
     /// Receipts and signed probes.
     Receipts,
     /// Checks that came due.
     Checks,
+    /// Dead letters, or what is in quarantine.
+    DeadLetters(Source),
 }
 
 /// One consumer of one queue.
@@ -65,9 +68,10 @@ impl Intake {
     /// # Errors
     /// [`Error::Consumer`] when the queue can never be consumed.
     pub async fn run(self, consumers: Arc<dyn Consumers>) -> Result<(), Error> {
-        let queue = match self.work {
+        let queue = match &self.work {
             Work::Receipts => self.desk.topology.receipts_queue(),
             Work::Checks => self.desk.topology.checks_queue(),
+            Work::DeadLetters(source) => source.queue.clone(),
         };
         let opened = consumers.consume(&queue, self.prefetch).await;
         let mut consumer = opened.map_err(|source| Error::Consumer { queue, source })?;
@@ -126,7 +130,7 @@ impl Intake {
     }
 
     async fn step(&self, portion: &[Delivered]) -> Progress {
-        match self.work {
+        match &self.work {
             Work::Receipts => match record(&self.desk, portion).await {
                 record::Outcome::Recorded => Progress::All,
                 record::Outcome::Held { positions, why } => Progress::But(positions, why),
@@ -134,6 +138,10 @@ impl Intake {
             Work::Checks => match check(&self.desk, portion).await {
                 check::Outcome::Checked => Progress::All,
                 check::Outcome::Held { positions, why } => Progress::But(positions, why),
+            },
+            Work::DeadLetters(source) => match take_in(&self.desk, source, portion).await {
+                take_in::Outcome::TakenIn => Progress::All,
+                take_in::Outcome::Held { positions, why } => Progress::But(positions, why),
             },
         }
     }
@@ -153,7 +161,11 @@ impl<'a> Held<'a> {
     /// A portion is held up, for the first time or again.
     fn by(&self, was_held: bool, why: &Error) {
         self.portions.fetch_add(usize::from(!was_held), Ordering::Relaxed);
-        self.health.unready(why.to_string());
+        match why {
+            // Whoever can mend it has to reach this process.
+            Error::Full { .. } => self.health.ready_but(why.to_string()),
+            _ => self.health.unready(why.to_string()),
+        }
     }
 
     /// A portion is done.

@@ -3,7 +3,9 @@
 //! In the order of the story. Receipts come in and are written down ([`record`](mod@record)). Checks come due and are judged by what was written
 //! ([`check`](mod@check)); what only looks lost is found out by [`probe`]s; what is lost is ordered from its upstream
 //! ([`command_resend`](mod@command_resend), over [`upstreams`] and their [`lines`]); what must wait is armed again. Rows that fell silent are
-//! found by the [`sweep`](mod@sweep). What became of a delivery is told by [`events`]; what is settled and old is deleted ([`retention`]). Operators ask and order over [`grpc`]. [`intake`] is the edge to the broker's queues, [`run`] puts it all together.
+//! found by the [`sweep`](mod@sweep). What nobody could process is taken in from the dead-letter queues and quarantine ([`mod@take_in`]) and
+//! waits for an operator ([`dead_letters`]). What became of a delivery is told by [`events`]; what is settled and old is deleted
+//! ([`retention`]). Operators ask and order over [`grpc`]. [`intake`] is the edge to the broker's queues, [`run`] puts it all together.
 //!
 //! **Invariant:** a state is written before the call it stands for, and nothing is acked before what follows from it is stored or confirmed.
 //!
@@ -12,6 +14,7 @@
 pub mod check;
 pub mod command_resend;
 pub mod config;
+pub mod dead_letters;
 pub mod desk;
 mod error;
 pub mod events;
@@ -24,6 +27,7 @@ mod rearm;
 pub mod record;
 pub mod retention;
 pub mod sweep;
+pub mod take_in;
 pub mod upstreams;
 mod watch;
 mod wiring;

@@ -16,6 +16,8 @@ use countersign_telemetry::with_sources;
 
 /// Between two looks at what may be away.
 const LOOK: Duration = Duration::from_secs(1);
+/// Between two counts of the dead letters that wait.
+const COUNT: Duration = Duration::from_secs(30);
 /// How long MSG DB may take to answer.
 const ANSWER: Duration = Duration::from_secs(2);
 
@@ -97,6 +99,19 @@ async fn look(config: countersign_broker::Config, wanted: Arc<Topology>, apply: 
         Ok(Err(error)) => Err(with_sources(&error)),
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// Keeps counting the dead letters that wait.
+pub(crate) fn letters(context: &Context, desk: &Desk) {
+    let desk = desk.clone();
+    every(context, "count dead letters", COUNT, move || {
+        let desk = desk.clone();
+        async move {
+            if let Err(error) = desk.room.count(&desk).await {
+                tracing::debug!(error = with_sources(&error), "dead letters could not be counted");
+            }
+        }
+    });
 }
 
 /// Sends the probes that are wanted, as soon as their time has come.

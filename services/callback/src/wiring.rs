@@ -11,21 +11,25 @@ use countersign_delivery::ports::broker::Consumers;
 use countersign_store::{Database, Tables};
 use countersign_wire::proto::DESCRIPTORS;
 use countersign_wire::proto::callback_service_server::CallbackServiceServer;
+use countersign_wire::proto::dead_letter_service_server::DeadLetterServiceServer;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::desk::{Desk, Figures};
 use crate::events::{self, Teller};
-use crate::grpc::Service;
+use crate::grpc::{DeadLetterApi, Service};
 use crate::intake::{Intake, Work};
 use crate::lines::Lines;
 use crate::probe::Demands;
 use crate::retention;
+use crate::take_in::{Room, Source};
 use crate::upstreams::grpc::GrpcUpstreams;
 use crate::watch;
 
 /// Requests of operators are small.
 const REQUEST_MAX: usize = 64 * 1024;
+/// Unsettled dead letters of one queue at most; each may be as large as a message.
+const DEAD_LETTERS_PREFETCH: u16 = 32;
 /// How long consumers wait for their queues to be declared.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -46,12 +50,14 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     let desk = desk(&config, &context, topology, &broker, &database);
     watch::database(&context, database.clone(), shown);
 
-    let intakes = [
-        ("receipts", Work::Receipts, config.callback.receipts_prefetch, 1),
-        ("checks", Work::Checks, config.callback.checks_prefetch, config.callback.checks_in_flight),
+    let mut intakes = vec![
+        ("receipts".to_owned(), Work::Receipts, config.callback.receipts_prefetch, 1),
+        ("checks".to_owned(), Work::Checks, config.callback.checks_prefetch, config.callback.checks_in_flight),
     ];
+    let letters = Source::all(&desk.topology).into_iter();
+    intakes.extend(letters.map(|source| (source.queue.clone(), Work::DeadLetters(source), DEAD_LETTERS_PREFETCH, 1)));
     for (name, work, prefetch, in_flight) in intakes {
-        let health = context.health.dependency(name);
+        let health = context.health.dependency(name.clone());
         let intake = Intake { desk: desk.clone(), work, prefetch, in_flight, health, stop: context.stop.clone() };
         let (consumers, queues) = (Arc::new(broker.clone()), queues.clone());
         context.tasks.critical(name, async move {
@@ -65,11 +71,14 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     events::start(&context, Teller { events: rows, publisher: desk.publisher.clone(), exchange }, queues);
     let consumers: Arc<dyn Consumers> = Arc::new(broker);
     retention::start(&context, &desk, &consumers, &config.callback);
+    watch::letters(&context, &desk);
     watch::sweeps(&context, &desk, Duration::from_millis(config.callback.sweep_interval_ms));
 
+    let letters = DeadLetterApi::new(desk.clone(), context.tasks.clone(), context.stop.clone());
+    let letters = DeadLetterServiceServer::new(letters).max_decoding_message_size(REQUEST_MAX);
     let service = Service::new(desk, context.tasks.clone(), context.stop.clone());
     let server = CallbackServiceServer::new(service).max_decoding_message_size(REQUEST_MAX);
-    context.serve_grpc(GrpcServices::new(DESCRIPTORS).add(server)).await?;
+    context.serve_grpc(GrpcServices::new(DESCRIPTORS).add(server).add(letters)).await?;
     Ok(())
 }
 
@@ -77,15 +86,22 @@ fn desk(config: &Config, context: &Context, topology: Arc<Topology>, broker: &Br
     let own = &config.callback;
     Desk {
         deliveries: Arc::new(database.deliveries(config.policy.overdue_ms)),
+        letters: Arc::new(database.dead_letters()),
         publisher: Arc::new(broker.clone()),
         upstreams: Arc::new(GrpcUpstreams::new(own.addresses(), Duration::from_millis(own.call_deadline_ms))),
         clock: context.clock.clone(),
         ids: context.ids.clone(),
         topology,
         policy: Arc::new(config.policy.clone()),
-        figures: Figures { max_batch: own.max_batch, max_orders: own.max_orders, dedup_retention_ms: own.dedup_retention_ms },
+        figures: Figures {
+            max_batch: own.max_batch,
+            max_orders: own.max_orders,
+            dedup_retention_ms: own.dedup_retention_ms,
+            max_dead_letters: own.max_dead_letters,
+        },
         lines: Arc::new(Lines::new(own.lines())),
         tasks: context.tasks.clone(),
         demands: Arc::new(Demands::default()),
+        room: Arc::new(Room::default()),
     }
 }

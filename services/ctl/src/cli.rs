@@ -41,7 +41,7 @@ pub enum Verb {
     Pause(subscriptions::PauseArgs),
     /// Go on with a paused subscription.
     Resume(subscriptions::ResumeArgs),
-    /// Look into the dead-letter queue of a subscription, send letters again or discard them.
+    /// Look at the dead letters of a subscription, send them again or discard them.
     #[command(subcommand)]
     Dead(dead::DeadVerb),
     /// Declare or check exchanges, queues and bindings.

@@ -32,7 +32,7 @@ pub async fn subscriptions(target: &Target) -> anyhow::Result<SubscriptionServic
 }
 
 pub async fn dead_letters(target: &Target) -> anyhow::Result<DeadLetterServiceClient<Channel>> {
-    let channel = connect("downstream", &target.downstream, "--downstream", target.timeout_ms).await?;
+    let channel = connect("callback", &target.callback, "--callback", target.timeout_ms).await?;
     Ok(DeadLetterServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES))
 }
 

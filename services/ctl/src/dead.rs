@@ -1,11 +1,11 @@
-//! `countersign dead`: what lies in the dead-letter queue of a subscription, and what an operator does about it.
+//! `countersign dead`: the dead letters that callback has taken in, and what an operator does about them.
 
 mod act;
 mod select;
 mod show;
 
 use clap::{Args, Subcommand};
-use countersign_wire::proto::{DeadLetter, DeadLetterScan, ListDeadLettersRequest};
+use countersign_wire::proto::{DeadLetter, ListDeadLettersRequest};
 use serde_json::{Value, json};
 
 use crate::exit::Done;
@@ -27,12 +27,12 @@ Exit codes: see countersign --help";
 pub enum DeadVerb {
     /// List dead letters, without their bodies.
     List(ListArgs),
-    /// Show every copy of one message, with its history.
+    /// Show every letter of one message, with its history.
     Show(show::ShowArgs),
     /// Send letters to their work queue again, in a new epoch; the guard decides as for any message.
     #[command(after_help = ACTS)]
     Redrive(act::RedriveArgs),
-    /// Remove letters from the queue for good; their deliveries stay parked.
+    /// Put letters away for good; their deliveries stay parked.
     #[command(after_help = ACTS)]
     Discard(act::DiscardArgs),
 }
@@ -46,6 +46,9 @@ pub struct ListArgs {
     /// At most so many, up to 1000.
     #[arg(long, default_value_t = 100)]
     limit: u32,
+    /// Go on where the list before ended: its `next_page_token`.
+    #[arg(long, default_value = "")]
+    page_token: String,
 }
 
 pub async fn run(target: &Target, verb: DeadVerb) -> anyhow::Result<Done> {
@@ -59,11 +62,11 @@ pub async fn run(target: &Target, verb: DeadVerb) -> anyhow::Result<Done> {
 
 async fn list(target: &Target, args: ListArgs) -> anyhow::Result<Done> {
     let (filter, _) = args.selection.filter(args.place, select::now())?;
-    let request = ListDeadLettersRequest { filter: Some(filter), limit: args.limit.max(1) };
+    let request = ListDeadLettersRequest { filter: Some(filter), page_size: args.limit.max(1), page_token: args.page_token };
     let answer = client::dead_letters(target).await?.list_dead_letters(request).await?.into_inner();
-    let (letters, scan) = (answer.letters, answer.scan.unwrap_or_default());
+    let (letters, next) = (answer.letters, answer.next_page_token);
     let rows = letters.iter().map(letter_as_json).collect::<Vec<_>>();
-    output::print(target.output, &json!({"letters": rows, "scan": scan_as_json(&scan)}), || {
+    output::print(target.output, &json!({"letters": rows, "next_page_token": next}), || {
         let rows = letters.iter().map(|letter| {
             [
                 letter.message_id.clone(),
@@ -71,12 +74,12 @@ async fn list(target: &Target, args: ListArgs) -> anyhow::Result<Done> {
                 letter.reason.clone(),
                 shortened(&letter.detail),
                 output::attempt(letter.attempt),
-                letter.history.len().to_string(),
+                letter.state.clone(),
                 output::time(letter.died_at_ms),
             ]
         });
-        let table = output::table(["message", "type", "reason", "detail", "attempt", "history", "died at"], rows);
-        format!("{table}\n{}", scan_in_words(&scan, letters.len()))
+        let table = output::table(["message", "type", "reason", "detail", "attempt", "state", "died at"], rows);
+        if next.is_empty() { table } else { format!("{table}\nthere may be more: --page-token {next}") }
     });
     Ok(Done::All)
 }
@@ -117,18 +120,12 @@ fn letter_as_json(letter: &DeadLetter) -> Value {
         "history": history.collect::<Vec<_>>(),
         "history_left_out": letter.history_left_out,
         "body_bytes": letter.body_bytes,
+        "subscription": letter.subscription,
+        "state": letter.state,
+        "taken_in_at": output::time(letter.taken_in_at_ms),
+        "closed_at": output::time(letter.closed_at_ms),
+        "closed_by": letter.closed_by,
+        "closed_reason": letter.closed_reason,
+        "redriven_epoch": letter.redriven_epoch,
     })
-}
-
-fn scan_as_json(scan: &DeadLetterScan) -> Value {
-    json!({"ready": scan.ready, "seen": scan.seen, "matched": scan.matched, "partial": scan.partial})
-}
-
-/// How far a call has seen; `shown` of what it selected is in the answer.
-fn scan_in_words(scan: &DeadLetterScan, shown: usize) -> String {
-    let seen = format!("{} of {} letters were looked at, {} selected", scan.seen, scan.ready, scan.matched);
-    let all_shown = usize::try_from(scan.matched).is_ok_and(|matched| matched <= shown);
-    let shown = if all_shown { String::new() } else { format!(", {shown} shown: raise --limit") };
-    let partial = if scan.partial.is_empty() { String::new() } else { format!("\nthis is not all: {}", scan.partial) };
-    format!("{seen}{shown}{partial}")
 }

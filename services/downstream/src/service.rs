@@ -20,7 +20,6 @@ use crate::breaker::{Breaker, Breakers};
 use crate::config::Config;
 use crate::consume::{Bounds, Lane};
 use crate::copies::Copies;
-use crate::dead_letters::{Busy, DeadLetters};
 use crate::desk::{Desk, Times};
 use crate::error::Error;
 use crate::handler::{AnyHandler, Handler, TransactionHandler};
@@ -96,7 +95,6 @@ impl Service {
         }
         let watch = records.watch_pauses(&context, &names_in_redis, Duration::from_millis(config.redis.retry_pause_ms));
         let (publisher, consumers): (Arc<dyn Publisher>, Arc<dyn Consumers>) = (Arc::new(broker.clone()), Arc::new(broker));
-        let dead_letters = dead_letters(&context, &config, &topology, consumers.clone(), publisher.clone());
         let mut parts = Parts::new(&context, &config, &topology, publisher, consumers);
         let (late, early): (Vec<Served>, Vec<Served>) =
             handlers.into_iter().partition(|served| served.subscription.guard.uses_database());
@@ -115,7 +113,7 @@ impl Service {
             let paused = watch.of(&served.subscription.name);
             standings.push(start(parts.lane(&context, &config, &records, served, paused)?, &context, &all_there));
         }
-        context.serve_grpc(grpc::services(dead_letters, standings, watch, context.clock.clone())).await?;
+        context.serve_grpc(grpc::services(standings, watch, context.clock.clone())).await?;
         Ok(())
     }
 }
@@ -143,30 +141,6 @@ fn once(
             () = stop.soft() => Ok(()),
             () = all_there.cancelled() => work.await,
         }
-    }
-}
-
-fn dead_letters(
-    context: &Context,
-    config: &Config,
-    topology: &Topology,
-    consumers: Arc<dyn Consumers>,
-    publisher: Arc<dyn Publisher>,
-) -> DeadLetters {
-    let memory_of = |subscription: &InTopology| config.downstream.memory_ms(subscription.guard);
-    DeadLetters {
-        consumers,
-        publisher,
-        memories_ms: topology
-            .subscriptions
-            .iter()
-            .map(|subscription| (subscription.name.to_string(), memory_of(subscription)))
-            .collect(),
-        topology: topology.clone(),
-        clock: context.clock.clone(),
-        tasks: context.tasks.clone(),
-        stop: context.stop.clone(),
-        busy: Busy::default(),
     }
 }
 

@@ -4,7 +4,6 @@ mod archiving;
 mod batching;
 mod claiming;
 mod counting;
-mod dead_letters;
 mod declaring;
 mod failing;
 mod flowing;

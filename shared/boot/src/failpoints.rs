@@ -77,8 +77,6 @@ points! {
     DownstreamAfterReceiptPublish = "downstream.after_receipt_publish";
     /// Step 4: the receipt is confirmed, the message is not acked.
     DownstreamAfterReceiptConfirm = "downstream.after_receipt_confirm";
-    /// Dead letters: the copies of redriven ones are confirmed, the letters are not acked.
-    DownstreamAfterRedriveConfirm = "downstream.after_redrive_confirm";
     /// Step 5: receipts have arrived, nothing is written.
     CallbackReceiptAfterDelivery = "callback.receipt_after_delivery";
     /// Step 5: receipts are written, the batch is not acked.
@@ -93,6 +91,12 @@ points! {
     CallbackAfterRearm = "callback.after_rearm";
     /// Events are published and confirmed, their rows are not deleted.
     CallbackAfterEventPublish = "callback.after_event_publish";
+    /// Dead letters: they are stored, their copies in the queue are not acked.
+    CallbackLettersAfterStore = "callback.letters_after_store";
+    /// Dead letters: the orders to redrive are stored, no copy is published.
+    CallbackAfterRedriveStored = "callback.after_redrive_stored";
+    /// Dead letters: the copies of redriven ones are confirmed, nothing of that is stored.
+    CallbackAfterRedriveConfirm = "callback.after_redrive_confirm";
 }
 
 /// Does what `FAILPOINTS` says for `point`; nothing in a build without the feature.

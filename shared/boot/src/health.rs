@@ -31,7 +31,7 @@ pub enum Phase {
 pub struct State {
     /// Whether it works.
     pub ready: bool,
-    /// Why not; absent when it works.
+    /// Why not, or what a human has to do all the same; else absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
@@ -109,25 +109,32 @@ pub struct Dependency {
 impl Dependency {
     /// It works.
     pub fn ready(&self) {
-        self.set(None);
+        self.set(State { ready: true, reason: None });
+    }
+
+    /// It works, but a human has something to do: readiness shows `reason`, and stays ready.
+    pub fn ready_but(&self, reason: impl Into<String>) {
+        self.set(State { ready: true, reason: Some(reason.into()) });
     }
 
     /// It does not work; `reason` is for a human, such as `no connection to 127.0.0.1:5672: refused`.
     pub fn unready(&self, reason: impl Into<String>) {
-        self.set(Some(reason.into()));
+        self.set(State { ready: false, reason: Some(reason.into()) });
     }
 
-    fn set(&self, reason: Option<String>) {
-        let state = State { ready: reason.is_none(), reason };
+    fn set(&self, state: State) {
         let ready = if state.ready { 1.0 } else { 0.0 };
         metrics::gauge!(names::DEPENDENCY_READY, "dependency" => self.name.clone()).set(ready);
         let before = self.health.0.borrow().dependencies.get(&self.name).cloned();
-        let was_ready = before.is_some_and(|s| s.ready);
+        let was_ready = before.as_ref().is_some_and(|s| s.ready);
         match &state.reason {
-            None if !was_ready => tracing::info!(dependency = %self.name, "ready"),
-            Some(reason) if was_ready => {
+            Some(reason) if was_ready && !state.ready => {
                 tracing::warn!(dependency = %self.name, %reason, "no longer ready");
             }
+            Some(reason) if state.ready && before.as_ref() != Some(&state) => {
+                tracing::warn!(dependency = %self.name, %reason, "ready, but");
+            }
+            None if !was_ready => tracing::info!(dependency = %self.name, "ready"),
             _ => {}
         }
         self.health.change(|r| {

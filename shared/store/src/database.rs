@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 
 use crate::clock::DatabaseClock;
 use crate::config::Config;
+use crate::dead_letters::SqlDeadLetters;
 use crate::deliveries::SqlDeliveries;
 use crate::error::Error;
 use crate::inbox::SqlInbox;
@@ -86,6 +87,12 @@ impl Database {
     #[must_use]
     pub fn deliveries(&self, overdue_ms: u64) -> SqlDeliveries {
         SqlDeliveries::new(self.clone(), overdue_ms)
+    }
+
+    /// MSG DB's dead letters, in this database.
+    #[must_use]
+    pub fn dead_letters(&self) -> SqlDeadLetters {
+        SqlDeadLetters::new(self.clone())
     }
 
     /// Downstream's tables in this database.

@@ -1,7 +1,7 @@
 //! The SQL adapter: what upstream, downstream and callback keep, on SQLite (built in, one process) and PostgreSQL.
 //!
 //! Begin with [`Database::connect`]. Upstream calls [`Database::migrate_messages`] and works with [`SqlMessages`], the fenced
-//! table of messages; callback calls [`Database::migrate_deliveries`] and works with [`SqlDeliveries`], which is MSG DB. What they
+//! table of messages; callback calls [`Database::migrate_deliveries`] and works with [`SqlDeliveries`], which is MSG DB, and [`SqlDeadLetters`] beside it. What they
 //! promise is written at the ports they fill, [`countersign_delivery::ports::messages`] and
 //! [`countersign_delivery::ports::deliveries`]. A process that keeps its business rows in upstream's database stores both in one
 //! transaction by [`Database::enlist`]. Downstream calls [`Database::migrate_inbox`] and works with [`SqlInbox`]: what is done, in the
@@ -14,6 +14,7 @@
 mod clock;
 mod config;
 mod database;
+mod dead_letters;
 mod deliveries;
 mod error;
 mod inbox;
@@ -25,6 +26,7 @@ mod sql;
 
 pub use config::Config;
 pub use database::Database;
+pub use dead_letters::SqlDeadLetters;
 pub use deliveries::SqlDeliveries;
 pub use error::Error;
 pub use inbox::{Committed, InboxTransaction, SqlInbox, Taking, TransactionLimits};

@@ -202,6 +202,10 @@ metrics_list! {
         "Deliveries that wait for a human, by reason.";
     Counter PARKED_TOTAL = "countersign_parked_total" ["reason"]
         "Deliveries that callback left for a human, by reason.";
+    Counter DEAD_LETTERS_TOTAL = "countersign_dead_letters_total" ["subscription"]
+        "Dead letters that callback has taken in, by subscription; of quarantine it is empty.";
+    Gauge DEAD_LETTERS_WAITING = "countersign_dead_letters_waiting" []
+        "Dead letters that nobody has acted on, counted up to the bound; every replica says the same.";
     Counter SWEPT_TOTAL = "countersign_swept_total" []
         "Overdue deliveries that got a new check.";
     Gauge OLDEST_UNSIGNED_AGE_SECONDS = "countersign_oldest_unsigned_age_seconds" []

@@ -9,6 +9,7 @@
 pub mod archive;
 pub mod broker;
 pub mod claims;
+pub mod dead_letters;
 pub mod deliveries;
 pub mod events;
 pub mod forgetting;

@@ -1,5 +1,7 @@
 //! What lies in a dead-letter or quarantine queue: read for a human, and turned into a message for the work queue again.
 
+pub mod packed;
+
 use std::collections::BTreeMap;
 
 use countersign_delivery::ports::broker::{Delivered, HeaderValue, Publication};

@@ -26,6 +26,7 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use countersign_launcher::{Extras, Ground, SUBSCRIPTION, System, Which, Wiring, wait_until};
 use countersign_wire::proto::callback_service_client::CallbackServiceClient;
+use countersign_wire::proto::dead_letter_service_client::DeadLetterServiceClient;
 use countersign_wire::proto::send_result::Result as Sent;
 use countersign_wire::proto::upstream_service_client::UpstreamServiceClient;
 use countersign_wire::proto::{self, NewMessage, SendMessagesRequest};
@@ -289,6 +290,26 @@ impl Flow {
     pub async fn queue_reaches(&self, queue: &str, depth: u32) -> anyhow::Result<()> {
         let what = format!("queue {queue} to hold {depth} messages");
         wait_until(&what, PATIENCE, async || self.ground.queue_depth(queue).await.is_ok_and(|found| found == depth)).await
+    }
+
+    /// Waits until exactly so many dead letters of a subscription (empty: anywhere) have been taken in and wait.
+    ///
+    /// # Errors
+    /// When they have not after [`PATIENCE`].
+    pub async fn dead_letters_reach(&self, subscription: &str, count: usize) -> anyhow::Result<()> {
+        let what = format!("{count} dead letters of {subscription:?} to wait");
+        wait_until(&what, PATIENCE, async || self.dead_letters(subscription).await.is_ok_and(|found| found.len() == count)).await
+    }
+
+    /// The dead letters of a subscription (empty: anywhere) that wait for an operator, 1,000 at most.
+    ///
+    /// # Errors
+    /// When callback does not answer.
+    pub async fn dead_letters(&self, subscription: &str) -> anyhow::Result<Vec<proto::DeadLetter>> {
+        let filter = proto::DeadLetterFilter { subscription: subscription.to_owned(), ..Default::default() };
+        let request = proto::ListDeadLettersRequest { filter: Some(filter), page_size: 1_000, ..Default::default() };
+        let channel = self.channel_to(Which::Callback).await?;
+        Ok(DeadLetterServiceClient::new(channel).list_dead_letters(request).await?.into_inner().letters)
     }
 
     /// How often history says `what` of one message.

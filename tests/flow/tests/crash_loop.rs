@@ -34,13 +34,12 @@ async fn crashed(test: &str, crashes: u32, topology: &str) -> anyhow::Result<(Fl
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_good_message_goes_down_with_a_consumer_that_crashes_thirty_times() -> anyhow::Result<()> {
     let (mut flow, ids) = crashed("crash_loop", 30, "").await?;
-    for end in [".limit", ".dead"] {
-        flow.queue_reaches(&format!("{SUBSCRIPTION}{end}"), 0).await?;
-    }
+    flow.queue_reaches(&format!("{SUBSCRIPTION}.limit"), 0).await?;
+    flow.dead_letters_reach(SUBSCRIPTION, 0).await?;
     flow.start(&[Which::Downstream]).await?;
     flow.all_signed(&ids).await?;
     flow.each_effected_once(&ids).await?;
-    flow.queue_reaches(&format!("{SUBSCRIPTION}.dead"), 0).await?;
+    flow.dead_letters_reach(SUBSCRIPTION, 0).await?;
     let log = flow.system.log_of(Which::Downstream)?;
     for never in ["the effect may have happened twice", "will not be handled", "a delivery is refused"] {
         ensure!(!log.contains(never), "downstream said {never:?}");
@@ -61,7 +60,8 @@ async fn with_a_low_delivery_limit_good_messages_go_down_and_are_signed_for() ->
     };
     wait_until("every message to be done, or parked as a dead letter", PATIENCE, is_settled).await?;
     flow.queue_reaches(&format!("{SUBSCRIPTION}.limit"), 0).await?;
-    let dead = flow.ground.queue_depth(&format!("{SUBSCRIPTION}.dead")).await?;
+    flow.queue_reaches(&format!("{SUBSCRIPTION}.dead"), 0).await?;
+    let dead = flow.dead_letters(SUBSCRIPTION).await?.len();
     ensure!(dead > 0, "the broker gave up on none");
     println!("{dead} of {MESSAGES} good messages went down with a delivery limit of 20");
 

@@ -101,6 +101,9 @@ fn explained(effects: &BTreeMap<String, Vec<i64>>, counted: &BTreeMap<String, u6
 async fn is_empty(flow: &Flow) -> bool {
     let tiers = flow.system.retry_delays_ms().map(|delay| format!("{SUBSCRIPTION}.retry.{delay}"));
     let others = ["countersign.receipts", "countersign.quarantine"].map(str::to_owned);
+    if !flow.dead_letters("").await.is_ok_and(|letters| letters.is_empty()) {
+        return false;
+    }
     let of_its_own = ["", ".dead", ".limit"].map(|end| format!("{SUBSCRIPTION}{end}"));
     for queue in tiers.into_iter().chain(others).chain(of_its_own) {
         if !flow.ground.queue_depth(&queue).await.is_ok_and(|depth| depth == 0) {

@@ -24,7 +24,7 @@ async fn what_the_handler_rejects_is_parked_and_can_be_resent_by_hand(mut flow: 
     flow.system.behave(&json!({"status": 422})).await?;
     let bad = flow.send(0, 1).await?;
     flow.all_in_state(&bad, "parked").await?;
-    flow.queue_reaches("inventory.orders.dead", 1).await?;
+    flow.dead_letters_reach("inventory.orders", 1).await?;
     ensure!(flow.system.effects().await?.total == 0, "a rejected message had an effect");
     flow.system.behave(&json!({})).await?;
     flow.resend_by_hand(&bad[0]).await?;

@@ -11,7 +11,7 @@ async fn a_conflict_is_never_processed_and_leaves_the_genuine_message_alone(mut 
     let ids = flow.send(0, 1).await?;
     flow.all_signed(&ids).await?;
     flow.forge(&ids[0], "00112233445566778899aabbccddeeff").await?;
-    flow.queue_reaches("inventory.orders.dead", 1).await?;
+    flow.dead_letters_reach("inventory.orders", 1).await?;
     flow.each_effected_once(&ids).await?;
     let deliveries = flow.deliveries().await?;
     ensure!(deliveries.len() == 1 && deliveries[0].state == "done", "{deliveries:?}");

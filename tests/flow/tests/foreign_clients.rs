@@ -208,7 +208,7 @@ async fn what_upstream_never_sent_does_not_stop_the_auditor() -> anyhow::Result<
     let ids = flow.send(0, 2).await?;
     let auditor = flow.consumer(&flow.ground.amqp_url()).await?;
     signed(&flow, &ids, AUDIT).await?;
-    flow.queue_reaches("audit.dead", 1).await?;
+    flow.dead_letters_reach("audit", 1).await?;
     audited_once(&flow, &ids).await?;
     ensure!(auditor.is_alive(), "consumer.py has ended: {}", auditor.log_text());
     flow.finish().await

@@ -38,10 +38,9 @@ async fn one_poison(name: &str, calls: u32) -> anyhow::Result<()> {
     let mut crashes = 0;
     loop {
         flow.system.spawn_as(Which::Downstream, "crasher", "")?;
-        let dead = format!("{SUBSCRIPTION}.dead");
         let is_over = async || {
             let alive = flow.system.process(Which::Downstream).is_ok_and(Running::is_alive);
-            !alive || flow.ground.queue_depth(&dead).await.is_ok_and(|depth| depth > 0)
+            !alive || flow.dead_letters(SUBSCRIPTION).await.is_ok_and(|letters| !letters.is_empty())
         };
         wait_until("a crash, or the end of the poison", 3 * PATIENCE, is_over).await?;
         if flow.system.process(Which::Downstream)?.is_alive() {
@@ -59,7 +58,7 @@ async fn one_poison(name: &str, calls: u32) -> anyhow::Result<()> {
     ensure!(deliveries.len() == healthy.len() + 1, "{} deliveries", deliveries.len());
     let parked = deliveries.iter().find(|delivery| delivery.message_id == poison).context("the poison is not there")?;
     ensure!(parked.reason.starts_with("poison: "), "it is parked as {}", parked.reason);
-    flow.queue_reaches(&format!("{SUBSCRIPTION}.dead"), 1).await?;
+    flow.dead_letters_reach(SUBSCRIPTION, 1).await?;
     flow.queue_reaches(&format!("{SUBSCRIPTION}.limit"), 0).await?;
     flow.queue_reaches(SUBSCRIPTION, 0).await?;
     let log = flow.system.log_of(Which::Downstream)?;

@@ -1,6 +1,7 @@
 //! Every step of callback on ports in memory: no broker, no database, no sleep.
 
 mod check;
+mod dead_letters;
 mod events;
 mod hanging;
 mod intake;

@@ -25,6 +25,7 @@ use countersign_delivery::{Message, Topology, UpstreamName};
 use countersign_testkit::broker::MemoryBroker;
 use countersign_testkit::build::{a_policy, a_topology, subscription, upstream};
 use countersign_testkit::clock::ManualClock;
+use countersign_testkit::dead_letters::MemoryDeadLetters;
 use countersign_testkit::deliveries::MemoryDeliveries;
 use countersign_testkit::ids::CountingIds;
 use countersign_wire::{checks, publication, receipts};
@@ -117,6 +118,7 @@ impl Upstreams for FakeUpstreams {
 pub struct Rig {
     pub clock: ManualClock,
     pub deliveries: MemoryDeliveries,
+    pub letters: MemoryDeadLetters,
     pub broker: MemoryBroker,
     pub upstreams: FakeUpstreams,
     pub desk: Desk,
@@ -129,11 +131,19 @@ pub struct Settings {
     pub max_batch: usize,
     pub max_orders: usize,
     pub dedup_retention_ms: u64,
+    pub max_dead_letters: u64,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { topology: a_topology(), policy: a_policy(), max_batch: 256, max_orders: 500, dedup_retention_ms: 7 * 86_400_000 }
+        Self {
+            topology: a_topology(),
+            policy: a_policy(),
+            max_batch: 256,
+            max_orders: 500,
+            dedup_retention_ms: 7 * 86_400_000,
+            max_dead_letters: 1_000,
+        }
     }
 }
 
@@ -154,10 +164,12 @@ impl Rig {
     pub fn with(settings: Settings) -> Self {
         let clock = ManualClock::default();
         let deliveries = MemoryDeliveries::new(&clock, settings.policy.overdue_ms);
+        let letters = MemoryDeadLetters::new(&clock, &deliveries);
         let broker = MemoryBroker::new(&settings.topology, &clock);
         let upstreams = FakeUpstreams { state: Arc::default(), deliveries: deliveries.clone() };
         let desk = Desk {
             deliveries: Arc::new(deliveries.clone()),
+            letters: Arc::new(letters.clone()),
             publisher: Arc::new(broker.clone()),
             upstreams: Arc::new(upstreams.clone()),
             clock: Arc::new(clock.clone()),
@@ -168,12 +180,14 @@ impl Rig {
                 max_batch: settings.max_batch,
                 max_orders: settings.max_orders,
                 dedup_retention_ms: settings.dedup_retention_ms,
+                max_dead_letters: settings.max_dead_letters,
             },
             lines: lines(),
             tasks: Tasks::new(Stop::default()),
             demands: Arc::default(),
+            room: Arc::default(),
         };
-        Self { clock, deliveries, broker, upstreams, desk }
+        Self { clock, deliveries, letters, broker, upstreams, desk }
     }
 
     /// The same servers, another process: what was only remembered is gone.

@@ -13,7 +13,6 @@ use serde_json::json;
 use tonic::Status;
 
 use super::select::{self, Place, Selection};
-use super::{scan_as_json, scan_in_words};
 use crate::exit::{Done, Stopped};
 use crate::send_file::signals::Signals;
 use crate::target::Target;
@@ -31,7 +30,7 @@ pub struct RedriveArgs {
     /// Letters a second, 1 to 10000.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rate: u32,
-    /// Why; goes into the letters' history.
+    /// Why; goes into the letters' and deliveries' history.
     #[arg(long, value_name = "TEXT", default_value = "")]
     because: String,
 }
@@ -44,7 +43,7 @@ pub struct DiscardArgs {
     selection: Selection,
     #[command(flatten)]
     bounds: Bounds,
-    /// Why; goes into downstream's log.
+    /// Why; goes into its record and callback's log.
     #[arg(long, value_name = "TEXT")]
     because: String,
 }
@@ -52,7 +51,7 @@ pub struct DiscardArgs {
 /// What both acts have.
 #[derive(Args)]
 struct Bounds {
-    /// Every letter of the queue.
+    /// Every open letter of the subscription, or of quarantine.
     #[arg(long)]
     all: bool,
     /// At most so many; 0: as many as one call may, 10000.
@@ -85,7 +84,7 @@ pub async fn redrive(target: &Target, args: RedriveArgs) -> anyhow::Result<Done>
         .await?
         .into_inner()
         .map(|answer| answer.map(|answer| answer.event));
-    let note = "callback learns how they end from their receipts";
+    let note = "callback follows them with a check";
     follow(target, answers, signals, ids, validate_only, &Deed { done: "redriven", note }).await
 }
 
@@ -122,17 +121,17 @@ async fn follow(
     let answered: BTreeSet<&str> = results.iter().map(|result| result.message_id.as_str()).collect();
     let missing: Vec<&String> = ids.iter().filter(|id| !answered.contains(id.as_str())).collect();
     let summary = ended.as_ref().ok().cloned().unwrap_or_default();
-    let scan = summary.scan.clone().unwrap_or_default();
     let done = results.iter().filter(|result| is_done(result.outcome())).count();
+    let changed =
+        results.iter().filter(|result| is_done(result.outcome()) && result.outcome() != DeadLetterOutcome::AlreadyDone).count();
     let json = json!({
         "dry_run": dry_run,
-        deed.done: if dry_run { 0 } else { done },
+        deed.done: if dry_run { 0 } else { changed },
         "selected": if dry_run { done } else { results.len() },
-        "left": summary.left,
+        "more": summary.more,
         "stopped": summary.stopped,
         "results": results.iter().map(as_json).collect::<Vec<_>>(),
         "not_found": missing,
-        "scan": scan_as_json(&scan),
         "note": deed.note,
     });
     output::print(target.output, &json, || {
@@ -140,20 +139,17 @@ async fn follow(
         let mut lines = vec![output::table(["message", "result", "detail"], rows)];
         lines.extend(missing.iter().map(|id| format!("no letter of message {id} was seen")));
         let verb = if dry_run { "would be " } else { "" };
-        lines.push(format!("{done} {verb}{}; {}", deed.done, deed.note));
-        if summary.left > 0 {
-            lines.push(format!("{} more are selected and were not come to", summary.left));
+        lines.push(format!("{changed} {verb}{}; {}", deed.done, deed.note));
+        if summary.more {
+            lines.push("there may be more: the same command goes on from there".to_owned());
         }
         if !summary.stopped.is_empty() {
             lines.push(format!("it ended early: {}", summary.stopped));
         }
-        if ended.is_ok() {
-            lines.push(scan_in_words(&scan, usize::try_from(scan.matched).unwrap_or(usize::MAX)));
-        }
         lines.join("\n")
     });
     ended?;
-    let all = done == results.len() && missing.is_empty() && summary.stopped.is_empty() && scan.partial.is_empty();
+    let all = done == results.len() && missing.is_empty() && summary.stopped.is_empty();
     Ok(if all { Done::All } else { Done::Partly })
 }
 
@@ -163,13 +159,13 @@ async fn listen(mut answers: impl Stream<Item = Result<Option<DeadLetterEvent>, 
     let gone = |results: &Vec<DeadLetterResult>| {
         let told = results.len();
         tonic::Status::unavailable(format!(
-            "downstream went away after it had told of {told} letters; nothing is lost, and the same command goes on from there"
+            "callback went away after it had told of {told} letters; nothing is lost, and the same command goes on from there"
         ))
     };
     let ended = loop {
         let answer = tokio::select! {
             signal = signals.next() => {
-                // Dropping the stream tells downstream to end.
+                // Dropping the stream tells callback to end.
                 let words = format!("stopped after {} letters; the same command goes on from there", results.len());
                 break Err(Stopped { signal, words }.into());
             }
@@ -185,7 +181,10 @@ async fn listen(mut answers: impl Stream<Item = Result<Option<DeadLetterEvent>, 
 }
 
 const fn is_done(outcome: DeadLetterOutcome) -> bool {
-    matches!(outcome, DeadLetterOutcome::Redriven | DeadLetterOutcome::Discarded | DeadLetterOutcome::Selected)
+    matches!(
+        outcome,
+        DeadLetterOutcome::Redriven | DeadLetterOutcome::Discarded | DeadLetterOutcome::Selected | DeadLetterOutcome::AlreadyDone
+    )
 }
 
 const fn word(outcome: DeadLetterOutcome) -> &'static str {
@@ -195,6 +194,7 @@ const fn word(outcome: DeadLetterOutcome) -> &'static str {
         DeadLetterOutcome::Refused => "refused",
         DeadLetterOutcome::NotConfirmed => "not confirmed",
         DeadLetterOutcome::Selected => "selected",
+        DeadLetterOutcome::AlreadyDone => "already done",
         DeadLetterOutcome::Unspecified => "unspecified",
     }
 }

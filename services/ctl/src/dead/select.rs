@@ -12,7 +12,7 @@ pub struct Place {
     /// The subscription whose dead letters these are.
     #[arg(long, required_unless_present = "quarantine", conflicts_with = "quarantine")]
     pub subscription: Option<String>,
-    /// The quarantine queue instead: what nobody could be told of.
+    /// What is in quarantine instead: what nobody could be told of.
     #[arg(long)]
     pub quarantine: bool,
 }
@@ -26,6 +26,9 @@ pub struct Selection {
     /// Only these reasons: rejected, poison, undecodable, conflict, stale, `retries_exhausted`, `dead_lettered`, `outcome_unknown`.
     #[arg(long = "reason", value_delimiter = ',')]
     reasons: Vec<String>,
+    /// Only in these states: open, settled, redriven, discarded; without it, open ones.
+    #[arg(long = "state", value_delimiter = ',')]
+    states: Vec<String>,
     /// Only this business type.
     #[arg(long = "type", default_value = "")]
     kind: String,
@@ -63,6 +66,7 @@ impl Selection {
             routing_key: self.routing_key,
             died_after_ms: time("--after", self.after)?,
             died_before_ms: time("--before", self.before)?,
+            states: self.states,
         };
         Ok((filter, self.ids))
     }

@@ -1,10 +1,10 @@
-//! `countersign dead show`: every copy of one message.
+//! `countersign dead show`: every letter of one message.
 
 use clap::Args;
 use countersign_wire::proto::{DeadLetter, DeadLetterTry, GetDeadLetterRequest};
 use serde_json::{Value, json};
 
-use super::{letter_as_json, scan_as_json, scan_in_words};
+use super::letter_as_json;
 use crate::dead::select::Place;
 use crate::exit::Done;
 use crate::target::Target;
@@ -16,7 +16,7 @@ pub struct ShowArgs {
     id: String,
     #[command(flatten)]
     place: Place,
-    /// Print the body as well; downstream logs who looked.
+    /// Print the body as well; callback logs who looked.
     #[arg(long)]
     body: bool,
     /// Who looks.
@@ -33,11 +33,9 @@ pub async fn run(target: &Target, args: ShowArgs) -> anyhow::Result<Done> {
         by: args.by,
     };
     let answer = client::dead_letters(target).await?.get_dead_letter(request).await?.into_inner();
-    let scan = answer.scan.unwrap_or_default();
     let letters = answer.letters.iter().map(|letter| as_json(letter, args.body)).collect::<Vec<_>>();
-    output::print(target.output, &json!({"letters": letters, "scan": scan_as_json(&scan)}), || {
-        let shown = answer.letters.iter().map(|letter| as_text(letter, args.body)).collect::<Vec<_>>();
-        format!("{}\n\n{}", shown.join("\n\n"), scan_in_words(&scan, answer.letters.len()))
+    output::print(target.output, &json!({"letters": letters}), || {
+        answer.letters.iter().map(|letter| as_text(letter, args.body)).collect::<Vec<_>>().join("\n\n")
     });
     Ok(Done::All)
 }
@@ -81,6 +79,7 @@ fn as_text(letter: &DeadLetter, with_body: bool) -> String {
             letter.detail
         ),
         format!("fingerprint {}", letter.fingerprint),
+        standing(letter),
     ];
     lines.extend(letter.headers.iter().map(|(name, value)| format!("header {name}: {value}")));
     if letter.history_left_out > 0 {
@@ -95,6 +94,14 @@ fn as_text(letter: &DeadLetter, with_body: bool) -> String {
         });
     }
     lines.join("\n")
+}
+
+fn standing(letter: &DeadLetter) -> String {
+    let taken_in = format!("taken in {}, {}", output::time(letter.taken_in_at_ms), letter.state);
+    if letter.closed_at_ms == 0 {
+        return taken_in;
+    }
+    format!("{taken_in} {} by {}: {}", output::time(letter.closed_at_ms), letter.closed_by, letter.closed_reason)
 }
 
 fn line(line: &DeadLetterTry) -> String {

@@ -17,7 +17,7 @@ const PERMISSIONS: &str = "permissions.broker";
 /// What a service does with the broker: publish, consume, and declare if it is told to.
 ///
 /// Upstream publishes to the exchanges that subscriptions are bound to, themselves or by an alternate exchange; it, downstream (receipts, retries, dead letters) and callback
-/// (checks, probes, quarantine) publish to queues over the default exchange, callback to that of its events.
+/// (checks, probes, quarantine, redriven letters) publish to queues over the default exchange, callback to that of its events.
 fn needs(which: Which, part: &Part, topology: &Topology) -> Vec<Right> {
     let mut needs = vec![Right::Write(String::new())];
     match which {
@@ -42,11 +42,12 @@ fn needs(which: Which, part: &Part, topology: &Topology) -> Vec<Right> {
                 .filter(|one| one.probes && (own.is_empty() || own.iter().any(|own| own.name == one.name.as_str())));
             needs.extend(consumed.flat_map(|one| [Right::Read(one.name.to_string()), Right::Read(one.limit_queue())]));
         }
-        Which::Callback => needs.extend([
-            Right::Read(topology.receipts_queue()),
-            Right::Read(topology.checks_queue()),
-            Right::Write(topology.events_exchange()),
-        ]),
+        Which::Callback => {
+            let dead = topology.subscriptions.iter().map(countersign_delivery::topology::Subscription::dead_queue);
+            let own = [topology.receipts_queue(), topology.checks_queue(), topology.quarantine_queue()];
+            needs.extend(own.into_iter().chain(dead).map(Right::Read));
+            needs.push(Right::Write(topology.events_exchange()));
+        }
     }
     if part.topology.apply {
         needs.extend(Plan::of(topology).queues.into_iter().map(|queue| Right::Configure(queue.name)));
@@ -160,7 +161,16 @@ mod tests {
             (
                 Which::Callback,
                 part(false, &[]),
-                vec![write(""), read("countersign.receipts"), read("countersign.checks"), write("countersign.events")],
+                vec![
+                    write(""),
+                    read("countersign.receipts"),
+                    read("countersign.checks"),
+                    read("countersign.quarantine"),
+                    read("a.dead"),
+                    read("b.dead"),
+                    read("foreign.dead"),
+                    write("countersign.events"),
+                ],
             ),
         ];
         for (which, part, expected) in rows {

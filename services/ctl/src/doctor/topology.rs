@@ -170,10 +170,10 @@ fn judge_holdings_or(held: Result<Vec<Holding>, String>, topology: &Topology) ->
     }
 }
 
-/// Who reads which queue, and what lies where only a human looks.
+/// Who reads which queue, and what waits to be taken in by callback.
 fn judge_holdings(topology: &Topology, held: &[Holding]) -> Vec<Finding> {
-    let mut readers = vec![(topology.receipts_queue(), "callback"), (topology.checks_queue(), "callback")];
-    let mut terminal = vec![topology.quarantine_queue()];
+    let own = [topology.receipts_queue(), topology.checks_queue(), topology.quarantine_queue()];
+    let mut readers: Vec<(String, &str)> = own.into_iter().map(|queue| (queue, "callback")).collect();
     for subscription in &topology.subscriptions {
         let name = subscription.name.to_string();
         let reader = if subscription.probes { "downstream" } else { "its consumer" };
@@ -181,7 +181,7 @@ fn judge_holdings(topology: &Topology, held: &[Holding]) -> Vec<Finding> {
         if subscription.probes {
             readers.push((subscription.limit_queue(), reader));
         }
-        terminal.push(subscription.dead_queue());
+        readers.push((subscription.dead_queue(), "callback"));
     }
     let find = |queue: &str| held.iter().find(|holding| holding.queue == queue);
     let mut findings = Vec::new();
@@ -195,20 +195,14 @@ fn judge_holdings(topology: &Topology, held: &[Holding]) -> Vec<Finding> {
     if findings.is_empty() {
         findings.push(Finding::ok(CONSUMERS, "queues", "every queue that is to be consumed is"));
     }
-    for queue in terminal {
-        let Some(holding) = find(&queue).filter(|holding| holding.messages > 0) else { continue };
-        let remedy = if queue == topology.quarantine_queue() {
-            "look at them in the management interface: nobody could read what they are; whoever published them must be mended"
-                .to_owned()
-        } else {
-            "`countersign list --state parked` tells why; when the cause is mended, `countersign resend ID` and purge this queue"
-                .to_owned()
-        };
+    let dead = topology.subscriptions.iter().map(countersign_delivery::topology::Subscription::dead_queue);
+    for queue in std::iter::once(topology.quarantine_queue()).chain(dead) {
+        let Some(holding) = find(&queue).filter(|holding| holding.messages > 0 && holding.consumers > 0) else { continue };
         findings.push(Finding::warning(
             WAITING,
             format!("queue {queue}"),
             format!("{} messages lie here", holding.messages),
-            remedy,
+            "callback takes them in: if they stay, its readiness and its log say why (MSG DB away, or callback.max_dead_letters reached)",
         ));
     }
     findings
@@ -247,23 +241,32 @@ mod tests {
     fn queues_without_a_reader_and_messages_for_humans_are_told() {
         let holding = |queue: &str, messages, consumers| Holding { queue: queue.into(), messages, consumers };
         let names = ["countersign.receipts", "countersign.checks", "work", "work.limit", "foreign"];
-        let healthy: Vec<_> = names.iter().map(|queue| holding(queue, 3, 1)).collect();
+        let taken_in = ["countersign.quarantine", "work.dead", "foreign.dead"];
+        let waiting = names.iter().map(|queue| holding(queue, 3, 1));
+        let healthy: Vec<_> = waiting.chain(taken_in.map(|queue| holding(queue, 0, 1))).collect();
         let warnings = |held: &[Holding]| -> Vec<String> {
             let findings = judge_holdings(&wanted().topology, held);
             let warnings = findings.into_iter().filter(|finding| finding.severity == Severity::Warning);
             warnings.map(|finding| format!("{} {}", finding.subject, finding.remedy)).collect()
         };
         assert_eq!(warnings(&healthy), [""; 0]);
-        for (at, reader) in [(0, "callback"), (1, "callback"), (2, "downstream"), (3, "downstream"), (4, "its consumer")] {
+        for (at, reader) in [
+            (0, "callback"),
+            (1, "callback"),
+            (2, "downstream"),
+            (3, "downstream"),
+            (4, "its consumer"),
+            (5, "callback"),
+            (6, "callback"),
+        ] {
             let mut held = healthy.clone();
             held[at].consumers = 0;
             let said = warnings(&held);
             assert!(said.len() == 1 && said[0].contains(&format!("start {reader}")), "{said:?}");
         }
-        for (queue, word) in [("countersign.quarantine", "management"), ("work.dead", "resend ID"), ("foreign.dead", "resend ID")]
-        {
-            let said = warnings(&[holding(queue, 1, 0)]);
-            assert!(said.len() == 1 && said[0].contains(word), "{said:?}");
+        for queue in taken_in {
+            let said = warnings(&[holding(queue, 1, 1)]);
+            assert!(said.len() == 1 && said[0].contains("max_dead_letters"), "{said:?}");
         }
     }
 }

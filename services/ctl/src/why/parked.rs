@@ -48,7 +48,7 @@ pub fn advice(id: &str, subscription: &str, reason: &str, expired: bool) -> Stri
         "outcome_unknown" => format!("look up at {subscription} whether it had its effect; if not: {again}"),
         _ => {
             let show = format!("countersign dead show {id} --subscription {subscription}");
-            format!("mend what {subscription} failed at ({show}: its letter lies in {subscription}.dead), then: {again}")
+            format!("mend what {subscription} failed at ({show} has its dead letter), then: {again}")
         }
     }
 }

@@ -8,6 +8,7 @@ mod ids;
 mod model;
 mod outbox;
 mod probes;
+mod redrive;
 mod routes;
 mod state;
 mod support;

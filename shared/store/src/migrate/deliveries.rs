@@ -6,7 +6,38 @@
 
 use super::Step;
 
-pub(super) const STEPS: &[Step] = &[M001_DELIVERIES, M002_EFFECT_EPOCH, M005_EVENTS];
+pub(super) const STEPS: &[Step] = &[M001_DELIVERIES, M002_EFFECT_EPOCH, M004_DEAD_LETTERS, M005_EVENTS];
+
+/// `state`: 0 nobody acted on it, 1 redriven, 2 discarded. An absent subscription, the quarantine's, is an empty text; of what names no message
+/// `message_uuid` is all zeros. Bodies come last: a list does not read them.
+const M004_DEAD_LETTERS: Step = Step {
+    name: "m004_dead_letters",
+    statements: &[
+        "CREATE TABLE countersign_dead_letter (
+            number {serial},
+            message_uuid {uuid} NOT NULL,
+            taken_in_at {bigint} NOT NULL,
+            died_at {bigint},
+            closed_at {bigint},
+            epoch {bigint},
+            body_bytes {bigint} NOT NULL,
+            state {smallint} NOT NULL,
+            identity {bytes} NOT NULL UNIQUE,
+            subscription {name} NOT NULL,
+            message_id {name} NOT NULL,
+            upstream {name} NOT NULL,
+            kind {name} NOT NULL,
+            fingerprint {bytes} NOT NULL,
+            reason {name} NOT NULL,
+            closed_by {name},
+            closed_reason {name},
+            packed {name} NOT NULL,
+            body {bytes} NOT NULL)",
+        "CREATE INDEX countersign_dead_letter_waiting ON countersign_dead_letter (subscription, number) WHERE state = 0",
+        "CREATE INDEX countersign_dead_letter_of ON countersign_dead_letter (message_id, number)",
+        "CREATE INDEX countersign_dead_letter_closed ON countersign_dead_letter (closed_at) WHERE closed_at IS NOT NULL",
+    ],
+};
 
 /// Events wait for their publication here; `countersign_retention` says up to which age what is settled may be gone.
 const M005_EVENTS: Step = Step {

@@ -5,6 +5,7 @@
 mod archive;
 mod broker;
 mod claims;
+mod dead_letters;
 mod deliveries;
 mod inbox;
 mod messages;

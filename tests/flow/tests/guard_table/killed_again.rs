@@ -42,14 +42,14 @@ async fn crashes_too_often(guard: Guard, setup: Setup) -> anyhow::Result<()> {
     let deliveries = world.flow.deliveries().await?;
     let parked = deliveries.iter().find(|delivery| delivery.message_id == ids[0]).context("unknown")?;
     ensure!(parked.reason.contains("poison"), "{parked:?}");
-    world.flow.queue_reaches(&format!("{SUBSCRIPTION}.dead"), 1).await?;
+    world.flow.dead_letters_reach(SUBSCRIPTION, 1).await?;
     ensure!(world.effects(&ids).await?[&ids[0]] == 0, "it was handled");
     ensure!(world.counted().await? == 0, "what is not handled again is no possible duplicate");
     // The others live.
     let mut world = world;
     let more = world.send(5).await?;
     world.flow.all_signed(&more).await?;
-    ensure!(world.flow.ground.queue_depth(&format!("{SUBSCRIPTION}.dead")).await? == 1, "it is there once");
+    ensure!(world.flow.dead_letters(SUBSCRIPTION).await?.len() == 1, "it is there once");
     world.flow.finish().await
 }
 

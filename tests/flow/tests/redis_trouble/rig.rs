@@ -102,10 +102,10 @@ impl Rig {
         let ids = ids?;
         self.flow.all_signed(&ids).await?;
         self.effects_are(&ids, forgets).await?;
-        for queue in ["dead", "limit"] {
-            let depth = self.flow.ground.queue_depth(&format!("{SUBSCRIPTION}.{queue}")).await?;
-            ensure!(depth == 0, "{depth} messages lie in .{queue}");
-        }
+        let depth = self.flow.ground.queue_depth(&format!("{SUBSCRIPTION}.limit")).await?;
+        ensure!(depth == 0, "{depth} messages lie in .limit");
+        let letters = self.flow.dead_letters(SUBSCRIPTION).await?;
+        ensure!(letters.is_empty(), "{} dead letters", letters.len());
         self.flow.finish().await
     }
 

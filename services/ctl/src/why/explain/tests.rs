@@ -233,7 +233,7 @@ fn what_is_parked_names_reason_and_remedy() {
     let story = explain(&at(10 * MINUTE, vec![parked("rejected: no such article")]));
     says(&history_of(&story).join("\n"), &["callback left it for a human, for stock: its handler refused it"]);
     says(&next_of(&story, Some("stock")).0, &["no such article", "attempt 4, resend 3 of 3"]);
-    says(&story.advice.join("\n"), &["countersign resend", ID, "--subscription stock", "stock.dead"]);
+    says(&story.advice.join("\n"), &["countersign resend", ID, "--subscription stock", "dead letter"]);
     let old = explain(&at(604_800_000, vec![parked("rejected: no such article")]));
     says(&old.advice.join("\n"), &["too old", "dedup_retention_ms"]);
     assert!(!old.advice.join("\n").contains("countersign resend"), "{old:?}");
