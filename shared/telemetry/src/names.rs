@@ -191,13 +191,13 @@ metrics_list! {
     Counter CHECKS_TOTAL = "countersign_checks_total" ["verdict"]
         "Checks judged, by verdict.";
     Counter RESENDS_TOTAL = "countersign_resends_total" ["outcome"]
-        "Resends, by what upstream answered, or why it was not asked (call_failed, breaker_open, busy, rate_limited).";
+        "Resends, by what upstream answered.";
     Gauge DELIVERIES = "countersign_deliveries" ["state"]
         "Rows of deliveries, by state.";
     Counter POSSIBLE_DUPLICATES_TOTAL = "countersign_possible_duplicates_total" ["subscription"]
         "Effects that may have happened once more than they should.";
     Counter PROBES_TOTAL = "countersign_probes_total" ["outcome"]
-        "Probes, by outcome (sent, signed, replaced, not_published).";
+        "Probes, by outcome (sent, signed, replaced).";
     Gauge PARKED_MESSAGES = "countersign_parked_messages" ["reason"]
         "Deliveries that wait for a human, by reason.";
     Counter PARKED_TOTAL = "countersign_parked_total" ["reason"]
