@@ -8,6 +8,7 @@ mod dead_letters;
 mod declaring;
 mod failing;
 mod flowing;
+mod further_effect;
 mod guarding;
 mod jitter;
 mod limiting;

@@ -303,7 +303,7 @@ fn may_redrive(delivered: &Delivered, epoch: u32, memory_ms: u64, now: Timestamp
     if epoch > EPOCH_MAX {
         return Err("its epoch is nonsense: send the event anew, or discard it".into());
     }
-    if memory_ms > 0 && now.millis_since(arrival.sent_at) > memory_ms {
+    if arrival.effect_epoch == 0 && memory_ms > 0 && now.millis_since(arrival.sent_at) > memory_ms {
         return Err(format!(
             "it is older than the guard remembers ({memory_ms} ms) and would be refused as stale: if you know that it had no effect, send it \
              anew as another message"
