@@ -57,7 +57,8 @@ impl AnyHandler {
 pub struct HandlerContext {
     /// For whom the message is handled.
     pub subscription: SubscriptionName,
-    /// The same for every call about this message: its id.
+    /// The same for every call about this effect: the message's id; for a further effect that an operator allowed,
+    /// `<id>/<effect epoch>`.
     pub idempotency_key: String,
     /// How often handling it was started, this time included. Counted afresh when an operator orders the message anew.
     pub starts: u32,

@@ -2,7 +2,8 @@
 //!
 //! | sent | is |
 //! |---|---|
-//! | `ce-id`, `Idempotency-Key` | the message's id |
+//! | `ce-id` | the message's id |
+//! | `Idempotency-Key` | the message's id; of a further effect that an operator allowed, `<id>/<effect epoch>` |
 //! | `ce-source`, `ce-type`, `ce-time`, `ce-specversion` | upstream's name, the business type, when it was accepted, `1.0` |
 //! | `Content-Type` | the message's |
 //! | `ce-<name>` | a header of the caller's whose name is a legal extension name (1 to 20 of `a-z0-9`) and no attribute that identifies the message or says how to read it; `subject` and `dataschema` describe the content, so they are the caller's |

@@ -155,6 +155,7 @@ impl Reception {
             subscription: self.subscription.name.clone(),
             message_id: arrived.arrival.id,
             fingerprint: arrived.arrival.fingerprint.clone(),
+            effect_epoch: arrived.arrival.effect_epoch,
         };
         let Attempt { epoch, number } = arrived.arrival.attempt;
         // A copy from a tier may have been put there because another process was handling the message.

@@ -3,7 +3,8 @@
 //! What may be forgotten is the port's rule ([`Archive::forget`]). Every replica runs
 //! this; they need not know of each other.
 //!
-//! **Invariant:** nothing is forgotten that would not be refused as stale: both go by `inbox_retention_ms`.
+//! **Invariant:** nothing is forgotten that would not be refused as stale: both go by `inbox_retention_ms`. Of a further effect, which an
+//! operator allowed and no age makes stale, it is remembered as long after it happened.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -7,6 +7,7 @@ mod counting;
 mod declaring;
 mod failing;
 mod flowing;
+mod further_effect;
 mod guarding;
 mod jitter;
 mod limiting;

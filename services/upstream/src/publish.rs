@@ -10,7 +10,7 @@ use countersign_boot::{Failpoint, failpoint};
 use countersign_delivery::ports::broker::{Publication, Published};
 use countersign_delivery::ports::messages::Numbered;
 use countersign_delivery::topology::Mode;
-use countersign_delivery::{Attempt, Message, Seq};
+use countersign_delivery::{Message, Seq};
 use countersign_wire::publication::{Publish, to_exchange};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -40,8 +40,8 @@ pub(crate) fn first(desk: &Arc<Desk>, ledger: &Arc<Ledger>, rows: Vec<Numbered>)
 
 /// Publishes messages that may have been published before, with the bodies at hand.
 pub(crate) fn again(desk: &Arc<Desk>, ledger: &Arc<Ledger>, rows: Vec<(Seq, Message)>) {
-    let rows = verified(desk, ledger, rows, AGAIN);
-    for group in start(desk, ledger, rows, AGAIN) {
+    let rows = verified(desk, ledger, rows, Publish::AGAIN);
+    for group in start(desk, ledger, rows, Publish::AGAIN) {
         desk.tasks.spawn("publish again", group);
     }
 }
@@ -49,10 +49,8 @@ pub(crate) fn again(desk: &Arc<Desk>, ledger: &Arc<Ledger>, rows: Vec<(Seq, Mess
 /// Publishes rows of the table again, those without a body as their sources give it, and waits for the outcomes.
 pub(crate) async fn again_and_wait(desk: &Arc<Desk>, ledger: &Arc<Ledger>, rows: Vec<(Seq, Message)>) {
     let rows = publishable(desk, ledger, rows).await;
-    futures::future::join_all(start(desk, ledger, rows, AGAIN)).await;
+    futures::future::join_all(start(desk, ledger, rows, Publish::AGAIN)).await;
 }
-
-const AGAIN: Publish = Publish { attempt: Attempt::FIRST, again: true };
 
 /// Hands the rows of mode `outbox` over, and returns the others.
 fn verified(desk: &Arc<Desk>, ledger: &Ledger, rows: Vec<(Seq, Message)>, publish: Publish) -> Vec<(Seq, Message)> {

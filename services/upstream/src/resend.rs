@@ -29,6 +29,8 @@ pub struct Order {
     pub id: MessageId,
     /// The try to publish.
     pub attempt: Attempt,
+    /// The epoch in which an operator allowed a further effect, which the message carries to its consumers; 0: never.
+    pub effect_epoch: u32,
     /// For whom; empty: everyone who is required.
     pub subscriptions: Vec<SubscriptionName>,
     /// What callback knows the message by.
@@ -127,7 +129,8 @@ impl<'a> Plan<'a> {
     /// One publication for each subscription.
     fn publications(&self, desk: &Desk) -> Vec<Publication> {
         let Some(work) = &self.work else { return Vec::new() };
-        let publish = Publish { attempt: self.order.attempt, again: true };
+        let Order { attempt, effect_epoch, .. } = *self.order;
+        let publish = Publish { attempt, effect_epoch, again: true };
         let to = |subscription| to_subscription(work.message, &desk.config.name, subscription, publish);
         work.targets.iter().map(to).collect()
     }

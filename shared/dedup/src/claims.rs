@@ -100,7 +100,16 @@ impl RedisClaims {
         let fingerprint = key.fingerprint.to_hex();
         let record = format!("{}:{{{}}}:{}", self.inner.config.prefix, key.subscription, key.message_id);
         let mut call = redis::cmd("EVALSHA");
-        call.arg(step.hash()).arg(2).arg(format!("{record}:{fingerprint}")).arg(record);
+        match key.effect_epoch {
+            0 => call.arg(step.hash()).arg(2).arg(format!("{record}:{fingerprint}")).arg(record),
+            // No fingerprint reads "effect", so no claim key is another's record.
+            further => call
+                .arg(step.hash())
+                .arg(3)
+                .arg(format!("{record}:{fingerprint}:{further}"))
+                .arg(format!("{record}:effect:{further}"))
+                .arg(record),
+        };
         call.arg(&claim.token).arg(fingerprint).arg(claim.epoch).arg(times_ms);
         call
     }

@@ -1,4 +1,4 @@
-//! The four atomic steps, each one script over the two keys of one message and subscription; the question since when the record goes back; and a probe of what they need.
+//! The four atomic steps, each one script over the keys of one message and subscription; the question since when the record goes back; and a probe of what they need.
 
 use redis::Script;
 

@@ -36,6 +36,9 @@ impl Attempt {
     }
 }
 
+/// Largest effect epoch, 2³¹ − 1: what a record with four bytes for it can tell. See [`crate::ports::claims::ClaimKey::effect_epoch`].
+pub const EFFECT_EPOCH_MAX: u32 = 0x7fff_ffff;
+
 /// W3C trace context of the first publish; it stays with the message through every resend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TraceContext {

@@ -19,6 +19,8 @@ pub struct Dead {
     pub attempt: Attempt,
     /// The message's own `sent_at`.
     pub sent_at: Timestamp,
+    /// The epoch in which an operator had allowed a further effect; 0: none.
+    pub effect_epoch: u32,
     /// Whether it died because its id is known under another fingerprint.
     pub conflict: bool,
 }
@@ -67,10 +69,16 @@ pub fn may_redrive(dead: &Dead, delivery: Option<&Delivery>, memory_ms: u64, now
     if next_epoch(dead, delivery) > EPOCH_MAX {
         return Err(Refusal::Nonsense);
     }
-    if now.millis_since(dead.sent_at) >= memory_ms {
+    if effect_epoch(dead, delivery) == 0 && now.millis_since(dead.sent_at) >= memory_ms {
         return Err(Refusal::Forgotten(memory_ms));
     }
     Ok(())
+}
+
+/// The further effect that the copy is for: what an operator has allowed since the letter died counts as well.
+#[must_use]
+pub fn effect_epoch(dead: &Dead, delivery: Option<&Delivery>) -> u32 {
+    delivery.map_or(0, |delivery| delivery.effect_epoch).max(dead.effect_epoch)
 }
 
 /// The epoch that a letter gets: above all that it, or its delivery, has been through.

@@ -1,8 +1,10 @@
 //! Downstream's tables: what is done, and which starts of what comes again were never finished.
 //!
-//! A row of `countersign_inbox` says that a message is done for a subscription. It is written in the handler's own transaction
-//! ([`SqlInbox::begin`]): effect and row are committed together or not at all, and the row excludes a second owner. Or it is written
-//! behind Redis, after the effect ([`Archive`]).
+//! A row of `countersign_inbox` says that a message is done for a subscription: once as a rule, once more for each effect epoch in which an
+//! operator allowed a further effect. All effects of an id are those of one fingerprint.
+//!
+//! A row is written in the handler's own transaction ([`SqlInbox::begin`]): effect and row are committed together or not at all, and the row
+//! excludes a second owner. Or it is written behind Redis, after the effect ([`Archive`]).
 //!
 //! **Invariant:** a row of `countersign_inbox` is inserted and deleted, never changed.
 //! **Invariant:** the count of starts decides about poison only; whether a message is done is told by its row alone.

@@ -33,11 +33,18 @@ impl MigrationName for Step {
 impl MigrationTrait for Step {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let connection = manager.get_connection();
-        for statement in self.statements {
-            connection.execute_unprepared(&in_dialect(connection.get_database_backend(), statement)).await?;
+        let backend = connection.get_database_backend();
+        for statement in self.statements.iter().filter_map(|statement| meant_for(backend, statement)) {
+            connection.execute_unprepared(&in_dialect(backend, statement)).await?;
         }
         Ok(())
     }
+}
+
+/// A statement that begins with `[sqlite]` or `[postgres]` is for that database alone.
+fn meant_for(backend: DbBackend, statement: &'static str) -> Option<&'static str> {
+    let (this, other) = if backend == DbBackend::Sqlite { ("[sqlite]", "[postgres]") } else { ("[postgres]", "[sqlite]") };
+    if statement.starts_with(other) { None } else { Some(statement.strip_prefix(this).unwrap_or(statement)) }
 }
 
 /// The statements are written once, with `{…}` where the dialects differ.

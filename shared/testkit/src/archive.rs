@@ -22,11 +22,14 @@ pub struct MemoryArchive {
     data: Arc<Mutex<Data>>,
 }
 
+/// One effect of a message.
+type Place = (SubscriptionName, MessageId, u32);
+
 #[derive(Debug, Default)]
 struct Data {
     lose_answers: u32,
     /// As what, and when.
-    done: BTreeMap<(SubscriptionName, MessageId), (Fingerprint, Timestamp)>,
+    done: BTreeMap<Place, (Fingerprint, Timestamp)>,
 }
 
 impl MemoryArchive {
@@ -67,14 +70,22 @@ impl MemoryArchive {
     }
 }
 
-fn place(key: &ClaimKey) -> (SubscriptionName, MessageId) {
-    (key.subscription.clone(), key.message_id)
+fn place(key: &ClaimKey) -> Place {
+    (key.subscription.clone(), key.message_id, key.effect_epoch)
+}
+
+fn find(data: &Data, key: &ClaimKey) -> Option<Fingerprint> {
+    if let Some((fingerprint, _)) = data.done.get(&place(key)) {
+        return Some(fingerprint.clone());
+    }
+    let of_id = (key.subscription.clone(), key.message_id, 0)..=(key.subscription.clone(), key.message_id, u32::MAX);
+    let mut others = data.done.range(of_id).map(|(_, (fingerprint, _))| fingerprint);
+    others.find(|fingerprint| **fingerprint != key.fingerprint).cloned()
 }
 
 #[async_trait]
 impl Archive for MemoryArchive {
     async fn find(&self, keys: &[ClaimKey]) -> Result<Vec<Option<Fingerprint>>, PortError> {
-        let find = |data: &Data, key| data.done.get(&place(key)).map(|(fingerprint, _)| fingerprint.clone());
         self.call(|data| keys.iter().map(|key| find(data, key)).collect())
     }
 
@@ -99,7 +110,7 @@ impl Archive for MemoryArchive {
             let old = data
                 .done
                 .iter()
-                .filter(|((of, id), (_, done_at))| of == subscription && id.minted_at() < before && *done_at < before);
+                .filter(|((of, id, _), (_, done_at))| of == subscription && id.minted_at() < before && *done_at < before);
             let old: Vec<_> = old.map(|(place, _)| place.clone()).take(limit as usize).collect();
             for place in &old {
                 data.done.remove(place);

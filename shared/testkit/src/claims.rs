@@ -1,6 +1,6 @@
 //! [`Claims`] in memory, by the rules of the Redis scripts.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -30,8 +30,11 @@ struct Data {
     /// Since when nothing has been lost as a whole.
     since: Timestamp,
     owners: HashMap<ClaimKey, (Owner, Timestamp)>,
-    records: HashMap<(SubscriptionName, MessageId), (Record, Timestamp)>,
+    records: BTreeMap<Place, (Record, Timestamp)>,
 }
+
+/// One effect of a message.
+type Place = (SubscriptionName, MessageId, u32);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Owner {
@@ -80,6 +83,11 @@ impl Record {
     /// Whether somebody has begun and nobody knows how it ended, or somebody is at it.
     const fn unexplained(&self) -> bool {
         self.open > 0 || self.before
+    }
+
+    /// Whether it keeps the id for its fingerprint.
+    const fn stands(&self) -> bool {
+        self.done || self.unexplained()
     }
 
     /// A larger epoch starts afresh; what was left unfinished may have had its effect.
@@ -136,13 +144,19 @@ impl MemoryClaims {
     }
 }
 
-fn place(key: &ClaimKey) -> (SubscriptionName, MessageId) {
-    (key.subscription.clone(), key.message_id)
+fn place(key: &ClaimKey) -> Place {
+    (key.subscription.clone(), key.message_id, key.effect_epoch)
 }
 
 impl Data {
     fn owned_by(&self, claim: &Claim) -> bool {
         matches!(self.owners.get(&claim.key), Some((Owner::Token(token), _)) if *token == claim.token)
+    }
+
+    /// Whether another fingerprint has this id, by whatever effect.
+    fn is_known_otherwise(&self, key: &ClaimKey) -> bool {
+        let of_id = (key.subscription.clone(), key.message_id, 0)..=(key.subscription.clone(), key.message_id, u32::MAX);
+        self.records.range(of_id).any(|(_, (record, _))| record.fingerprint != key.fingerprint && record.stands())
     }
 
     fn claim(&mut self, claim: &Claim, lease_ms: u64, now: Timestamp) -> Claimed {
@@ -151,11 +165,11 @@ impl Data {
             return Claimed::Done;
         }
         let fingerprint = &claim.key.fingerprint;
+        if self.is_known_otherwise(&claim.key) {
+            return Claimed::Conflict;
+        }
         let known = self.records.get(&place(&claim.key)).map(|(record, _)| record.clone());
         let mut record = match known {
-            Some(record) if record.fingerprint != *fingerprint && (record.done || record.unexplained()) => {
-                return Claimed::Conflict;
-            }
             Some(record) if record.fingerprint == *fingerprint && record.done => return Claimed::Done,
             Some(record) if record.fingerprint == *fingerprint => record,
             _ => Record::new(fingerprint),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use countersign_delivery::message::EFFECT_EPOCH_MAX;
 use countersign_delivery::ports::broker::{Delivered, HeaderValue, Properties, Publication};
 use countersign_delivery::{Attempt, FailReason, Fingerprint, MessageId, Timestamp, TraceContext, UpstreamName};
 use prost::bytes::Bytes;
@@ -21,6 +22,8 @@ pub struct Arrival {
     pub fingerprint: Fingerprint,
     /// Which try.
     pub attempt: Attempt,
+    /// The epoch in which an operator allowed the effect that this is about; 0: the first effect.
+    pub effect_epoch: u32,
     /// Whether it may have been published before.
     pub republished: bool,
     /// When it was accepted, by upstream's clock.
@@ -61,6 +64,7 @@ pub fn read(delivered: &Delivered) -> Result<Arrival, WireError> {
         upstream: UpstreamName::new(upstream)?,
         fingerprint: Fingerprint::from_hex(fingerprint)?,
         attempt: Attempt { epoch: count(properties, names::EPOCH, 0)?, number: count(properties, names::ATTEMPT, 1)? },
+        effect_epoch: effect_epoch(properties)?,
         republished: matches!(properties.headers.get(names::REPUBLISHED), Some(HeaderValue::Bool(true))),
         sent_at: Timestamp::from_millis(int(properties, names::SENT_AT).ok_or(WireError::Missing("header countersign-sent-at"))?),
         exchange: text(properties, names::EXCHANGE).unwrap_or(&delivered.exchange).to_owned(),
@@ -138,6 +142,13 @@ pub(crate) fn own_headers(properties: &Properties) -> BTreeMap<String, String> {
     };
     let texts = properties.headers.iter().filter(|(name, _)| !ours(name));
     texts.filter_map(|(name, value)| Some((name.clone(), value.as_text()?.to_owned()))).collect()
+}
+
+/// Unlike a try, which is only told on, it decides whether there is an effect: what cannot be read is not guessed.
+fn effect_epoch(properties: &Properties) -> Result<u32, WireError> {
+    let Some(value) = properties.headers.get(names::EFFECT_EPOCH) else { return Ok(0) };
+    let epoch = value.as_int().and_then(|value| u32::try_from(value).ok()).filter(|epoch| *epoch <= EFFECT_EPOCH_MAX);
+    epoch.ok_or(WireError::OutOfRange("header countersign-effect-epoch"))
 }
 
 fn trace(properties: &Properties) -> Option<TraceContext> {

@@ -104,6 +104,8 @@ pub fn read(delivered: &Delivered) -> DeadLetter {
 pub struct Redrive<'a> {
     /// The epoch it gets; larger than any that it has been through.
     pub epoch: u32,
+    /// The further effect it is for; 0: none.
+    pub effect_epoch: u32,
     /// Who ordered it.
     pub by: &'a str,
     /// Why, for a human.
@@ -141,6 +143,9 @@ pub fn redriven_copy(delivered: &Delivered, queue: String, redrive: Redrive<'_>)
     headers.insert(names::HISTORY.into(), history.into_header());
     headers.insert(names::EPOCH.into(), HeaderValue::Int(i64::from(attempt.epoch)));
     headers.insert(names::ATTEMPT.into(), HeaderValue::Int(i64::from(attempt.number)));
+    if redrive.effect_epoch > 0 {
+        headers.insert(names::EFFECT_EPOCH.into(), HeaderValue::Int(i64::from(redrive.effect_epoch)));
+    }
     publication
 }
 

@@ -12,6 +12,8 @@ pub const FINGERPRINT: &str = "countersign-fingerprint";
 pub const ATTEMPT: &str = "countersign-attempt";
 /// Epoch, from 0.
 pub const EPOCH: &str = "countersign-epoch";
+/// The epoch in which an operator allowed a further effect; absent: 0, never. It joins the consumers' record of what is done.
+pub const EFFECT_EPOCH: &str = "countersign-effect-epoch";
 /// The message's `sent_at`, milliseconds since the Unix epoch.
 pub const SENT_AT: &str = "countersign-sent-at";
 /// Whether this is not upstream's first publish of the message (adoption, catching up, resend).

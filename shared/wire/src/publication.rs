@@ -13,13 +13,17 @@ use crate::names;
 pub struct Publish {
     /// The try.
     pub attempt: Attempt,
+    /// The epoch in which an operator allowed a further effect; 0: never.
+    pub effect_epoch: u32,
     /// Whether the message may have been published before (adoption, catching up, resend).
     pub again: bool,
 }
 
 impl Publish {
     /// The first publish of a message that was stored a moment ago.
-    pub const FIRST: Self = Self { attempt: Attempt::FIRST, again: false };
+    pub const FIRST: Self = Self { attempt: Attempt::FIRST, effect_epoch: 0, again: false };
+    /// The same once more: it may have been published before.
+    pub const AGAIN: Self = Self { again: true, ..Self::FIRST };
 }
 
 /// The message to its own exchange, for everyone who is bound.
@@ -65,6 +69,9 @@ fn properties(message: &Message, upstream: &UpstreamName, publish: Publish) -> P
     headers.insert(names::ATTEMPT.into(), number(publish.attempt.number));
     headers.insert(names::EPOCH.into(), number(publish.attempt.epoch));
     headers.insert(names::SENT_AT.into(), HeaderValue::Int(message.sent_at.as_millis()));
+    if publish.effect_epoch > 0 {
+        headers.insert(names::EFFECT_EPOCH.into(), number(publish.effect_epoch));
+    }
     if publish.again {
         headers.insert(names::REPUBLISHED.into(), HeaderValue::Bool(true));
     }

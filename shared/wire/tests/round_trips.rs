@@ -142,7 +142,7 @@ fn a_message_arrives_as_it_was_sent() {
 
 #[test]
 fn a_resend_and_a_retry_still_carry_the_original_route() {
-    let publish = Publish { attempt: Attempt::FIRST.resent(), again: true };
+    let publish = Publish { attempt: Attempt::FIRST.resent(), ..Publish::AGAIN };
     let resent = publication::to_subscription(&message(), &upstream(), &subscription("inventory.orders"), publish);
     assert_eq!((resent.exchange.as_str(), resent.routing_key.as_str()), ("", "inventory.orders"));
     let mut first = delivered(resent);
@@ -157,6 +157,42 @@ fn a_resend_and_a_retry_still_carry_the_original_route() {
     assert!(!put_back.properties.headers.contains_key(names::HISTORY), "what was only put back has no try");
     let again = arrival::read(&delivered(retried)).expect("reads");
     assert_eq!((again.routing_key.as_str(), again.retries, again.attempt.number), ("order.created", 1, 2));
+}
+
+/// The second effect of a message, as it is published for it.
+fn second_effect() -> Delivered {
+    let publish = Publish { attempt: Attempt { epoch: 2, number: 1 }, effect_epoch: 2, again: true };
+    delivered(publication::to_subscription(&message(), &upstream(), &subscription("inventory.orders"), publish))
+}
+
+#[test]
+fn every_copy_of_a_further_effect_carries_its_epoch_and_no_other_message_does() {
+    let first = delivered(publication::to_exchange(&message(), &upstream(), Publish::FIRST));
+    assert!(!first.properties.headers.contains_key(names::EFFECT_EPOCH));
+    assert_eq!(arrival::read(&first).expect("reads").effect_epoch, 0);
+    let second = second_effect();
+    let read = arrival::read(&second).expect("reads");
+    let retried = arrival::retry_copy(&second, &read, "inventory.orders.retry.1000".into(), 1, Some(tried(1_000, "busy")));
+    let dead = delivered(arrival::dead_copy(&delivered(retried.clone()), "inventory.orders.dead".into(), death()));
+    let order = dead_letter::Redrive { epoch: 3, effect_epoch: 0, by: "ann", reason: "mended", at: Timestamp::from_millis(20) };
+    let redriven = dead_letter::redriven_copy(&dead, "inventory.orders".into(), order);
+    for copy in [second, delivered(retried), dead, delivered(redriven)] {
+        assert_eq!(arrival::read(&copy).expect("reads").effect_epoch, 2, "{copy:?}");
+    }
+}
+
+#[test]
+fn an_effect_epoch_that_is_no_such_number_cannot_be_read() {
+    let text = HeaderValue::Text("2".into());
+    for bad in [text, HeaderValue::Int(-1), HeaderValue::Int(1 << 31), HeaderValue::Bool(true), HeaderValue::Double(2.0)] {
+        let mut message = second_effect();
+        message.properties.headers.insert(names::EFFECT_EPOCH.into(), bad.clone());
+        let error = arrival::read(&message).expect_err("it may not be guessed").to_string();
+        assert_eq!(error, "header countersign-effect-epoch is out of range", "{bad:?}");
+    }
+    let mut message = second_effect();
+    message.properties.headers.insert(names::EFFECT_EPOCH.into(), HeaderValue::Int((1 << 31) - 1));
+    assert_eq!(arrival::read(&message).expect("reads").effect_epoch, countersign_delivery::message::EFFECT_EPOCH_MAX);
 }
 
 fn tried(delay_ms: u64, detail: &str) -> Entry {
@@ -194,7 +230,7 @@ fn a_redriven_letter_is_the_first_try_of_a_new_epoch_and_remembers_its_death() {
     let read = arrival::read(&first).expect("reads");
     let retried = delivered(arrival::retry_copy(&first, &read, "inventory.orders".into(), 1, Some(tried(250, "busy"))));
     let dead = delivered(arrival::dead_copy(&retried, "inventory.orders.dead".into(), death()));
-    let order = dead_letter::Redrive { epoch: 3, by: "ann", reason: "mended", at: Timestamp::from_millis(20) };
+    let order = dead_letter::Redrive { epoch: 3, effect_epoch: 0, by: "ann", reason: "mended", at: Timestamp::from_millis(20) };
     let again = dead_letter::redriven_copy(&dead, "inventory.orders".into(), order);
     assert_eq!((again.exchange.as_str(), again.routing_key.as_str()), ("", "inventory.orders"));
     assert!(!again.properties.headers.keys().any(|name| name.starts_with("countersign-dead")), "{again:?}");
@@ -218,7 +254,7 @@ fn what_the_broker_dead_lettered_by_itself_says_where_it_had_been_published() {
     let letter = dead_letter::read(&left);
     assert_eq!((letter.reason.as_str(), letter.died_at), ("dead_lettered", None));
     assert_eq!((letter.exchange.as_str(), letter.routing_key.as_str()), ("orders", "order.created"));
-    let order = dead_letter::Redrive { epoch: 1, by: "ann", reason: "", at: Timestamp::from_millis(20) };
+    let order = dead_letter::Redrive { epoch: 1, effect_epoch: 0, by: "ann", reason: "", at: Timestamp::from_millis(20) };
     let again = dead_letter::redriven_copy(&left, "audit".into(), order);
     assert!(!again.properties.headers.keys().any(|name| name.starts_with("x-")), "{again:?}");
     let arrived = arrival::read(&delivered(again)).expect("reads");

@@ -18,7 +18,7 @@ use countersign_delivery::ports::broker::Delivered;
 use countersign_delivery::ports::dead_letters::Closing;
 use countersign_delivery::ports::deliveries::{Change, DeliveryKey};
 use countersign_delivery::receipt::{Outcome as Signed, Receipt};
-use countersign_delivery::redrive::{Dead, Refusal, may_redrive, next_epoch};
+use countersign_delivery::redrive::{Dead, Refusal, effect_epoch, may_redrive, next_epoch};
 use countersign_delivery::state::{Event, Illegal};
 use countersign_delivery::{Delivery, FailReason, Timestamp};
 use countersign_wire::arrival::{self, Arrival};
@@ -70,7 +70,8 @@ pub(super) async fn redrive(desk: &Desk, letters: &[Opened], order: &Order) -> R
     failpoint(Failpoint::CallbackAfterRedriveStored);
     let copies = ordered.iter().map(|ordered| {
         let attempt = ordered.row.attempt();
-        let redrive = Redrive { epoch: attempt.epoch, by: &order.by, reason: &order.reason, at: now };
+        let effect_epoch = effect_epoch(&dead(&ordered.wanted), Some(&ordered.row));
+        let redrive = Redrive { epoch: attempt.epoch, effect_epoch, by: &order.by, reason: &order.reason, at: now };
         let delivered = Delivered { body: ordered.body.clone(), ..ordered.wanted.opened.delivered.clone() };
         redriven_copy(&delivered, ordered.wanted.key.subscription.to_string(), redrive)
     });
@@ -136,9 +137,9 @@ async fn wanted<'a>(
 }
 
 fn dead(wanted: &Wanted<'_>) -> Dead {
-    let Arrival { fingerprint, attempt, sent_at, .. } = &wanted.arrival;
+    let Arrival { fingerprint, attempt, effect_epoch, sent_at, .. } = &wanted.arrival;
     let conflict = wanted.opened.read.reason == FailReason::Conflict.as_str();
-    Dead { fingerprint: fingerprint.clone(), attempt: *attempt, sent_at: *sent_at, conflict }
+    Dead { fingerprint: fingerprint.clone(), attempt: *attempt, sent_at: *sent_at, effect_epoch: *effect_epoch, conflict }
 }
 
 fn refused(why: String) -> Outcome {

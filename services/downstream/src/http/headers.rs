@@ -107,6 +107,7 @@ mod tests {
             upstream: upstream("shop"),
             fingerprint: message.fingerprint,
             attempt: Attempt::FIRST,
+            effect_epoch: 0,
             republished: false,
             sent_at: Timestamp::from_millis(1_700_000_000_123),
             exchange: message.exchange,

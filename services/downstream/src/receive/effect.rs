@@ -11,7 +11,15 @@ use tracing::Instrument as _;
 use super::Reception;
 use crate::arrived::Arrived;
 use crate::guard::{Effect, Handling};
-use crate::handler::{Failure, Handled, HandlerContext};
+use crate::handler::{Event, Failure, Handled, HandlerContext};
+
+/// The same for every call about one effect: a handler that knows it from the first effect takes a further one for another.
+fn idempotency_key(message: &Event) -> String {
+    match message.effect_epoch {
+        0 => message.id.to_string(),
+        further => format!("{}/{further}", message.id),
+    }
+}
 
 impl Reception {
     /// Has the effect of a claimed message happen.
@@ -36,7 +44,7 @@ impl Reception {
     fn context_of(&self, arrived: &Arrived, starts: u32, crashes: u32) -> HandlerContext {
         HandlerContext {
             subscription: self.subscription.name.clone(),
-            idempotency_key: arrived.arrival.id.to_string(),
+            idempotency_key: idempotency_key(&arrived.arrival),
             starts,
             crashes,
             timeout_ms: self.timeout_ms,

@@ -101,7 +101,10 @@ pub fn judge(claimed: &Claimed, arrival: &Arrival, rules: Rules, company: Compan
             fail(FailReason::Stale, format!("sent again after more than {} ms, and no longer remembered", rules.memory_ms))
         }
         Claimed::Fresh { starts } => Plan::Handle { starts, crashes: 0, unknown: false },
-        Claimed::Forgotten { .. } if rules.leaves_unknown() && rules.on_unknown == OnUnknown::Park => {
+        // Of a further effect that was known: an operator ordered it all the same.
+        Claimed::Forgotten { .. }
+            if arrival.effect_epoch == 0 && rules.leaves_unknown() && rules.on_unknown == OnUnknown::Park =>
+        {
             fail(FailReason::OutcomeUnknown, "it has come before, and the record was lost since it was sent".to_owned())
         }
         Claimed::Forgotten { starts } => Plan::Handle { starts, crashes: 0, unknown: rules.leaves_unknown() },
@@ -117,10 +120,11 @@ pub fn judge(claimed: &Claimed, arrival: &Arrival, rules: Rules, company: Compan
     }
 }
 
-/// Whether it may have been done before, so long ago that the record has forgotten it.
+/// Whether it may have been done before, so long ago that the record has forgotten it. That an operator allowed a further effect is no
+/// matter of the message's age.
 fn is_stale(arrival: &Arrival, rules: Rules, now: Timestamp) -> bool {
     let again = arrival.republished || arrival.attempt.number > 1 || arrival.attempt.epoch > 0;
-    again && rules.memory_ms > 0 && now.millis_since(arrival.sent_at) > rules.memory_ms
+    again && arrival.effect_epoch == 0 && rules.memory_ms > 0 && now.millis_since(arrival.sent_at) > rules.memory_ms
 }
 
 /// Where a message goes that failed and may succeed later.

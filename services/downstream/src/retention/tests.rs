@@ -18,7 +18,12 @@ async fn what_is_old_is_forgotten_batch_after_batch_and_what_is_younger_is_kept(
     let keys = |of: std::ops::Range<u64>| -> Vec<ClaimKey> {
         of.map(|n| {
             let message = a_message_with(n, "{}");
-            ClaimKey { subscription: subscription("inventory"), message_id: message.id, fingerprint: message.fingerprint }
+            ClaimKey {
+                subscription: subscription("inventory"),
+                message_id: message.id,
+                fingerprint: message.fingerprint,
+                effect_epoch: 0,
+            }
         })
         .collect()
     };

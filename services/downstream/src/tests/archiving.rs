@@ -19,7 +19,7 @@ use crate::guard::archived::Archived;
 use crate::guard::watched::Watched;
 use crate::receive::Rules;
 
-const AGAIN: Publish = Publish { attempt: Attempt::FIRST, again: true };
+const AGAIN: Publish = Publish { attempt: Attempt::FIRST, effect_epoch: 0, again: true };
 
 struct Behind {
     archive: MemoryArchive,

@@ -146,7 +146,7 @@ async fn a_message_that_kills_its_consumer_too_often_is_poison() {
     assert_eq!((world.calls(), words), (1, vec!["done".to_owned(), "poison".to_owned()]));
 }
 
-const REDRIVEN: Publish = Publish { attempt: Attempt::FIRST.redriven(), again: false };
+const REDRIVEN: Publish = Publish { attempt: Attempt::FIRST.redriven(), effect_epoch: 0, again: false };
 
 /// How many possible duplicates were counted while it lived; tests run on one thread.
 pub struct Counted(pub PrometheusHandle);
@@ -237,9 +237,9 @@ async fn after_a_crash_suspects_are_handled_one_at_a_time_and_the_others_hold_no
 #[tokio::test(start_paused = true)]
 async fn what_is_sent_again_after_the_record_has_forgotten_it_is_stale() {
     let again = [
-        Publish { attempt: Attempt::FIRST.resent(), again: false },
-        Publish { attempt: Attempt::FIRST, again: true },
-        Publish { attempt: Attempt::FIRST.redriven(), again: false },
+        Publish { attempt: Attempt::FIRST.resent(), effect_epoch: 0, again: false },
+        Publish { attempt: Attempt::FIRST, effect_epoch: 0, again: true },
+        Publish { attempt: Attempt::FIRST.redriven(), effect_epoch: 0, again: false },
     ];
     for publish in again {
         let world = World::new();
@@ -259,7 +259,7 @@ async fn but_not_if_the_record_still_says_done_or_it_was_never_published_before(
     world.arrives(&a_message(), Publish::FIRST).await;
     world.start();
     world.settled().await;
-    world.arrives(&a_message(), Publish { attempt: Attempt::FIRST.resent(), again: true }).await;
+    world.arrives(&a_message(), Publish { attempt: Attempt::FIRST.resent(), effect_epoch: 0, again: true }).await;
     world.settled().await;
     assert_eq!((world.calls(), world.words()), (1, vec!["done".to_owned(); 2]));
 }
@@ -358,7 +358,7 @@ async fn when_the_record_was_lost_what_comes_again_is_counted_as_a_possible_dupl
         world.settled().await;
         assert_eq!((world.calls(), world.words(), counted.duplicates()), (1, vec!["done".to_owned()], 0), "its first delivery");
         world.claims.forget_everything();
-        world.arrives(&a_message(), Publish { attempt: Attempt::FIRST.resent(), again: true }).await;
+        world.arrives(&a_message(), Publish { attempt: Attempt::FIRST.resent(), effect_epoch: 0, again: true }).await;
         world.settled().await;
         assert_eq!((world.calls(), world.words()), (calls, vec!["done".to_owned(), word.to_owned()]));
         assert_eq!(counted.duplicates(), counted_after);

@@ -26,7 +26,7 @@ use crate::guard::watched::Watched;
 use crate::handler::{Event, Failure, Handled, Handler as _, HandlerContext, TransactionHandler};
 use crate::receive::Rules;
 
-const AGAIN: Publish = Publish { attempt: countersign_delivery::Attempt::FIRST, again: true };
+const AGAIN: Publish = Publish::AGAIN;
 const WITHIN: [Guard; 2] = [Guard::Inbox, Guard::Tiered];
 
 /// Notes each call in the guard's transaction, and then does as it is told.
@@ -283,5 +283,27 @@ async fn while_the_database_is_away_nothing_is_consumed_and_no_try_is_spent() {
         world.until("it went back", |world| (world.broker.depth(QUEUE), world.broker.unsettled(QUEUE)) == (1, 0)).await;
         assert_eq!((world.calls(), world.words()), (0, Vec::new()), "{guard:?}");
         assert!(world.context.health.readiness().dependencies["redis"].ready, "{guard:?}: it is not to blame");
+    }
+}
+
+#[tokio::test]
+async fn a_further_effect_is_committed_once_beside_the_first() {
+    for guard in WITHIN {
+        let shop = Shop::open().await;
+        let world = shop.world(guard);
+        world.start();
+        let attempt = countersign_delivery::Attempt { epoch: 3, number: 1 };
+        let second = Publish { attempt, effect_epoch: 3, again: true };
+        for (publish, movements) in [(Publish::FIRST, 1), (second, 2), (AGAIN, 2), (second, 2)] {
+            world.arrives(&a_message(), publish).await;
+            world.settled().await;
+            assert_eq!(shop.movements().await, movements, "{guard:?} {publish:?}");
+        }
+        assert_eq!(world.words(), ["done"; 4], "{guard:?}");
+        world.claims.forget_everything();
+        world.arrives(&a_message(), second).await;
+        world.settled().await;
+        assert_eq!((shop.movements().await, world.calls()), (2, 2), "{guard:?}: the database knows it");
+        killed(world).await;
     }
 }

@@ -280,6 +280,11 @@ impl World {
 
 /// A claim on a message by somebody.
 pub fn claim(message: &Message, token: &str) -> Claim {
-    let key = ClaimKey { subscription: subscription(QUEUE), message_id: message.id, fingerprint: message.fingerprint.clone() };
+    let key = ClaimKey {
+        subscription: subscription(QUEUE),
+        message_id: message.id,
+        fingerprint: message.fingerprint.clone(),
+        effect_epoch: 0,
+    };
     Claim { key, token: token.into(), epoch: 0, again: true }
 }

@@ -1,6 +1,7 @@
 //! Between protobuf and what upstream works with.
 
 use bytes::Bytes;
+use countersign_delivery::message::EFFECT_EPOCH_MAX;
 use countersign_delivery::{Attempt, Fingerprint, MessageId, SubscriptionName, TraceContext};
 use countersign_wire::{names, proto};
 use tonic::Status;
@@ -90,9 +91,16 @@ pub(super) fn order(order: &proto::ResendOrder) -> Result<Order, Status> {
     let invalid = |error: countersign_delivery::id::InvalidId| Status::invalid_argument(error.to_string());
     let attempt = order.attempt.as_ref().filter(|attempt| attempt.number > 0);
     let attempt = attempt.ok_or_else(|| Status::invalid_argument("attempt is missing, or its number is 0"))?;
+    if order.effect_epoch > EFFECT_EPOCH_MAX {
+        return Err(Status::invalid_argument(format!(
+            "effect_epoch is {}; the largest is {EFFECT_EPOCH_MAX}",
+            order.effect_epoch
+        )));
+    }
     Ok(Order {
         id: MessageId::from_bytes(&order.message_id).map_err(invalid)?,
         attempt: Attempt { epoch: attempt.epoch, number: attempt.number },
+        effect_epoch: order.effect_epoch,
         subscriptions: order
             .subscriptions
             .iter()

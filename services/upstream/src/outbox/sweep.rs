@@ -12,7 +12,7 @@ use std::time::Duration;
 use countersign_boot::{Failpoint, failpoint};
 use countersign_delivery::outbox::Outcome;
 use countersign_delivery::ports::outbox::{Claim, Named};
-use countersign_delivery::{Attempt, Position, StoredMessage};
+use countersign_delivery::{Position, StoredMessage};
 use countersign_telemetry::names;
 use countersign_wire::publication::Publish;
 use futures::future::join_all;
@@ -35,8 +35,6 @@ const MAX_ROWS: usize = 256;
 /// How often the rows that wait for a human are counted, and up to how many.
 const COUNT_PAUSE: Duration = Duration::from_secs(10);
 const MAX_COUNTED: u32 = 10_000;
-
-const AGAIN: Publish = Publish { attempt: Attempt::FIRST, again: true };
 
 /// Sweeps until the soft stop; what is claimed by then is published.
 pub(crate) async fn run(desk: Arc<Desk>) {
@@ -133,7 +131,7 @@ async fn publish(desk: &Arc<Desk>, rows: Vec<StoredMessage>, permit: OwnedSemaph
             Outgoing { position: row.position, message: row.message, _room: room }
         });
         let groups = by_required(outgoing.collect(), |one| &one.message);
-        let publishing = groups.into_iter().map(|group| publish_group(desk.clone(), group, AGAIN, desk.busy.clone()));
+        let publishing = groups.into_iter().map(|group| publish_group(desk.clone(), group, Publish::AGAIN, desk.busy.clone()));
         let (publishing, permit) = (join_all(publishing.collect::<Vec<_>>()), permit.clone());
         desk.tasks.spawn("sweep outbox", async move {
             publishing.await;

@@ -276,7 +276,7 @@ async fn a_row_is_resent_like_any_other() {
     let stage = stage();
     let process = stage.start().await;
     let Accepted { id, fingerprint, .. } = accepted(process.upstream.send(an_order("1")).await);
-    let order = Order { id, attempt: Attempt::FIRST.resent(), subscriptions: Vec::new(), fingerprint };
+    let order = Order { id, attempt: Attempt::FIRST.resent(), effect_epoch: 0, subscriptions: Vec::new(), fingerprint };
     assert_eq!(process.upstream.resend(&[order], None).await, [Resent::Resent]);
     assert_eq!((stage.broker.depth("orders"), stage.checks().len()), (2, 1));
 }

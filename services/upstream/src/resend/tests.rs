@@ -17,7 +17,7 @@ async fn a_sent_message() -> (Stage, Process, Order) {
     let process = stage.start().await;
     let outcome = process.upstream.send(NewMessage { ..an_order("1") }).await;
     let Sent::Confirmed(Accepted { id, fingerprint, .. }) = outcome else { panic!("{outcome:?}") };
-    let order = Order { id, attempt: SECOND, subscriptions: vec![subscription("orders")], fingerprint };
+    let order = Order { id, attempt: SECOND, effect_epoch: 0, subscriptions: vec![subscription("orders")], fingerprint };
     for queue in ["orders", "billing", &stage.topology.check_tier_queue(stage.topology.checks.check_delay_ms)] {
         stage.broker.purge(queue);
     }
@@ -36,6 +36,18 @@ async fn a_resend_goes_to_the_named_subscription_alone_with_its_own_check() {
     assert_eq!(header(names::ROUTING_KEY), Some(HeaderValue::Text("order.created".into())));
     let [check] = &stage.checks()[..] else { panic!("one check") };
     assert_eq!((check.message_id, check.attempt, &check.required), (order.id, SECOND, &vec![subscription("orders")]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resend_carries_the_effect_epoch_that_was_ordered_and_none_else() {
+    let (stage, process, order) = a_sent_message().await;
+    let second = Order { attempt: Attempt { epoch: 2, number: 1 }, effect_epoch: 2, ..order.clone() };
+    assert_eq!(process.upstream.resend(&[order, second], None).await, [Outcome::Resent, Outcome::Resent]);
+    let carried =
+        stage.broker.ready("orders").into_iter().map(|message| message.properties.headers.get(names::EFFECT_EPOCH).cloned());
+    assert_eq!(carried.collect::<Vec<_>>(), [None, Some(HeaderValue::Int(2))]);
+    let attempts: Vec<_> = stage.checks().iter().map(|check| check.attempt).collect();
+    assert_eq!(attempts, [SECOND, Attempt { epoch: 2, number: 1 }]);
 }
 
 #[tokio::test(start_paused = true)]

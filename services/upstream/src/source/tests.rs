@@ -193,7 +193,7 @@ async fn an_order_to_resend_is_answered_by_what_the_source_says() {
     let Accepted { id, fingerprint, .. } = accepted(&process, an_order("1")).await;
     stage.broker.purge("orders");
     let attempt = Attempt { epoch: 0, number: 2 };
-    let order = Order { id, attempt, subscriptions: vec![subscription("orders")], fingerprint };
+    let order = Order { id, attempt, effect_epoch: 0, subscriptions: vec![subscription("orders")], fingerprint };
     let rows = [
         (Table::Has("1"), "resent"),
         (Table::Has("2"), "changed"),
@@ -251,7 +251,7 @@ async fn a_fingerprint_of_the_callers_own_is_compared_with_the_sources_own() {
         let process = stage.start().await;
         let sent = accepted(&process, NewMessage { fingerprint: "v1".into(), ..an_order("1") }).await;
         let attempt = Attempt { epoch: 0, number: 2 };
-        let order = Order { id: sent.id, attempt, subscriptions: Vec::new(), fingerprint: sent.fingerprint };
+        let order = Order { id: sent.id, attempt, effect_epoch: 0, subscriptions: Vec::new(), fingerprint: sent.fingerprint };
         assert_eq!(process.upstream.resend(&[order], None).await[0].word(), expected);
     }
 }

@@ -8,10 +8,11 @@ use crate::fingerprint::Fingerprint;
 use crate::id::SubscriptionName;
 use crate::time::Timestamp;
 
-/// Rows `(subscription, message id)` with a fingerprint. Each call is one statement for the whole batch.
+/// Rows `(subscription, message id, effect epoch)` with a fingerprint. Each call is one statement for the whole batch.
 #[async_trait]
 pub trait Archive: Send + Sync {
-    /// The fingerprint under which each message was done, in order; none: it is not there.
+    /// The fingerprint under which each effect happened, in order; or, if the message is there with another fingerprint in another effect epoch
+    /// only, that one. None: it is not there.
     ///
     /// # Errors
     /// [`PortError`] when it cannot be read: then nothing may be processed.

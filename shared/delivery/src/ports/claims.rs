@@ -13,8 +13,11 @@ pub struct ClaimKey {
     pub subscription: SubscriptionName,
     /// Which message.
     pub message_id: MessageId,
-    /// As which content.
+    /// As which content: the same in every effect epoch, or it is a conflict.
     pub fingerprint: Fingerprint,
+    /// Which effect: the epoch in which an operator allowed a further one, at most [`EFFECT_EPOCH_MAX`](crate::message::EFFECT_EPOCH_MAX);
+    /// 0: the first. Each is claimed, started and done by itself.
+    pub effect_epoch: u32,
 }
 
 /// A claim as one delivery makes it. The token is fresh per delivery, so that a lost answer can be told from another owner.

@@ -13,7 +13,7 @@ const fn attempt(epoch: u32) -> Attempt {
 }
 
 fn dead(epoch: u32) -> Dead {
-    Dead { fingerprint: genuine(), attempt: attempt(epoch), sent_at: NOW, conflict: false }
+    Dead { fingerprint: genuine(), attempt: attempt(epoch), sent_at: NOW, effect_epoch: 0, conflict: false }
 }
 
 fn delivery(signed: Signed, command: Command) -> Delivery {

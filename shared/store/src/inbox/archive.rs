@@ -15,10 +15,12 @@ use crate::sql::{Sql, signed};
 
 const FORGETTING: &str = "forgetting what was done long ago";
 
-/// Rows of keys. PostgreSQL: by key however small the table is, as in [`super::starts`].
+/// Rows of keys, or of another fingerprint by whatever effect. PostgreSQL: by key however small the table is, as in [`super::starts`].
 const ON_POSTGRES: &str = "CROSS JOIN LATERAL (SELECT i.fingerprint FROM countersign_inbox AS i \
-     WHERE i.subscription = v.of_subscription AND i.message_id = v.of_message_id LIMIT 1) AS i";
-const ON_SQLITE: &str = "JOIN countersign_inbox AS i ON i.subscription = v.of_subscription AND i.message_id = v.of_message_id";
+     WHERE i.subscription = v.of_subscription AND i.message_id = v.of_message_id \
+     AND (i.effect_epoch = v.of_effect_epoch OR i.fingerprint <> v.of_fingerprint) LIMIT 1) AS i";
+const ON_SQLITE: &str = "JOIN countersign_inbox AS i ON i.subscription = v.of_subscription AND i.message_id = v.of_message_id \
+     AND (i.effect_epoch = v.of_effect_epoch OR i.fingerprint <> v.of_fingerprint)";
 
 /// See [`countersign_delivery::ports::archive::Archive::find`].
 pub(super) async fn find(sql: &Sql, keys: &[ClaimKey]) -> Result<Vec<Option<Fingerprint>>, PortError> {
@@ -41,9 +43,9 @@ pub(super) async fn record(sql: &Sql, keys: &[ClaimKey]) -> Result<(), PortError
         let (source, values) = rows(part).source(sql.backend);
         let now = now_within(sql.backend);
         let statement = format!(
-            "INSERT INTO countersign_inbox (message_id, done_at, subscription, fingerprint) \
-             SELECT v.of_message_id, {now}, v.of_subscription, v.of_fingerprint FROM {source} WHERE true \
-             ON CONFLICT (subscription, message_id) DO NOTHING"
+            "INSERT INTO countersign_inbox (message_id, done_at, subscription, fingerprint, effect_epoch) \
+             SELECT v.of_message_id, {now}, v.of_subscription, v.of_fingerprint, v.of_effect_epoch FROM {source} WHERE true \
+             ON CONFLICT (subscription, message_id, effect_epoch) DO NOTHING"
         );
         sql.write("recording what is done", &statement, values).await?;
     }
@@ -72,8 +74,8 @@ async fn delete_page(
 ) -> Result<u64, PortError> {
     let lock = if sql.backend == DbBackend::Sqlite { "" } else { "FOR UPDATE SKIP LOCKED" };
     let statement = format!(
-        "DELETE FROM {table} WHERE subscription = $1 AND message_id IN \
-         (SELECT p.message_id FROM {table} AS p WHERE p.subscription = $1 AND p.message_id < $2 AND p.{at} < $3 \
+        "DELETE FROM {table} WHERE subscription = $1 AND (message_id, effect_epoch) IN \
+         (SELECT p.message_id, p.effect_epoch FROM {table} AS p WHERE p.subscription = $1 AND p.message_id < $2 AND p.{at} < $3 \
           ORDER BY p.message_id LIMIT $4 {lock})"
     );
     let values = vec![of.as_str().into(), least_id(before).into(), before.as_millis().into(), signed(limit).into()];

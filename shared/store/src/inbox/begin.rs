@@ -15,7 +15,7 @@ use crate::error::is_contended;
 use crate::inbox::SqlInbox;
 use crate::inbox::row::fingerprint;
 use crate::inbox::transaction::InboxTransaction;
-use crate::sql::Tx;
+use crate::sql::{Tx, take};
 
 /// Names it in errors.
 pub(super) const WHAT: &str = "the handler's transaction";
@@ -107,17 +107,29 @@ impl SqlInbox {
 async fn take_row(tx: &Tx, key: &ClaimKey) -> Result<Row, PortError> {
     let now = now_within(tx.backend());
     let insert = format!(
-        "INSERT INTO countersign_inbox (message_id, done_at, subscription, fingerprint) VALUES ($1, {now}, $2, $3) \
-         ON CONFLICT (subscription, message_id) DO NOTHING"
+        "INSERT INTO countersign_inbox (message_id, done_at, subscription, fingerprint, effect_epoch) VALUES ($1, {now}, $2, $3, $4) \
+         ON CONFLICT (subscription, message_id, effect_epoch) DO NOTHING"
     );
-    let subscription = key.subscription.as_str();
-    let values = vec![key.message_id.uuid().into(), subscription.into(), key.fingerprint.as_bytes().to_vec().into()];
-    if tx.run(&insert, values).await?.rows_affected() == 1 {
+    let (subscription, epoch) = (key.subscription.as_str(), i64::from(key.effect_epoch));
+    let values =
+        vec![key.message_id.uuid().into(), subscription.into(), key.fingerprint.as_bytes().to_vec().into(), epoch.into()];
+    let inserted = tx.run(&insert, values).await?.rows_affected() == 1;
+    if inserted && key.effect_epoch == 0 {
         return Ok(Row::Ours);
     }
-    // Read committed: this statement sees what the first one ran into.
-    let query = "SELECT fingerprint FROM countersign_inbox WHERE subscription = $1 AND message_id = $2";
-    let rows = tx.rows(query, vec![subscription.into(), key.message_id.uuid().into()]).await?;
-    let Some(row) = rows.first() else { return Ok(Row::Gone) };
-    Ok(if fingerprint(row, "fingerprint")?.as_ref() == Some(&key.fingerprint) { Row::Done } else { Row::Conflict })
+    // Read committed: this statement sees what the first one ran into. A further effect is that of the content that had the others.
+    let query = "SELECT fingerprint, CAST(effect_epoch AS bigint) AS effect_epoch FROM countersign_inbox \
+                 WHERE subscription = $1 AND message_id = $2";
+    let mut there = false;
+    for row in tx.rows(query, vec![subscription.into(), key.message_id.uuid().into()]).await? {
+        if fingerprint(&row, "fingerprint")?.as_ref() != Some(&key.fingerprint) {
+            return Ok(Row::Conflict);
+        }
+        there |= take::<i64>(&row, "effect_epoch")? == epoch;
+    }
+    Ok(match (inserted, there) {
+        (true, _) => Row::Ours,
+        (false, true) => Row::Done,
+        (false, false) => Row::Gone,
+    })
 }

@@ -2,6 +2,8 @@
 //!
 //! The rules are those of the record in Redis, without its leases: a start is open until it is given back, or the message is done. A
 //! message's first start is not written down, so that one that never comes again costs no write; poison comes again, and is counted from then on.
+//!
+//! Each effect of a message has its own starts. What another effect knows of the id matters only if its fingerprint is another one.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,7 +14,7 @@ use sea_orm::QueryResult;
 use uuid::Uuid;
 
 use crate::clock::now_within;
-use crate::inbox::row::{self, Placed, fingerprint, rows, slot};
+use crate::inbox::row::{self, Placed, fingerprint, of_row, rows, slot};
 use crate::rows::Rows;
 use crate::sql::{Sql, take, unsigned};
 
@@ -25,22 +27,30 @@ const ON_POSTGRES: (&str, &str) = (
     "SELECT v.place, i.fingerprint AS done, s.fingerprint AS started, s.epoch, s.starts, s.open_starts, s.unfinished_before, \
      s.last_token FROM ",
     " LEFT JOIN LATERAL (SELECT * FROM countersign_inbox AS i \
-     WHERE i.subscription = v.of_subscription AND i.message_id = v.of_message_id LIMIT 1) AS i ON true \
+     WHERE i.subscription = v.of_subscription AND i.message_id = v.of_message_id \
+     AND (i.effect_epoch = v.of_effect_epoch OR i.fingerprint <> v.of_fingerprint) LIMIT 1) AS i ON true \
      LEFT JOIN LATERAL (SELECT * FROM countersign_inbox_start AS s \
-     WHERE s.subscription = v.of_subscription AND s.message_id = v.of_message_id LIMIT 1) AS s ON true \
+     WHERE s.subscription = v.of_subscription AND s.message_id = v.of_message_id \
+     AND (s.effect_epoch = v.of_effect_epoch OR s.fingerprint <> v.of_fingerprint AND (s.open_starts > 0 OR s.unfinished_before <> 0)) \
+     LIMIT 1) AS s ON true \
      WHERE i.done_at IS NOT NULL OR s.started_at IS NOT NULL",
 );
 const ON_SQLITE: (&str, &str) = (
     ON_POSTGRES.0,
     " LEFT JOIN countersign_inbox AS i ON i.subscription = v.of_subscription AND i.message_id = v.of_message_id \
+     AND (i.effect_epoch = v.of_effect_epoch OR i.fingerprint <> v.of_fingerprint) \
      LEFT JOIN countersign_inbox_start AS s ON s.subscription = v.of_subscription AND s.message_id = v.of_message_id \
+     AND (s.effect_epoch = v.of_effect_epoch OR s.fingerprint <> v.of_fingerprint AND (s.open_starts > 0 OR s.unfinished_before <> 0)) \
      WHERE i.done_at IS NOT NULL OR s.started_at IS NOT NULL",
 );
 
 /// On PostgreSQL, and for the same reason, what changes the batch's own rows of starts names their keys once more; see [`rows`] for the places.
 const THESE: &str = "s.subscription = ANY($2::text[]) AND s.message_id = ANY($3::uuid[]) AND";
 
-/// What is on record of one message.
+/// The effect of a row, as a number of eight bytes on either database.
+const OF_EFFECT: &str = "CAST(effect_epoch AS bigint) AS of_effect";
+
+/// What is on record of one effect of a message, or, if there is such, of another one under another fingerprint.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Known {
     /// As what it is done.
@@ -48,7 +58,7 @@ struct Known {
     start: Option<Start>,
 }
 
-/// The starts of one message.
+/// The starts of one effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Start {
     fingerprint: Fingerprint,
@@ -130,15 +140,15 @@ fn number(value: i64) -> u32 {
     u32::try_from(unsigned(value)).unwrap_or(u32::MAX)
 }
 
-/// Places of a batch, in rounds that name no message twice: one statement changes a row once.
+/// Places of a batch, in rounds that name no effect twice: one statement changes a row once.
 fn rounds(claims: &[Claim], mut left: Vec<usize>) -> Vec<Vec<usize>> {
     let mut rounds = Vec::new();
     while !left.is_empty() {
         let mut named = HashSet::with_capacity(left.len());
-        let mut fits = |place: &usize| named.insert((&claims[*place].key.subscription, claims[*place].key.message_id));
+        let mut fits = |place: &usize| named.insert(of_row(&claims[*place].key));
         let (mut round, later): (Vec<_>, Vec<_>) = left.into_iter().partition(&mut fits);
         // The order of the primary key, in which every statement locks.
-        round.sort_unstable_by_key(|place| (&claims[*place].key.subscription, claims[*place].key.message_id));
+        round.sort_unstable_by_key(|place| of_row(&claims[*place].key));
         rounds.push(round);
         left = later;
     }
@@ -146,13 +156,13 @@ fn rounds(claims: &[Claim], mut left: Vec<usize>) -> Vec<Vec<usize>> {
 }
 
 /// The primary key of a row.
-fn key(row: &QueryResult) -> Result<(String, Uuid), PortError> {
-    Ok((take(row, "subscription")?, take(row, "message_id")?))
+fn key(row: &QueryResult) -> Result<(String, Uuid, u32), PortError> {
+    Ok((take(row, "subscription")?, take(row, "message_id")?, number(take(row, "of_effect")?)))
 }
 
 /// The primary key of a claim's row.
-fn key_of(claim: &Claim) -> (String, Uuid) {
-    (claim.key.subscription.as_str().to_owned(), claim.key.message_id.uuid())
+fn key_of(claim: &Claim) -> (String, Uuid, u32) {
+    (claim.key.subscription.as_str().to_owned(), claim.key.message_id.uuid(), claim.key.effect_epoch)
 }
 
 /// These claims as rows; their tokens too.
@@ -177,15 +187,15 @@ async fn count(sql: &Sql, claims: &[Claim], places: &[usize], answers: &mut [Cla
     let (starts, open) = (one_more("starts"), one_more("open_starts"));
     let statement = format!(
         "INSERT INTO countersign_inbox_start AS s \
-         (message_id, started_at, epoch, starts, open_starts, unfinished_before, subscription, fingerprint, last_token) \
-         SELECT v.of_message_id, {now}, v.of_epoch, 1, 1, 0, v.of_subscription, v.of_fingerprint, v.token FROM {source} WHERE true \
-         ON CONFLICT (subscription, message_id) DO UPDATE SET starts = {starts}, open_starts = {open}, \
+         (message_id, started_at, epoch, starts, open_starts, unfinished_before, subscription, fingerprint, last_token, effect_epoch) \
+         SELECT v.of_message_id, {now}, v.of_epoch, 1, 1, 0, v.of_subscription, v.of_fingerprint, v.token, v.of_effect_epoch \
+         FROM {source} WHERE true ON CONFLICT (subscription, message_id, effect_epoch) DO UPDATE SET starts = {starts}, open_starts = {open}, \
          unfinished_before = CASE WHEN {IMPOSTOR} THEN 0 WHEN {LATER} AND s.open_starts > 0 THEN 1 ELSE s.unfinished_before END, \
          epoch = CASE WHEN {IMPOSTOR} OR {LATER} THEN excluded.epoch ELSE s.epoch END, \
          released_token = CASE WHEN NOT ({IMPOSTOR}) AND s.released_token <> excluded.last_token THEN s.released_token END, \
          fingerprint = excluded.fingerprint, last_token = excluded.last_token, started_at = excluded.started_at \
          WHERE NOT ({IMPOSTOR}) OR (s.open_starts = 0 AND s.unfinished_before = 0) \
-         RETURNING subscription, message_id, starts, open_starts, unfinished_before"
+         RETURNING subscription, message_id, {OF_EFFECT}, starts, open_starts, unfinished_before"
     );
     let mut written = HashMap::with_capacity(places.len());
     for row in sql.write_returning("counting starts", &statement, values).await? {
@@ -210,10 +220,10 @@ pub(super) async fn complete(sql: &Sql, claims: &[Claim]) -> Result<Vec<Held>, P
             let (these, (source, values)) = (sql.either(THESE, ""), claimed(claims, part).source(sql.backend));
             // Counted, and not asked for by EXISTS, which PostgreSQL may turn into a join over all that is done.
             let statement = format!(
-                "DELETE FROM countersign_inbox_start AS s WHERE {these} (s.subscription, s.message_id, s.fingerprint) IN \
-                 (SELECT v.of_subscription, v.of_message_id, v.of_fingerprint FROM {source}) \
+                "DELETE FROM countersign_inbox_start AS s WHERE {these} (s.subscription, s.message_id, s.effect_epoch, s.fingerprint) IN \
+                 (SELECT v.of_subscription, v.of_message_id, v.of_effect_epoch, v.of_fingerprint FROM {source}) \
                  AND (SELECT count(*) FROM countersign_inbox AS i WHERE i.subscription = s.subscription \
-                      AND i.message_id = s.message_id AND i.fingerprint = s.fingerprint) > 0"
+                      AND i.message_id = s.message_id AND i.effect_epoch = s.effect_epoch AND i.fingerprint = s.fingerprint) > 0"
             );
             sql.write("closing starts of what is done", &statement, values).await?;
         }
@@ -241,7 +251,8 @@ async fn close(sql: &Sql, claims: &[Claim], places: &[usize], answers: &mut [Hel
          open_starts = CASE WHEN s.last_token = v.token AND s.open_starts > 0 THEN s.open_starts - 1 ELSE s.open_starts END, \
          last_token = CASE WHEN s.last_token = v.token THEN NULL ELSE s.last_token END FROM {source} \
          WHERE {these} s.subscription = v.of_subscription AND s.message_id = v.of_message_id AND s.fingerprint = v.of_fingerprint \
-         AND (s.last_token = v.token OR s.released_token = v.token) RETURNING subscription, message_id"
+         AND s.effect_epoch = v.of_effect_epoch AND (s.last_token = v.token OR s.released_token = v.token) \
+         RETURNING subscription, message_id, {OF_EFFECT}"
     );
     let mut closed = HashSet::with_capacity(places.len());
     for row in sql.write_returning("giving claims back", &statement, values).await? {
@@ -264,8 +275,12 @@ mod tests {
     }
 
     fn a_claim(token: &str, epoch: u32) -> Claim {
-        let key =
-            ClaimKey { subscription: subscription("inventory"), message_id: message_id(1), fingerprint: fingerprint("genuine") };
+        let key = ClaimKey {
+            subscription: subscription("inventory"),
+            message_id: message_id(1),
+            fingerprint: fingerprint("genuine"),
+            effect_epoch: 0,
+        };
         Claim { key, token: token.to_owned(), epoch, again: true }
     }
 

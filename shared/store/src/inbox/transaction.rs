@@ -26,7 +26,8 @@ const RESOLVE: Duration = Duration::from_secs(15);
 /// Between two such questions.
 const RESOLVE_PAUSE: Duration = Duration::from_millis(100);
 
-const ROW: &str = "SELECT 1 FROM countersign_inbox WHERE subscription = $1 AND message_id = $2 AND fingerprint = $3";
+const ROW: &str =
+    "SELECT 1 FROM countersign_inbox WHERE subscription = $1 AND message_id = $2 AND fingerprint = $3 AND effect_epoch = $4";
 
 /// An open transaction that has the message's row. Dropped without [`Self::commit`] it rolls back.
 #[derive(Debug)]
@@ -122,7 +123,8 @@ fn ended() -> PortError {
 }
 
 fn values_of(key: &ClaimKey) -> Vec<sea_orm::Value> {
-    vec![key.subscription.as_str().into(), key.message_id.uuid().into(), key.fingerprint.as_bytes().to_vec().into()]
+    let fingerprint = key.fingerprint.as_bytes().to_vec();
+    vec![key.subscription.as_str().into(), key.message_id.uuid().into(), fingerprint.into(), i64::from(key.effect_epoch).into()]
 }
 
 /// Errors unless a COMMIT would commit the row: the statement fails in a transaction that has failed, and finds nothing in one that the

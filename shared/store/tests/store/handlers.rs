@@ -36,7 +36,7 @@ on_both!(
 /// Message `n` as `body`, come again.
 pub fn claim(n: u64, body: &str, token: &str) -> Claim {
     let fingerprint = Fingerprint::of("order.created", "text/plain", body.as_bytes());
-    let key = ClaimKey { subscription: subscription("inventory"), message_id: message_id(n), fingerprint };
+    let key = ClaimKey { subscription: subscription("inventory"), message_id: message_id(n), fingerprint, effect_epoch: 0 };
     Claim { key, token: token.into(), epoch: 0, again: true }
 }
 

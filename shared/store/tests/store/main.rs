@@ -4,6 +4,7 @@
 
 mod both;
 mod fence_under_load;
+mod further_effect;
 mod handlers;
 mod handlers_on_postgres;
 mod inbox_cost;

@@ -24,6 +24,8 @@ macro_rules! archive_suite {
             other_subscriptions_keep_theirs,
             what_is_forgotten_may_be_recorded_anew,
             forgetters_at_the_same_time_forget_each_row_once,
+            every_effect_is_recorded_found_and_forgotten_by_itself,
+            another_fingerprint_is_found_whatever_effect_it_had,
         );
     };
     ($setup:path => $($promise:ident),* $(,)?) => {
@@ -46,7 +48,7 @@ const LATE: u64 = 1 << 47;
 
 fn key_of(n: u64, of: &str, body: &str) -> ClaimKey {
     let fingerprint = Fingerprint::of("order.created", "text/plain", body.as_bytes());
-    ClaimKey { subscription: subscription(of), message_id: message_id(n), fingerprint }
+    ClaimKey { subscription: subscription(of), message_id: message_id(n), fingerprint, effect_epoch: 0 }
 }
 
 /// Message `n`, which was accepted long ago.
@@ -191,4 +193,32 @@ pub async fn forgetters_at_the_same_time_forget_each_row_once(archive: &impl Arc
     let rest = forgetter().await;
     assert_eq!(a + b + c + rest, ROWS, "{a} {b} {c} {rest}");
     assert_eq!(left(archive, ROWS + 1).await, [0_u64; 0]);
+}
+
+fn further(effect_epoch: u32, key: ClaimKey) -> ClaimKey {
+    ClaimKey { effect_epoch, ..key }
+}
+
+/// As the name says, by one batch and a page of one.
+pub async fn every_effect_is_recorded_found_and_forgotten_by_itself(archive: &impl Archive, time: &impl Waiting) {
+    let all: Vec<ClaimKey> = (0..4).map(|epoch| further(epoch, key(1))).collect();
+    record(archive, &all[1..2]).await;
+    let done = Some(key(1).fingerprint);
+    assert_eq!(find(archive, &all).await, [None, done.clone(), None, None]);
+    record(archive, &[all[0].clone(), all[1].clone(), all[2].clone(), all[0].clone()]).await;
+    assert_eq!(find(archive, &all).await, [done.clone(), done.clone(), done.clone(), None]);
+    time.pass(A_MOMENT_MS).await;
+    assert_eq!(forget(archive, 1).await, 1);
+    let left = find(archive, &all).await.into_iter().flatten().count();
+    assert_eq!((left, forget(archive, 100).await), (2, 2));
+    assert_eq!(find(archive, &all).await, [None, None, None, None]);
+}
+
+/// As the name says.
+pub async fn another_fingerprint_is_found_whatever_effect_it_had(archive: &impl Archive, _: &impl Waiting) {
+    record(archive, &[key(1), further(2, key(2))]).await;
+    let impostor = |n, epoch| further(epoch, key_of(n, "inventory", "impostor"));
+    let (first, second) = (Some(key(1).fingerprint), Some(key(2).fingerprint));
+    let found = find(archive, &[impostor(1, 0), impostor(1, 1), impostor(2, 0), impostor(2, 2), impostor(2, 3)]).await;
+    assert_eq!(found, [first.clone(), first, second.clone(), second.clone(), second]);
 }

@@ -38,6 +38,12 @@ macro_rules! claims_suite {
             a_batch_is_answered_in_order,
             what_does_not_come_again_is_answered_by_the_record_all_the_same,
             subscriptions_do_not_see_each_other,
+            a_further_effect_is_claimed_afresh_when_the_first_is_done,
+            what_a_further_effect_did_is_nothing_to_the_first,
+            a_further_effect_counts_its_own_starts,
+            every_effect_is_done_by_itself,
+            another_fingerprint_is_a_conflict_in_every_effect,
+            an_impostor_that_gave_a_further_effect_back_does_not_stand_in_the_way,
         );
     };
     ($setup:path => $($promise:ident),* $(,)?) => {
@@ -51,7 +57,7 @@ macro_rules! claims_suite {
 
 fn key(body: &str) -> ClaimKey {
     let fingerprint = Fingerprint::of("order.created", "text/plain", body.as_bytes());
-    ClaimKey { subscription: subscription("inventory"), message_id: message_id(1), fingerprint }
+    ClaimKey { subscription: subscription("inventory"), message_id: message_id(1), fingerprint, effect_epoch: 0 }
 }
 
 pub(super) fn claim_as(token: &str) -> Claim {
@@ -277,4 +283,91 @@ pub async fn subscriptions_do_not_see_each_other(claims: &impl Claims, _: &impl 
     let elsewhere = Claim { key: ClaimKey { subscription: subscription("audit"), ..key("impostor") }, ..impostor_as("x") };
     assert_eq!(claim(claims, &claim_as("a"), LONG_MS).await, Claimed::Fresh { starts: 1 });
     assert_eq!(claim(claims, &elsewhere, LONG_MS).await, Claimed::Fresh { starts: 1 });
+}
+
+/// A claim on the effect that was allowed in this epoch, by an attempt of it.
+pub(super) fn claim_on(effect_epoch: u32, token: &str) -> Claim {
+    let claim = claim_in(effect_epoch, token);
+    Claim { key: ClaimKey { effect_epoch, ..claim.key }, ..claim }
+}
+
+fn impostor_on(effect_epoch: u32, token: &str) -> Claim {
+    Claim { key: ClaimKey { effect_epoch, ..key("impostor") }, ..claim_in(effect_epoch, token) }
+}
+
+/// As the name says, and a copy of the first one that comes again is still done.
+pub async fn a_further_effect_is_claimed_afresh_when_the_first_is_done(claims: &impl Claims, _: &impl Waiting) {
+    assert_eq!(claim(claims, &claim_as("a"), LONG_MS).await, Claimed::Fresh { starts: 1 });
+    assert_eq!(complete(claims, &claim_as("a")).await, Held::Ours);
+    assert_eq!(claim(claims, &claim_on(1, "b"), LONG_MS).await, Claimed::Fresh { starts: 1 });
+    assert_eq!(claim(claims, &claim_as("c"), LONG_MS).await, Claimed::Done);
+    assert_eq!(claim(claims, &claim_in(1, "d"), LONG_MS).await, Claimed::Done, "a later try of the first effect");
+    assert_eq!(complete(claims, &claim_on(1, "b")).await, Held::Ours);
+    for done in [claim_as("e"), claim_on(1, "f")] {
+        assert_eq!(claim(claims, &done, LONG_MS).await, Claimed::Done);
+    }
+}
+
+/// As the name says: it is as it was, open or never begun.
+pub async fn what_a_further_effect_did_is_nothing_to_the_first(claims: &impl Claims, time: &impl Waiting) {
+    assert_eq!(claim(claims, &claim_on(1, "a"), LONG_MS).await, Claimed::Fresh { starts: 1 });
+    assert_eq!(complete(claims, &claim_on(1, "a")).await, Held::Ours);
+    crash(claims, time, "b").await;
+    assert_eq!(claim(claims, &claim_on(2, "c"), LONG_MS).await, Claimed::Fresh { starts: 1 });
+    assert_eq!(complete(claims, &claim_on(2, "c")).await, Held::Ours);
+    assert_eq!(claim(claims, &claim_as("d"), LONG_MS).await, Claimed::Interrupted { starts: 2, crashes: 1 });
+    assert_eq!(complete(claims, &claim_as("d")).await, Held::Ours);
+}
+
+/// As the name says: crashes of the first are none of its, and the reverse.
+pub async fn a_further_effect_counts_its_own_starts(claims: &impl Claims, time: &impl Waiting) {
+    crash(claims, time, "a").await;
+    assert_eq!(claim(claims, &claim_on(1, "b"), SHORT_MS).await, Claimed::Fresh { starts: 1 });
+    time.pass(PAST_SHORT_MS).await;
+    assert_eq!(claim(claims, &claim_on(1, "c"), LONG_MS).await, Claimed::Interrupted { starts: 2, crashes: 1 });
+    assert_eq!(release(claims, &claim_on(1, "c")).await, Held::Ours);
+    assert_eq!(release(claims, &claim_on(1, "c")).await, Held::Ours, "answered as the first time");
+    assert_eq!(claim(claims, &claim_on(1, "d"), LONG_MS).await, Claimed::Interrupted { starts: 3, crashes: 1 });
+    assert_eq!(claim(claims, &claim_as("e"), LONG_MS).await, Claimed::Interrupted { starts: 2, crashes: 1 });
+}
+
+/// As the name says, all of them in one batch.
+pub async fn every_effect_is_done_by_itself(claims: &impl Claims, _: &impl Waiting) {
+    let all = |token: &str| (0..4).map(|epoch| claim_on(epoch, token)).collect::<Vec<_>>();
+    let fresh = claims.claim(&all("a"), LONG_MS).await.expect("claims are up");
+    assert_eq!(fresh, vec![Claimed::Fresh { starts: 1 }; 4]);
+    let odd: Vec<Claim> = all("a").into_iter().skip(1).step_by(2).collect();
+    assert_eq!(claims.complete(&odd, LONG_MS).await.expect("claims are up"), [Held::Ours; 2]);
+    let again = claims.claim(&all("a"), LONG_MS).await.expect("claims are up");
+    let open = Claimed::Fresh { starts: 1 };
+    assert_eq!(again, [open.clone(), Claimed::Done, open, Claimed::Done]);
+}
+
+/// As the name says: the id is known as one content, whichever effect made it known.
+pub async fn another_fingerprint_is_a_conflict_in_every_effect(claims: &impl Claims, _: &impl Waiting) {
+    claim(claims, &claim_as("a"), LONG_MS).await;
+    assert_eq!(complete(claims, &claim_as("a")).await, Held::Ours);
+    assert_eq!(claim(claims, &impostor_on(1, "x"), LONG_MS).await, Claimed::Conflict);
+    assert_eq!(release(claims, &impostor_on(1, "x")).await, Held::Lost);
+    assert_eq!(claim(claims, &claim_on(1, "b"), LONG_MS).await, Claimed::Fresh { starts: 1 });
+    let elsewhere = |claim: Claim| Claim { key: ClaimKey { message_id: message_id(2), ..claim.key }, ..claim };
+    // Here only a further effect is known, under way and then done.
+    assert_eq!(claim(claims, &elsewhere(claim_on(1, "c")), LONG_MS).await, Claimed::Fresh { starts: 1 });
+    for impostor in [impostor_as("x"), impostor_on(1, "x"), impostor_on(2, "x")] {
+        assert_eq!(claim(claims, &elsewhere(impostor), LONG_MS).await, Claimed::Conflict);
+    }
+    assert_eq!(complete(claims, &elsewhere(claim_on(1, "c"))).await, Held::Ours);
+    for impostor in [impostor_as("y"), impostor_on(1, "y"), impostor_on(2, "y")] {
+        assert_eq!(claim(claims, &elsewhere(impostor), LONG_MS).await, Claimed::Conflict);
+    }
+    assert_eq!(claim(claims, &elsewhere(claim_as("d")), LONG_MS).await, Claimed::Fresh { starts: 1 });
+}
+
+/// As the name says.
+pub async fn an_impostor_that_gave_a_further_effect_back_does_not_stand_in_the_way(claims: &impl Claims, _: &impl Waiting) {
+    assert_eq!(claim(claims, &impostor_on(1, "x"), LONG_MS).await, Claimed::Fresh { starts: 1 });
+    assert_eq!(release(claims, &impostor_on(1, "x")).await, Held::Ours);
+    assert_eq!(claim(claims, &claim_as("a"), LONG_MS).await, Claimed::Fresh { starts: 1 });
+    assert_eq!(claim(claims, &claim_on(1, "b"), LONG_MS).await, Claimed::Fresh { starts: 1 });
+    assert_eq!(claim(claims, &impostor_on(1, "y"), LONG_MS).await, Claimed::Conflict);
 }

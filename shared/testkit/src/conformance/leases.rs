@@ -3,7 +3,7 @@
 use countersign_delivery::ports::claims::{Claim, ClaimKey, Claimed, Claims, Held};
 
 use super::Waiting;
-use super::claims::{LONG_MS, PAST_SHORT_MS, SHORT_MS, claim, claim_as, claim_in, complete, crash, release};
+use super::claims::{LONG_MS, PAST_SHORT_MS, SHORT_MS, claim, claim_as, claim_in, claim_on, complete, crash, release};
 use crate::build::message_id;
 
 /// Makes one test of each promise; `$setup` as for [`claims_suite!`](crate::claims_suite).
@@ -21,6 +21,8 @@ macro_rules! leases_suite {
             a_late_release_closes_its_own_start,
             a_later_epoch_takes_nothing_from_a_live_owner_nor_from_what_is_done,
             one_batch_that_names_a_message_twice_lends_it_once,
+            a_further_effect_is_held_by_itself,
+            a_further_effect_that_is_done_is_forgotten_after_its_own_retention,
         );
     };
     ($setup:path => $($promise:ident),* $(,)?) => {
@@ -125,4 +127,30 @@ pub async fn one_batch_that_names_a_message_twice_lends_it_once(claims: &impl Cl
     };
     let twice = claims.claim(&[of("a"), of("b")], LONG_MS).await.expect("claims are up");
     assert!(matches!(twice[..], [Claimed::Fresh { starts: 1 }, Claimed::Held { .. }]), "{twice:?}");
+}
+
+/// As the name says: whoever has the first one has not the other, and each renews its own.
+pub async fn a_further_effect_is_held_by_itself(claims: &impl Claims, time: &impl Waiting) {
+    claim(claims, &claim_as("a"), SHORT_MS).await;
+    assert_eq!(claim(claims, &claim_on(1, "b"), SHORT_MS).await, Claimed::Fresh { starts: 1 });
+    let answer = claim(claims, &claim_on(1, "c"), LONG_MS).await;
+    assert!(matches!(answer, Claimed::Held { .. }), "{answer:?}");
+    assert_eq!(renew(claims, &claim_on(1, "b"), LONG_MS).await, Held::Ours);
+    assert_eq!(renew(claims, &claim_on(1, "a"), LONG_MS).await, Held::Lost, "that token has the first one");
+    time.pass(PAST_SHORT_MS).await;
+    assert_eq!(renew(claims, &claim_as("a"), LONG_MS).await, Held::Lost);
+    let answer = claim(claims, &claim_on(1, "c"), LONG_MS).await;
+    assert!(matches!(answer, Claimed::Held { .. }), "{answer:?}");
+}
+
+/// As the name says, which does not shorten the first one's.
+pub async fn a_further_effect_that_is_done_is_forgotten_after_its_own_retention(claims: &impl Claims, time: &impl Waiting) {
+    claim(claims, &claim_as("a"), LONG_MS).await;
+    assert_eq!(complete(claims, &claim_as("a")).await, Held::Ours);
+    claim(claims, &claim_on(1, "b"), LONG_MS).await;
+    let done = claims.complete(&[claim_on(1, "b")], SHORT_MS).await.expect("claims are up");
+    assert_eq!(done, [Held::Ours]);
+    time.pass(PAST_SHORT_MS).await;
+    assert_eq!(claim(claims, &claim_on(1, "c"), LONG_MS).await, Claimed::Fresh { starts: 1 });
+    assert_eq!(claim(claims, &claim_as("d"), LONG_MS).await, Claimed::Done);
 }

@@ -14,7 +14,12 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 
 pub fn claim_as(token: &str) -> [Claim; 1] {
     let message = a_message();
-    let key = ClaimKey { subscription: subscription("inventory"), message_id: message.id, fingerprint: message.fingerprint };
+    let key = ClaimKey {
+        subscription: subscription("inventory"),
+        message_id: message.id,
+        fingerprint: message.fingerprint,
+        effect_epoch: 0,
+    };
     [Claim { key, token: token.into(), epoch: 0, again: false }]
 }
 

@@ -18,6 +18,7 @@ fn arrival(attempt: Attempt, republished: bool) -> Arrival {
         upstream: upstream("shop"),
         fingerprint: message.fingerprint,
         attempt,
+        effect_epoch: 0,
         republished,
         sent_at: NOW,
         exchange: String::new(),
@@ -104,4 +105,19 @@ fn what_comes_again_is_stale_after_the_guards_memory_unless_that_never_ends_or_i
         assert_eq!(of(&Claimed::Done, arrival, DAY_MS, DAY_MS + 1), None);
     }
     assert_eq!(of(&fresh, &first, DAY_MS, 10 * DAY_MS), None, "it was never published before");
+    for arrival in again {
+        let further = Arrival { effect_epoch: 1, ..arrival };
+        assert_eq!(of(&fresh, &further, DAY_MS, 10 * DAY_MS), None, "an operator allowed it");
+    }
+}
+
+#[test]
+fn a_record_that_was_lost_does_not_park_an_effect_that_an_operator_allowed() {
+    let parks = rules(Guard::Redis, OnUnknown::Park);
+    let of = |effect_epoch| {
+        let arrival = Arrival { effect_epoch, ..arrival(Attempt { epoch: 1, number: 1 }, true) };
+        judge(&Claimed::Forgotten { starts: 1 }, &arrival, parks, Company::Others, NOW)
+    };
+    assert_eq!(reason(&of(0)), Some(FailReason::OutcomeUnknown));
+    assert_eq!(of(1), Plan::Handle { starts: 1, crashes: 0, unknown: true });
 }
