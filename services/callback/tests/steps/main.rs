@@ -3,6 +3,7 @@
 mod check;
 mod intake;
 mod operators;
+mod reconcile;
 mod record;
 mod resend;
 mod rig;
