@@ -61,7 +61,9 @@ pub(super) async fn messages(
         let line = books.lines.entry(subscription.clone()).or_insert_with(|| Line::new(subscription.clone()));
         let (covered, skipped): (Vec<_>, Vec<_>) = minutes.into_iter().partition(|(minute, _)| witness.covers(*minute));
         if !skipped.is_empty() {
-            skipped.iter().for_each(|(minute, count)| line.skip(*minute, *count));
+            for (minute, count) in &skipped {
+                line.skip(*minute, *count);
+            }
             books.why.push(witness.words(&subscription));
         }
         let minutes: Vec<Timestamp> = covered.into_iter().map(|(minute, _)| minute).collect();

@@ -34,13 +34,13 @@ pub struct Schedule {
 pub async fn round(reconciler: &Reconciler, schedule: Schedule) -> Result<usize, PortError> {
     let Ok(_right) = reconciler.begin() else { return Ok(0) };
     let (names, _) = targets::known(reconciler).await?;
-    let (mut round, mut reconciled) = (Round::default(), 0);
+    let (mut round, mut turns) = (Round::default(), 0);
     for upstream in names {
         if let Some(turn) = reconciler.books.take_turn(&upstream, LEASE_MS).await? {
-            reconciled += usize::from(take(reconciler, schedule, upstream, turn, &mut round).await?);
+            turns += usize::from(take(reconciler, schedule, upstream, turn, &mut round).await?);
         }
     }
-    Ok(reconciled)
+    Ok(turns)
 }
 
 /// One turn; whether it was ours to its end.

@@ -37,7 +37,9 @@ pub(super) async fn compare(reconciler: &Reconciler, target: &Target, address: &
         let mut stored = reconciler.digests.sums(address, slice).await?;
         is_who_is_wanted(target, address, &stored.upstream)?;
         let Narrowed { window, why } = comparable(reconciler, slice, &stored);
-        why.into_iter().for_each(|why| books.note(why));
+        for why in why {
+            books.note(why);
+        }
         if !window.is_empty() {
             let signed = signed(reconciler, &stored.upstream, window).await?;
             books.add(window, within(window, &mut stored.sums), &signed);

@@ -10,7 +10,7 @@ use countersign_callback::upstreams::digests::{DigestError, Digests, Stored, Sto
 use countersign_delivery::check::Check;
 use countersign_delivery::ports::Clock as _;
 use countersign_delivery::ports::reconciliation::Reconciliation as _;
-use countersign_delivery::reconcile::{Certificate, MINUTE_MS, State, Sums, Window, minute_of};
+use countersign_delivery::reconcile::{Certificate, Line, MINUTE_MS, State, Sums, Window, minute_of};
 use countersign_delivery::{Message, Outcome as Signed, SubscriptionName, Timestamp, UpstreamName};
 use countersign_testkit::build::{
     NOW, a_check_of, a_message_with, a_policy, a_receipt_of, a_subscription, a_topology, subscription, upstream,
@@ -135,7 +135,7 @@ impl Net {
     async fn run(&self, task: &Task) -> Vec<Certificate> {
         let right = self.reconciler.begin().unwrap();
         let certificates = self.reconciler.reconcile(&right, task).await.unwrap();
-        assert!(certificates.iter().flat_map(|certificate| &certificate.lines).all(|line| line.adds_up()), "{certificates:?}");
+        assert!(certificates.iter().flat_map(|certificate| &certificate.lines).all(Line::adds_up), "{certificates:?}");
         certificates
     }
 
@@ -164,7 +164,7 @@ fn last_hour() -> Window {
 }
 
 fn counts(certificate: &Certificate) -> [u64; 7] {
-    let sum = |count: fn(&countersign_delivery::reconcile::Line) -> u64| certificate.sum(count);
+    let sum = |count: fn(&Line) -> u64| certificate.sum(count);
     [
         sum(|line| line.stored),
         sum(|line| line.verified),
@@ -284,7 +284,7 @@ async fn a_dry_run_publishes_nothing_and_keeps_nothing() {
 async fn outside_of_what_is_kept_and_settled_nothing_is_compared() {
     let day = 24 * HOUR_MS;
     // What downstream has forgotten, what callback has deleted, what upstream has deleted, what is not settled.
-    let rows: [(u64, Option<u64>, Option<u64>, u64, &str); 4] = [
+    let rows = [
         (20 * MINUTE_MS, None, None, 0, "dedup_retention"),
         (day, Some(20 * MINUTE_MS), None, 0, "callback's retention"),
         (day, None, Some(20 * MINUTE_MS), 0, "upstream's retention"),
