@@ -14,6 +14,7 @@ use countersign_delivery::ports::{Clock, Ids};
 
 use crate::lines::Lines;
 use crate::probe::Demands;
+use crate::reconcile::Seen;
 use crate::take_in::Room;
 use crate::upstreams::Upstreams;
 
@@ -46,6 +47,8 @@ pub struct Desk {
     pub demands: Arc<Demands>,
     /// How many dead letters may still be taken in.
     pub room: Arc<Room>,
+    /// Which upstreams there are.
+    pub seen: Arc<Seen>,
 }
 
 /// Figures that are not the protocol's.

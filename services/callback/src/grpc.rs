@@ -3,6 +3,7 @@
 mod dead;
 mod outlook;
 mod page;
+pub mod reconcile;
 mod redrive;
 mod render;
 

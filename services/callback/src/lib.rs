@@ -3,7 +3,7 @@
 //! In the order of the story. Receipts come in and are written down ([`record`](mod@record)). Checks come due and are judged by what was written
 //! ([`check`](mod@check)); what only looks lost is found out by [`probe`]s; what is lost is ordered from its upstream
 //! ([`command_resend`](mod@command_resend), over [`upstreams`] and their [`lines`]); what must wait is armed again. Rows that fell silent are
-//! found by the [`sweep`](mod@sweep). What nobody could process is taken in from the dead-letter queues and quarantine ([`mod@take_in`]) and
+//! found by the [`sweep`](mod@sweep), what the broker lost together with its check by [`reconcile`]. What nobody could process is taken in from the dead-letter queues and quarantine ([`mod@take_in`]) and
 //! waits for an operator ([`dead_letters`]). What became of a delivery is told by [`events`]; what is settled and old is deleted
 //! ([`retention`]). Operators ask and order over [`grpc`]. [`intake`] is the edge to the broker's queues, [`run`] puts it all together.
 //!
@@ -24,6 +24,7 @@ pub mod lines;
 pub mod probe;
 mod quarantine;
 mod rearm;
+pub mod reconcile;
 pub mod record;
 pub mod retention;
 pub mod sweep;

@@ -1,7 +1,7 @@
 //! `countersign dead`: the dead letters that callback has taken in, and what an operator does about them.
 
 mod act;
-mod select;
+pub mod select;
 mod show;
 
 use clap::{Args, Subcommand};

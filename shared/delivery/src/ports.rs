@@ -11,6 +11,7 @@ pub mod events;
 pub mod messages;
 pub mod outbox;
 pub mod pauses;
+pub mod reconciliation;
 
 use uuid::Uuid;
 

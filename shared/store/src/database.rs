@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use crate::clock::DatabaseClock;
 use crate::config::Config;
 use crate::dead_letters::SqlDeadLetters;
-use crate::deliveries::SqlDeliveries;
+use crate::deliveries::{SqlDeliveries, SqlReconciliation};
 use crate::error::Error;
 use crate::inbox::SqlInbox;
 use crate::messages::SqlMessages;
@@ -93,6 +93,12 @@ impl Database {
     #[must_use]
     pub fn dead_letters(&self) -> SqlDeadLetters {
         SqlDeadLetters::new(self.clone())
+    }
+
+    /// MSG DB's tables in this database, as reconciliation reads them.
+    #[must_use]
+    pub fn reconciliation(&self) -> SqlReconciliation {
+        SqlReconciliation::new(self.clone())
     }
 
     /// Downstream's tables in this database.

@@ -4,6 +4,7 @@ mod apply;
 mod events;
 mod history;
 mod probes;
+mod reconciliation;
 mod retention;
 mod row;
 mod shards;
@@ -22,6 +23,8 @@ use sea_orm::Value;
 use crate::database::Database;
 use crate::deliveries::row::{COLUMNS, delivery, state_words};
 use crate::deliveries::shards::{Shard, Shards, put_back};
+
+pub use crate::deliveries::reconciliation::SqlReconciliation;
 
 /// Callback's own database. Cheap to clone.
 #[derive(Clone, Debug)]

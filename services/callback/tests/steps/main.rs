@@ -6,6 +6,7 @@ mod events;
 mod hanging;
 mod intake;
 mod operators;
+mod reconcile;
 mod record;
 mod resend;
 mod retention;

@@ -1,6 +1,7 @@
 //! The protocol by tables and properties: every row of `state::next` and `decide`, and a small world that loses things.
 
 mod decide;
+mod digest;
 mod events;
 mod expiry;
 mod horizon;
@@ -8,6 +9,7 @@ mod ids;
 mod model;
 mod outbox;
 mod probes;
+mod reconcile;
 mod redrive;
 mod routes;
 mod state;

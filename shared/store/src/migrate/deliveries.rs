@@ -6,7 +6,7 @@
 
 use super::Step;
 
-pub(super) const STEPS: &[Step] = &[M001_DELIVERIES, M002_EFFECT_EPOCH, M004_DEAD_LETTERS, M005_EVENTS];
+pub(super) const STEPS: &[Step] = &[M001_DELIVERIES, M002_EFFECT_EPOCH, M004_DEAD_LETTERS, M005_EVENTS, M006_RECONCILIATION];
 
 /// `state`: 0 nobody acted on it, 1 redriven, 2 discarded. An absent subscription, the quarantine's, is an empty text; of what names no message
 /// `message_uuid` is all zeros. Bodies come last: a list does not read them.
@@ -106,4 +106,14 @@ const M001_DELIVERIES: Step = Step {
             answered_at {bigint},
             PRIMARY KEY (subscription, retry_delay_ms, number)) {clustered}",
     ],
+};
+
+/// One row an upstream: `due_at` is the end of a turn's lease or of the pause after it, `certificate` is JSON.
+const M006_RECONCILIATION: Step = Step {
+    name: "m006_reconciliation",
+    statements: &["CREATE TABLE countersign_upstream (
+            due_at {bigint} NOT NULL,
+            certified_until {bigint},
+            upstream {name} NOT NULL PRIMARY KEY,
+            certificate {name}) {clustered}"],
 };

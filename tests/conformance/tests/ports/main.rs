@@ -10,6 +10,7 @@ mod deliveries;
 mod inbox;
 mod messages;
 mod pauses;
+mod reconciliation;
 mod redis_away;
 mod redis_refuses;
 mod sharded;
