@@ -43,6 +43,11 @@ const LOOKS_PER_WALK: u32 = 1_440;
 pub enum Shelf {
     /// Deliveries that are done or discarded, with their histories.
     Deliveries(Walk),
+    /// Dead letters that were redriven, discarded, or whose delivery is done.
+    DeadLetters {
+        /// How long they are kept, milliseconds; 0: for ever.
+        retention_ms: u64,
+    },
 }
 
 /// Where a walk over old rows stands.
@@ -56,7 +61,7 @@ pub struct Walk {
 /// Everything that is deleted when it is old, but for probes: storing one deletes old ones. A period of 0 is for ever.
 #[must_use]
 pub fn shelves(own: &Callback) -> Vec<Shelf> {
-    vec![Shelf::Deliveries(Walk::new(own.retention_ms))]
+    vec![Shelf::Deliveries(Walk::new(own.retention_ms)), Shelf::DeadLetters { retention_ms: own.retention_ms }]
 }
 
 impl Shelf {
@@ -65,6 +70,7 @@ impl Shelf {
     pub const fn what(&self) -> &'static str {
         match self {
             Self::Deliveries(_) => "deliveries",
+            Self::DeadLetters { .. } => "dead_letters",
         }
     }
 
@@ -73,6 +79,7 @@ impl Shelf {
     pub const fn retention_ms(&self) -> u64 {
         match self {
             Self::Deliveries(walk) => walk.retention_ms,
+            Self::DeadLetters { retention_ms } => *retention_ms,
         }
     }
 
@@ -83,6 +90,10 @@ impl Shelf {
     pub async fn delete(&mut self, desk: &Desk, before: Timestamp) -> Result<Option<u64>, PortError> {
         match self {
             Self::Deliveries(walk) => walk.page(desk, before).await,
+            Self::DeadLetters { .. } => {
+                let rows = desk.letters.delete_settled(before, PAGE_ROWS).await?;
+                Ok((rows > 0).then_some(rows))
+            }
         }
     }
 }

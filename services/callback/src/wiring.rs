@@ -94,7 +94,8 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
 
 fn reconciler(own: &Callback, desk: &Desk, database: &Database) -> Reconciler {
     let probe_wait = Duration::from_millis(own.reconcile_probe_wait_ms);
-    let figures = reconcile::Figures { probe_wait, retention_ms: None, missing_max: reconcile::MISSING_MAX };
+    let retention_ms = Some(own.retention_ms).filter(|retention_ms| *retention_ms > 0);
+    let figures = reconcile::Figures { probe_wait, retention_ms, missing_max: reconcile::MISSING_MAX };
     let digests = Arc::new(GrpcDigests::new(Duration::from_millis(own.reconcile_call_deadline_ms)));
     Reconciler::new(desk.clone(), Arc::new(database.reconciliation()), digests, own.addresses(), figures)
 }

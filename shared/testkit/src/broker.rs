@@ -155,7 +155,7 @@ impl State {
             Some(Mishap::Unknown { arrives: true }) | None => {}
         }
         let Some(targets) = self.queues.route(&self.topology, publication) else { return Published::Unknown };
-        if targets.is_empty() {
+        if targets.is_empty() && mishap.is_none() {
             return Published::Returned { reason: "NO_ROUTE".into() };
         }
         for queue in targets {

@@ -62,6 +62,7 @@ async fn a_further_effect_that_fails_goes_on_as_one_through_retries_and_the_dead
         world.clock.advance(tier_ms);
     }
     world.until("it is dead", |world| world.dead_reason().is_some()).await;
+    world.settled().await;
     let key = format!("{}/1", a_message().id);
     let keys: Vec<_> = world.handler.calls.lock().unwrap().iter().skip(1).map(|call| call.idempotency_key.clone()).collect();
     assert_eq!(keys, [key.clone(), key.clone(), key]);

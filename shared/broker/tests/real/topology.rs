@@ -45,7 +45,7 @@ async fn what_is_applied_is_verified_and_routes() {
     let missing = tokio::spawn(async move { topology::verify(&away, &parsed()).await }).await.unwrap().unwrap();
     assert!(missing.iter().any(|word| word.starts_with("queue inventory does not exist")), "{missing:?}");
     let applied = topology::apply(&config, &parsed()).await.unwrap();
-    assert_eq!((applied.exchanges, applied.queues, applied.bindings), (2, 9, 2));
+    assert_eq!((applied.exchanges, applied.queues, applied.bindings), (3, 9, 2));
     assert_eq!(topology::apply(&config, &parsed()).await.unwrap(), applied, "twice is once");
     assert_eq!(topology::verify(&config, &parsed()).await.unwrap(), Vec::<String>::new());
     assert_eq!(topology::verify_arguments(&config, &parsed()).await.unwrap(), Vec::<String>::new());

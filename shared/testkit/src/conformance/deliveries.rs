@@ -237,20 +237,20 @@ pub async fn noted_transitions_leave_a_line_each(deliveries: &impl Deliveries, _
                 event: Event::Park { facts: facts_of(&a_message_with(1, "x")), attempt: second, reason: ParkReason::Gone },
                 ..park(1, ParkReason::Gone)
             },
-            change(Event::Redrive { lease_ms: LONG_MS, allow_duplicate: false, note: String::new() }),
+            change(Event::Redrive { lease_ms: LONG_MS, allow_duplicate: false, note: "by ann".into() }),
         ],
     )
     .await;
     apply(deliveries, &[of(&late)]).await;
     let lines = deliveries.history(&inventory).await.expect("the store is up");
     let told: Vec<_> = lines.iter().map(|line| (line.what.as_str(), line.attempt, line.detail.as_str())).collect();
-    let redriven = second.redriven();
+    let (redriven, lost) = (second.redriven(), WHY.to_string());
     let expected = [
-        ("resending", second, ""),
+        ("resending", second, lost.as_str()),
         ("resending", second, "unknown_id"),
         ("resent", second, ""),
         ("parked", second, "gone"),
-        ("resending", redriven, "redriven"),
+        ("resending", redriven, "redriven by ann"),
         ("done", Attempt::FIRST, ""),
     ];
     assert_eq!(told, expected);
