@@ -24,8 +24,6 @@ use crate::rearm::{self, NewCheck};
 use look::{Entry, read};
 use verdict::{Kept, Plan};
 
-pub(crate) use verdict::is_expired;
-
 /// What became of deliveries of the queue of due checks.
 #[derive(Debug)]
 pub enum Outcome {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use countersign_delivery::Topology;
 use countersign_delivery::policy::Policy;
+use countersign_delivery::ports::audit::Audit;
 use countersign_delivery::ports::broker::{Publication, Published, Publisher};
 use countersign_delivery::ports::deliveries::Deliveries;
 use countersign_delivery::ports::{Clock, Ids};
@@ -19,6 +20,8 @@ use crate::upstreams::Upstreams;
 pub struct Desk {
     /// MSG DB.
     pub deliveries: Arc<dyn Deliveries>,
+    /// What operators did, in MSG DB too.
+    pub audit: Arc<dyn Audit>,
     /// Where re-armed checks, probes and quarantined copies go.
     pub publisher: Arc<dyn Publisher>,
     /// Who is told to send again.

@@ -91,6 +91,10 @@ points! {
     CallbackAfterCall = "callback.after_call";
     /// Step 6: entries that wait are in a new, confirmed batch; the old one is not acked.
     CallbackAfterRearm = "callback.after_rearm";
+    /// An operator's act: its audit row is begun, nothing has changed.
+    CallbackAfterActBegun = "callback.after_act_begun";
+    /// An operator's act: the deliveries have changed, the audit row is not ended.
+    CallbackAfterActApplied = "callback.after_act_applied";
 }
 
 /// Does what `FAILPOINTS` says for `point`; nothing in a build without the feature.

@@ -9,6 +9,7 @@ use countersign_delivery::ports::PortError;
 use sea_orm::DbBackend;
 use tokio::sync::Semaphore;
 
+use crate::audit::SqlAudit;
 use crate::clock::DatabaseClock;
 use crate::config::Config;
 use crate::deliveries::SqlDeliveries;
@@ -86,6 +87,12 @@ impl Database {
     #[must_use]
     pub fn deliveries(&self, overdue_ms: u64) -> SqlDeliveries {
         SqlDeliveries::new(self.clone(), overdue_ms)
+    }
+
+    /// The audit, which is a table of MSG DB.
+    #[must_use]
+    pub fn audit(&self) -> SqlAudit {
+        SqlAudit::new(self.clone())
     }
 
     /// Downstream's tables in this database.

@@ -19,6 +19,8 @@ use crate::database::Database;
 use crate::deliveries::row::{COLUMNS, delivery, state_words};
 use crate::sql::Sql;
 
+pub(crate) use crate::deliveries::row::printable;
+
 /// Callback's own database. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct SqlDeliveries {

@@ -14,6 +14,7 @@ use countersign_wire::{WireError, checks};
 use tracing::Span;
 
 use crate::desk::Desk;
+use crate::expiry::is_too_old;
 use crate::probe;
 use crate::quarantine::Unreadable;
 use crate::record::ATTEMPT_MAX;
@@ -39,6 +40,8 @@ pub(super) struct Look {
     pub rows: Vec<Vec<Option<Delivery>>>,
     /// What the probes of each lane say.
     pub lanes: BTreeMap<Lane, LaneView>,
+    /// Who is not too old although the message is: an operator allowed a second effect, and that was not long ago.
+    pub risked: BTreeSet<DeliveryKey>,
 }
 
 /// Decodes what was delivered.
@@ -83,10 +86,29 @@ pub(super) async fn gather(desk: &Desk, entries: &[Entry]) -> Result<Look, PortE
         return Ok(Look { rows, ..Look::default() });
     }
     let now = desk.deliveries.now().await?;
+    let risked = risked(desk, now, entries, &rows).await?;
     let lanes: Vec<Lane> = lanes.into_iter().collect();
     let probes = if lanes.is_empty() { Vec::new() } else { desk.deliveries.probes(&lanes).await? };
     let lanes = lanes.into_iter().zip(probes.iter().map(|probes| view(probes))).collect();
-    Ok(Look { now, rows, lanes })
+    Ok(Look { now, rows, lanes, risked })
+}
+
+/// One more query for each delivery with an effect epoch whose message is old; almost always none.
+async fn risked(
+    desk: &Desk,
+    now: Timestamp,
+    entries: &[Entry],
+    rows: &[Vec<Option<Delivery>>],
+) -> Result<BTreeSet<DeliveryKey>, PortError> {
+    let mut risked = BTreeSet::new();
+    for (entry, at, row) in open(entries, rows) {
+        let Some(row) = row.filter(|row| row.effect_epoch > 0) else { continue };
+        let key = DeliveryKey { message_id: entry.check.message_id, subscription: entry.check.required[at].clone() };
+        if !is_too_old(desk, now, &key, row).await? {
+            risked.insert(key);
+        }
+    }
+    Ok(risked)
 }
 
 fn keys_of(check: &Check) -> impl Iterator<Item = DeliveryKey> {

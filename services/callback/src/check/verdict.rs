@@ -14,6 +14,7 @@ use countersign_telemetry::names;
 use super::look::{Entry, Look};
 use crate::command_resend::{Order, Wanted};
 use crate::desk::Desk;
+use crate::expiry::is_expired;
 use crate::probe;
 
 /// What is to be done, by entry.
@@ -82,7 +83,9 @@ fn judge_one(desk: &Desk, look: &Look, (at, entry): (usize, &Entry), rows: &[Opt
         let lane = probe::lane(&desk.topology, subscription, genuine);
         let view = lane.as_ref().map(|lane| look.lanes.get(lane).copied().unwrap_or_default());
         let evidence = Evidence { delivery: row, lane: view, waited_ms, now: look.now };
-        let verdict = in_time(desk, look.now, check.sent_at, decide(check, subscription, evidence, &desk.policy));
+        let key = DeliveryKey { message_id: check.message_id, subscription: subscription.clone() };
+        let expired = is_expired(desk, look.now, check.sent_at) && !look.risked.contains(&key);
+        let verdict = in_time(decide(check, subscription, evidence, &desk.policy), expired);
         let word = word(&verdict);
         metrics::counter!(names::CHECKS_TOTAL, "verdict" => word).increment(1);
         worst = worst.max(WORDS.iter().position(|known| *known == word).unwrap_or(0));
@@ -103,7 +106,6 @@ fn judge_one(desk: &Desk, look: &Look, (at, entry): (usize, &Entry), rows: &[Opt
                 lost.entry((attempt, effect_epoch)).or_default().push(wanted);
             }
             Verdict::Park(reason) => {
-                let key = DeliveryKey { message_id: check.message_id, subscription: subscription.clone() };
                 plan.parks.push(Park { entry: at, key, facts: facts(), attempt: check.attempt, reason });
             }
         }
@@ -116,16 +118,11 @@ fn judge_one(desk: &Desk, look: &Look, (at, entry): (usize, &Entry), rows: &[Opt
 }
 
 /// Nothing is sent again that downstream may have forgotten to have done.
-fn in_time(desk: &Desk, now: Timestamp, sent_at: Timestamp, verdict: Verdict) -> Verdict {
+fn in_time(verdict: Verdict, is_expired: bool) -> Verdict {
     match verdict {
-        Verdict::Resend { .. } if is_expired(desk, now, sent_at) => Verdict::Park(ParkReason::Expired),
+        Verdict::Resend { .. } if is_expired => Verdict::Park(ParkReason::Expired),
         other => other,
     }
-}
-
-/// Whether a message is older than downstream's memory of what it has done.
-pub(crate) fn is_expired(desk: &Desk, now: Timestamp, sent_at: Timestamp) -> bool {
-    now.millis_since(sent_at) >= desk.figures.dedup_retention_ms
 }
 
 /// The verdicts' words; a check of several subscriptions is called by the last that applies.

@@ -21,6 +21,7 @@ use countersign_delivery::probe::Lane;
 use countersign_delivery::receipt::{ProbeAnswer, Receipt, ReceiptBatch};
 use countersign_delivery::state::Delivery;
 use countersign_delivery::{Message, Topology, UpstreamName};
+use countersign_testkit::audit::MemoryAudit;
 use countersign_testkit::broker::MemoryBroker;
 use countersign_testkit::build::{a_policy, a_topology, subscription, upstream};
 use countersign_testkit::clock::ManualClock;
@@ -100,6 +101,7 @@ impl Upstreams for FakeUpstreams {
 pub struct Rig {
     pub clock: ManualClock,
     pub deliveries: MemoryDeliveries,
+    pub audit: MemoryAudit,
     pub broker: MemoryBroker,
     pub upstreams: FakeUpstreams,
     pub desk: Desk,
@@ -136,10 +138,12 @@ impl Rig {
     pub fn with(settings: Settings) -> Self {
         let clock = ManualClock::default();
         let deliveries = MemoryDeliveries::new(&clock, settings.policy.overdue_ms);
+        let audit = MemoryAudit::new(&clock);
         let broker = MemoryBroker::new(&settings.topology, &clock);
         let upstreams = FakeUpstreams { state: Arc::default(), deliveries: deliveries.clone() };
         let desk = Desk {
             deliveries: Arc::new(deliveries.clone()),
+            audit: Arc::new(audit.clone()),
             publisher: Arc::new(broker.clone()),
             upstreams: Arc::new(upstreams.clone()),
             clock: Arc::new(clock.clone()),
@@ -154,7 +158,7 @@ impl Rig {
             lines: lines(),
             demands: Arc::default(),
         };
-        Self { clock, deliveries, broker, upstreams, desk }
+        Self { clock, deliveries, audit, broker, upstreams, desk }
     }
 
     /// The same servers, another process: what was only remembered is gone.

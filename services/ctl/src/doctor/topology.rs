@@ -201,7 +201,7 @@ fn judge_holdings(topology: &Topology, held: &[Holding]) -> Vec<Finding> {
             "look at them in the management interface: nobody could read what they are; whoever published them must be mended"
                 .to_owned()
         } else {
-            "`countersign list --state parked` tells why; when the cause is mended, `countersign resend ID` and purge this queue"
+            "`countersign list --state parked` tells why; when the cause is mended, `countersign redrive ID` and purge this queue"
                 .to_owned()
         };
         findings.push(Finding::warning(

@@ -6,7 +6,7 @@
 
 use super::Step;
 
-pub(super) const STEPS: &[Step] = &[M001_DELIVERIES, M002_EFFECT_EPOCH];
+pub(super) const STEPS: &[Step] = &[M001_DELIVERIES, M002_EFFECT_EPOCH, M003_AUDIT];
 
 /// NULL for almost all, which costs nothing.
 const M002_EFFECT_EPOCH: Step =
@@ -54,5 +54,24 @@ const M001_DELIVERIES: Step = Step {
             stored_at {bigint} NOT NULL,
             answered_at {bigint},
             PRIMARY KEY (subscription, retry_delay_ms, number)) {clustered}",
+    ],
+};
+
+/// Few rows, read newest first: the primary key serves all but the look for one message.
+const M003_AUDIT: Step = Step {
+    name: "m003_audit",
+    statements: &[
+        "CREATE TABLE countersign_audit (
+            number {serial},
+            at {bigint} NOT NULL,
+            ended_at {bigint},
+            by {name} NOT NULL,
+            act {name} NOT NULL,
+            target {name} NOT NULL,
+            subscription {name} NOT NULL,
+            reason {name} NOT NULL,
+            result {name} NOT NULL,
+            detail {name} NOT NULL)",
+        "CREATE INDEX countersign_audit_target ON countersign_audit (target, number)",
     ],
 };

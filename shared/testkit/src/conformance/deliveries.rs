@@ -245,8 +245,9 @@ pub async fn noted_transitions_leave_a_line_each(deliveries: &impl Deliveries, _
     let lines = deliveries.history(&inventory).await.expect("the store is up");
     let told: Vec<_> = lines.iter().map(|line| (line.what.as_str(), line.attempt, line.detail.as_str())).collect();
     let redriven = second.redriven();
+    let why = WHY.to_string();
     let expected = [
-        ("resending", second, ""),
+        ("resending", second, why.as_str()),
         ("resending", second, "unknown_id"),
         ("resent", second, ""),
         ("parked", second, "gone"),
