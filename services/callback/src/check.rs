@@ -22,9 +22,8 @@ use crate::probe;
 use crate::quarantine::set_aside;
 use crate::rearm::{self, NewCheck};
 use look::{Entry, read};
-use verdict::{Kept, Plan};
-
 pub(crate) use verdict::is_expired;
+use verdict::{Kept, Plan};
 
 /// What became of deliveries of the queue of due checks.
 #[derive(Debug)]

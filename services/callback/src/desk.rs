@@ -7,6 +7,7 @@ use std::sync::Arc;
 use countersign_boot::Tasks;
 use countersign_delivery::Topology;
 use countersign_delivery::policy::Policy;
+use countersign_delivery::ports::audit::Audit;
 use countersign_delivery::ports::broker::{Publication, Published, Publisher};
 use countersign_delivery::ports::dead_letters::DeadLetters;
 use countersign_delivery::ports::deliveries::Deliveries;
@@ -23,6 +24,8 @@ use crate::upstreams::Upstreams;
 pub struct Desk {
     /// MSG DB.
     pub deliveries: Arc<dyn Deliveries>,
+    /// What operators did, in MSG DB too.
+    pub audit: Arc<dyn Audit>,
     /// The dead letters in MSG DB.
     pub letters: Arc<dyn DeadLetters>,
     /// Where re-armed checks, probes, quarantined copies and redriven letters go.

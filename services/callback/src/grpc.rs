@@ -1,24 +1,28 @@
 //! What operators ask callback, over gRPC.
 
+mod audit;
 mod dead;
 mod outlook;
 mod page;
 pub mod reconcile;
-mod redrive;
 mod render;
 
 use countersign_boot::Stop;
 use countersign_delivery::ports::PortError;
+use countersign_delivery::ports::audit::Act;
 use countersign_delivery::ports::deliveries::Filter;
 use countersign_delivery::{MessageId, SubscriptionName};
 use countersign_wire::proto::callback_service_server::CallbackService;
 use countersign_wire::proto::{
-    GetDeliveryRequest, GetDeliveryResponse, GetOutlookRequest, GetOutlookResponse, ListDeliveriesRequest,
-    ListDeliveriesResponse, ResendDeliveryRequest, ResendDeliveryResponse,
+    DeliveryActResult, DiscardDeliveryRequest, DiscardDeliveryResponse, GetDeliveryRequest, GetDeliveryResponse,
+    GetOutlookRequest, GetOutlookResponse, ListAuditRequest, ListAuditResponse, ListDeliveriesRequest, ListDeliveriesResponse,
+    ParkDeliveryRequest, ParkDeliveryResponse, RedriveDeliveryRequest, RedriveDeliveryResponse, RestoreDeliveryRequest,
+    RestoreDeliveryResponse,
 };
 use tonic::{Request, Response, Status};
 
 use crate::desk::Desk;
+use crate::operate::{Ask, Refusal, operate, unknown};
 
 pub use dead::DeadLetterApi;
 
@@ -35,7 +39,7 @@ pub struct Service {
 }
 
 impl Service {
-    /// Answers from the desk's MSG DB; an operator's order runs in a task, so that no caller can leave it half done.
+    /// Answers from the desk's MSG DB; an operator's act runs in a task, so that no caller can leave it half done.
     #[must_use]
     pub fn new(desk: Desk, tasks: countersign_boot::Tasks, stop: Stop) -> Self {
         Self { desk, tasks, stop }
@@ -43,6 +47,14 @@ impl Service {
 
     fn open(&self) -> Result<(), Status> {
         if self.stop.is_soft() { Err(Status::unavailable("this callback is stopping: ask another")) } else { Ok(()) }
+    }
+
+    async fn operate(&self, ask: Ask) -> Result<Vec<DeliveryActResult>, Status> {
+        self.open()?;
+        let desk = self.desk.clone();
+        let act = self.tasks.spawn("an operator's act", async move { operate(&desk, &ask).await });
+        let ended = act.await.map_err(|_| Status::internal("the act ended in a panic; look at its delivery"))?;
+        Ok(ended.map_err(|refusal| refused(&refusal))?.into_iter().map(render::act_result).collect())
     }
 }
 
@@ -53,7 +65,7 @@ impl CallbackService for Service {
         let id = message_id(&request.get_ref().message_id)?;
         let rows = self.desk.deliveries.of_message(id).await.map_err(|error| status(&error))?;
         if rows.is_empty() {
-            return Err(unknown(id));
+            return Err(Status::not_found(unknown(id)));
         }
         let mut deliveries = Vec::with_capacity(rows.len());
         for (key, row) in rows {
@@ -70,7 +82,7 @@ impl CallbackService for Service {
         let subscription = subscription(&request.subscription)?;
         let after = page::read(&request.page_token, &states, subscription.as_ref())?;
         let filter = Filter { states, subscription, after };
-        let size = if request.page_size == 0 { PAGE_DEFAULT } else { request.page_size.min(PAGE_MAX) };
+        let size = page_size(request.page_size);
         // One row more than asked for tells whether there is another page.
         let mut rows = self.desk.deliveries.list(&filter, size + 1).await.map_err(|error| status(&error))?;
         let size = usize::try_from(size).unwrap_or(usize::MAX);
@@ -82,20 +94,53 @@ impl CallbackService for Service {
         Ok(Response::new(ListDeliveriesResponse { deliveries, next_page_token }))
     }
 
-    async fn resend_delivery(&self, request: Request<ResendDeliveryRequest>) -> Result<Response<ResendDeliveryResponse>, Status> {
+    async fn redrive_delivery(
+        &self,
+        request: Request<RedriveDeliveryRequest>,
+    ) -> Result<Response<RedriveDeliveryResponse>, Status> {
+        let RedriveDeliveryRequest { message_id, subscription, allow_duplicate, by, reason } = request.into_inner();
+        let ask = Ask { act: Act::Redrive, message_id, subscription, by, reason, allow_duplicate };
+        Ok(Response::new(RedriveDeliveryResponse { results: self.operate(ask).await? }))
+    }
+
+    async fn park_delivery(&self, request: Request<ParkDeliveryRequest>) -> Result<Response<ParkDeliveryResponse>, Status> {
+        let ParkDeliveryRequest { message_id, subscription, by, reason } = request.into_inner();
+        let ask = Ask { act: Act::Park, message_id, subscription, by, reason, allow_duplicate: false };
+        Ok(Response::new(ParkDeliveryResponse { results: self.operate(ask).await? }))
+    }
+
+    async fn discard_delivery(
+        &self,
+        request: Request<DiscardDeliveryRequest>,
+    ) -> Result<Response<DiscardDeliveryResponse>, Status> {
+        let DiscardDeliveryRequest { message_id, subscription, by, reason } = request.into_inner();
+        let ask = Ask { act: Act::Discard, message_id, subscription, by, reason, allow_duplicate: false };
+        Ok(Response::new(DiscardDeliveryResponse { results: self.operate(ask).await? }))
+    }
+
+    async fn restore_delivery(
+        &self,
+        request: Request<RestoreDeliveryRequest>,
+    ) -> Result<Response<RestoreDeliveryResponse>, Status> {
+        let RestoreDeliveryRequest { message_id, subscription, by, reason } = request.into_inner();
+        let ask = Ask { act: Act::Restore, message_id, subscription, by, reason, allow_duplicate: false };
+        Ok(Response::new(RestoreDeliveryResponse { results: self.operate(ask).await? }))
+    }
+
+    async fn list_audit(&self, request: Request<ListAuditRequest>) -> Result<Response<ListAuditResponse>, Status> {
         self.open()?;
-        let id = message_id(&request.get_ref().message_id)?;
-        let subscription = subscription(&request.get_ref().subscription)?;
-        let desk = self.desk.clone();
-        let act = self.tasks.spawn("an operator's resend", async move { redrive::redrive(&desk, id, subscription).await });
-        let results = act.await.map_err(|_| Status::internal("the resend ended in a panic; look at its delivery"))??;
-        Ok(Response::new(ResendDeliveryResponse { results }))
+        Ok(Response::new(audit::list(&self.desk, &request.into_inner()).await?))
     }
 
     async fn get_outlook(&self, request: Request<GetOutlookRequest>) -> Result<Response<GetOutlookResponse>, Status> {
         self.open()?;
         Ok(Response::new(outlook::outlook(&self.desk, &request.get_ref().subscriptions).await?))
     }
+}
+
+/// Rows of a page by what the request says.
+fn page_size(asked: u32) -> u32 {
+    if asked == 0 { PAGE_DEFAULT } else { asked.min(PAGE_MAX) }
 }
 
 fn message_id(text: &str) -> Result<MessageId, Status> {
@@ -108,11 +153,14 @@ fn subscription(text: &str) -> Result<Option<SubscriptionName>, Status> {
     named.transpose().map_err(|error| Status::invalid_argument(format!("subscription: {error}")))
 }
 
-fn unknown(id: MessageId) -> Status {
-    Status::not_found(format!(
-        "callback knows nothing of message {id}: nobody has signed for it, and no resend was ordered; whether it was sent at all \
-         only its upstream knows (GetMessage)"
-    ))
+/// What it means to a caller that nothing was done.
+fn refused(refusal: &Refusal) -> Status {
+    match refusal {
+        Refusal::Input(words) => Status::invalid_argument(words),
+        Refusal::Unknown(words) => Status::not_found(words),
+        Refusal::DoesNotApply(words) => Status::failed_precondition(words),
+        Refusal::Database(error) => status(error),
+    }
 }
 
 /// What MSG DB's trouble means to a caller; the details go to the log.

@@ -3,9 +3,10 @@
 //! In the order of the story. Receipts come in and are written down ([`record`](mod@record)). Checks come due and are judged by what was written
 //! ([`check`](mod@check)); what only looks lost is found out by [`probe`]s; what is lost is ordered from its upstream
 //! ([`command_resend`](mod@command_resend), over [`upstreams`] and their [`lines`]); what must wait is armed again. Rows that fell silent are
-//! found by the [`sweep`](mod@sweep), what the broker lost together with its check by [`reconcile`]. What nobody could process is taken in from the dead-letter queues and quarantine ([`mod@take_in`]) and
-//! waits for an operator ([`dead_letters`]). What became of a delivery is told by [`events`]; what is settled and old is deleted
-//! ([`retention`]). Operators ask and order over [`grpc`]. [`intake`] is the edge to the broker's queues, [`run`] puts it all together.
+//! found by the [`sweep`](mod@sweep), what the broker lost together with its check by [`reconcile`]. What nobody could process is taken in
+//! from the dead-letter queues and quarantine ([`mod@take_in`]) and waits for an operator ([`dead_letters`]). What became of a delivery is
+//! told by [`events`]; what is settled and old is deleted ([`retention`]). Operators ask over [`grpc`], and [`operate`](mod@operate) does
+//! what they want done. [`intake`] is the edge to the broker's queues, [`run`] puts it all together.
 //!
 //! **Invariant:** a state is written before the call it stands for, and nothing is acked before what follows from it is stored or confirmed.
 //!
@@ -21,6 +22,7 @@ pub mod events;
 pub mod grpc;
 pub mod intake;
 pub mod lines;
+pub mod operate;
 pub mod probe;
 mod quarantine;
 mod rearm;

@@ -105,6 +105,7 @@ fn desk(config: &Config, context: &Context, topology: Arc<Topology>, broker: &Br
     Desk {
         deliveries: Arc::new(database.deliveries(config.policy.overdue_ms)),
         letters: Arc::new(database.dead_letters()),
+        audit: Arc::new(database.audit()),
         publisher: Arc::new(broker.clone()),
         upstreams: Arc::new(GrpcUpstreams::new(own.addresses(), Duration::from_millis(own.call_deadline_ms))),
         clock: context.clock.clone(),

@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 
 use crate::exit::{self, Done};
 use crate::target::Target;
-use crate::{dead, doctor, get, list, outbox, reconcile, resend, send, subscriptions, topology, why};
+use crate::{audit, dead, doctor, get, list, operate, outbox, reconcile, send, subscriptions, topology, why};
 
 /// Send messages, see what became of them, have them sent again.
 #[derive(Parser)]
@@ -30,11 +30,25 @@ pub enum Verb {
     Why(why::WhyArgs),
     /// List deliveries by state.
     List(list::ListArgs),
-    /// Have a message sent again, in a new epoch.
-    Resend(resend::ResendArgs),
     /// Compare what upstreams have stored with what was signed for; have checked what nobody has signed for.
     #[command(after_help = reconcile::CODES)]
     Reconcile(reconcile::ReconcileArgs),
+    /// Have messages sent again to whoever has not signed, in a new epoch.
+    #[command(visible_alias = "resend", after_help = operate::ACTS)]
+    Redrive(operate::RedriveArgs),
+    /// Leave deliveries for a human: nothing is sent again until they are redriven.
+    #[command(after_help = operate::ACTS)]
+    Park(operate::ParkArgs),
+    /// Have nothing more done about deliveries that are not done.
+    #[command(after_help = operate::ACTS)]
+    Discard(operate::DiscardArgs),
+    /// Take discards back: the deliveries are parked again.
+    #[command(after_help = operate::ACTS)]
+    Restore(operate::RestoreArgs),
+    /// Show what callback and operators did about a message's deliveries.
+    History(operate::HistoryArgs),
+    /// List the acts of operators on deliveries, refused ones too, newest first.
+    Audit(audit::AuditArgs),
     /// Look at messages of mode outbox that the broker refused too often, and release them.
     #[command(subcommand)]
     Outbox(outbox::OutboxVerb),
@@ -76,8 +90,13 @@ async fn carry_out(cli: Cli) -> anyhow::Result<Done> {
         Verb::Get(args) => get::run(target, args).await,
         Verb::Why(args) => why::run(target, args).await,
         Verb::List(args) => list::run(target, args).await,
-        Verb::Resend(args) => resend::run(target, args).await,
         Verb::Reconcile(args) => reconcile::run(target, args).await,
+        Verb::Redrive(args) => operate::redrive(target, args).await,
+        Verb::Park(args) => operate::park(target, args).await,
+        Verb::Discard(args) => operate::discard(target, args).await,
+        Verb::Restore(args) => operate::restore(target, args).await,
+        Verb::History(args) => operate::history(target, args).await,
+        Verb::Audit(args) => audit::run(target, args).await,
         Verb::Outbox(verb) => outbox::run(target, verb).await,
         Verb::Subscriptions(args) => subscriptions::list(target, &args).await,
         Verb::Pause(args) => subscriptions::pause(target, args).await,

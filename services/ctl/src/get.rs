@@ -87,13 +87,11 @@ fn as_text(message: &GetMessageResponse, deliveries: &[Delivery]) -> String {
     } else {
         lines.push(output::deliveries(deliveries));
     }
-    for delivery in deliveries {
-        lines.extend(delivery.history.iter().map(|line| {
-            let attempt = output::attempt(line.attempt);
-            let at = output::time(line.at_ms);
-            format!("{at} {}: {} (attempt {attempt}) {}", delivery.subscription, line.what, line.detail)
-        }));
-    }
+    lines.extend(deliveries.iter().filter(|delivery| delivery.effect_epoch > 0).map(|delivery| {
+        let (who, epoch) = (&delivery.subscription, delivery.effect_epoch);
+        format!("{who}: an operator has allowed that its effect happens a second time, in epoch {epoch}")
+    }));
+    lines.extend(output::history(deliveries));
     if !sent.body.is_empty() {
         lines.push(String::from_utf8_lossy(&sent.body).into_owned());
     }

@@ -13,7 +13,7 @@ const PAGE: u32 = 1_000;
 
 #[derive(Args)]
 pub struct ListArgs {
-    /// Only these states: done, processing, retrying, failed, resending, resent, parked.
+    /// Only these states: done, processing, retrying, failed, resending, resent, parked, discarded.
     #[arg(long = "state", value_delimiter = ',')]
     states: Vec<String>,
     /// Only this subscription.

@@ -1,5 +1,6 @@
 //! The `countersign` command: one file per verb.
 
+mod audit;
 mod cli;
 mod client;
 mod dead;
@@ -7,10 +8,10 @@ mod doctor;
 mod exit;
 mod get;
 mod list;
+mod operate;
 mod outbox;
 mod output;
 mod reconcile;
-mod resend;
 mod send;
 mod send_file;
 mod subscriptions;

@@ -85,10 +85,6 @@ pub fn outbox(entry: &proto::OutboxEntry) -> Value {
 /// A delivery as JSON.
 pub fn delivery(delivery: &proto::Delivery) -> Value {
     let attempt = delivery.attempt.unwrap_or_default();
-    let history = delivery.history.iter().map(|line| {
-        let attempt = line.attempt.unwrap_or_default();
-        json!({"at": time(line.at_ms), "attempt": attempt.number, "epoch": attempt.epoch, "what": line.what, "detail": line.detail})
-    });
     json!({
         "message_id": delivery.message_id,
         "subscription": delivery.subscription,
@@ -96,11 +92,28 @@ pub fn delivery(delivery: &proto::Delivery) -> Value {
         "reason": delivery.reason,
         "attempt": attempt.number,
         "epoch": attempt.epoch,
+        "effect_epoch": (delivery.effect_epoch > 0).then_some(delivery.effect_epoch),
         "upstream": delivery.upstream,
         "fingerprint": hex(&delivery.fingerprint),
         "sent_at": time(delivery.sent_at_ms),
         "live_until": time(delivery.live_until_ms),
-        "history": history.collect::<Vec<_>>(),
+        "history": delivery.history.iter().map(history_line).collect::<Vec<_>>(),
+    })
+}
+
+/// One line of a delivery's history as JSON.
+pub fn history_line(line: &proto::HistoryLine) -> Value {
+    let attempt = line.attempt.unwrap_or_default();
+    json!({"at": time(line.at_ms), "attempt": attempt.number, "epoch": attempt.epoch, "what": line.what, "detail": line.detail})
+}
+
+/// The history of deliveries as text, one line each.
+pub fn history(deliveries: &[proto::Delivery]) -> impl Iterator<Item = String> {
+    deliveries.iter().flat_map(|delivery| {
+        delivery.history.iter().map(|line| {
+            let (at, attempt) = (time(line.at_ms), self::attempt(line.attempt));
+            format!("{at} {}: {} (attempt {attempt}) {}", delivery.subscription, line.what, line.detail).trim_end().to_owned()
+        })
     })
 }
 

@@ -97,6 +97,10 @@ points! {
     CallbackAfterRedriveStored = "callback.after_redrive_stored";
     /// Dead letters: the copies of redriven ones are confirmed, nothing of that is stored.
     CallbackAfterRedriveConfirm = "callback.after_redrive_confirm";
+    /// An operator's act: its audit row is begun, nothing has changed.
+    CallbackAfterActBegun = "callback.after_act_begun";
+    /// An operator's act: the deliveries have changed, the audit row is not ended.
+    CallbackAfterActApplied = "callback.after_act_applied";
 }
 
 /// Does what `FAILPOINTS` says for `point`; nothing in a build without the feature.

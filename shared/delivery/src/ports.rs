@@ -3,6 +3,7 @@
 //! The signatures await; nothing in this crate does.
 
 pub mod archive;
+pub mod audit;
 pub mod broker;
 pub mod claims;
 pub mod dead_letters;

@@ -9,6 +9,7 @@ use countersign_delivery::ports::PortError;
 use sea_orm::DbBackend;
 use tokio::sync::Semaphore;
 
+use crate::audit::SqlAudit;
 use crate::clock::DatabaseClock;
 use crate::config::Config;
 use crate::dead_letters::SqlDeadLetters;
@@ -99,6 +100,12 @@ impl Database {
     #[must_use]
     pub fn reconciliation(&self) -> SqlReconciliation {
         SqlReconciliation::new(self.clone())
+    }
+
+    /// The audit, which is a table of MSG DB.
+    #[must_use]
+    pub fn audit(&self) -> SqlAudit {
+        SqlAudit::new(self.clone())
     }
 
     /// Downstream's tables in this database.

@@ -26,6 +26,8 @@ use crate::deliveries::shards::{Shard, Shards, put_back};
 
 pub use crate::deliveries::reconciliation::SqlReconciliation;
 
+pub(crate) use crate::deliveries::row::printable;
+
 /// Callback's own database. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct SqlDeliveries {

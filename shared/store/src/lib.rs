@@ -3,7 +3,7 @@
 //! Begin with [`Database::connect`]. Upstream calls [`Database::migrate_messages`] and works with [`SqlMessages`], the fenced
 //! table of messages; callback calls [`Database::migrate_deliveries`] and works with [`SqlDeliveries`], which is MSG DB, and [`SqlDeadLetters`] beside it. What they
 //! promise is written at the ports they fill, [`countersign_delivery::ports::messages`] and
-//! [`countersign_delivery::ports::deliveries`]. A process that keeps its business rows in upstream's database stores both in one
+//! [`countersign_delivery::ports::deliveries`]; beside it, [`SqlAudit`] keeps what operators did. A process that keeps its business rows in upstream's database stores both in one
 //! transaction by [`Database::enlist`]. Downstream calls [`Database::migrate_inbox`] and works with [`SqlInbox`]: what is done, in the
 //! handler's own transaction ([`SqlInbox::begin`]) or behind Redis.
 //!
@@ -11,6 +11,7 @@
 //! **Invariant:** a write that was answered survives the end of the process and of the power.
 //! **Invariant:** every call ends within `connect_timeout_ms + statement_timeout_ms` a statement, whatever the server does.
 
+mod audit;
 mod clock;
 mod config;
 mod database;
@@ -24,6 +25,7 @@ mod open;
 mod rows;
 mod sql;
 
+pub use audit::SqlAudit;
 pub use config::Config;
 pub use database::Database;
 pub use dead_letters::SqlDeadLetters;

@@ -7,6 +7,7 @@
 #![allow(clippy::missing_panics_doc, reason = "a broken promise panics; the top of this module says so once for all")]
 
 pub mod archive;
+pub mod audit;
 pub mod broker;
 pub mod claims;
 pub mod dead_letters;

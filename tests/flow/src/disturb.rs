@@ -110,13 +110,13 @@ impl Flow {
         wait_until("the deliveries to be settled", PATIENCE, settled).await
     }
 
-    /// `ResendDelivery`, as the command would.
+    /// `RedriveDelivery`, as the command would.
     ///
     /// # Errors
     /// When callback refuses.
     pub async fn resend_by_hand(&self, id: &str) -> anyhow::Result<()> {
-        let request = proto::ResendDeliveryRequest { message_id: id.to_owned(), subscription: String::new() };
-        let results = self.callback().await?.resend_delivery(request).await?.into_inner().results;
+        let request = proto::RedriveDeliveryRequest { message_id: id.to_owned(), by: "a test".into(), ..Default::default() };
+        let results = self.callback().await?.redrive_delivery(request).await?.into_inner().results;
         let first = results.first().context("no result")?;
         ensure!(first.result == "resent" || first.result == "ordered", "{first:?}");
         Ok(())

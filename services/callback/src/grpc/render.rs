@@ -1,4 +1,4 @@
-//! A delivery as operators see it.
+//! A delivery as operators see it, and what became of it when they acted.
 
 use bytes::Bytes;
 use countersign_delivery::Timestamp;
@@ -6,6 +6,8 @@ use countersign_delivery::message::Attempt;
 use countersign_delivery::ports::deliveries::{DeliveryKey, HistoryLine, state_word};
 use countersign_delivery::state::{Command, Delivery, Signed};
 use countersign_wire::proto;
+
+use crate::operate::ActOutcome;
 
 /// One row with its history.
 pub(super) fn delivery(key: &DeliveryKey, row: &Delivery, history: &[HistoryLine]) -> proto::Delivery {
@@ -21,6 +23,7 @@ pub(super) fn delivery(key: &DeliveryKey, row: &Delivery, history: &[HistoryLine
         live_until_ms: live_until_ms(row),
         history: history.iter().map(line).collect(),
         retry_delay_ms: retry_delay_ms(row),
+        effect_epoch: row.effect_epoch,
     }
 }
 
@@ -61,4 +64,10 @@ fn line(line: &HistoryLine) -> proto::HistoryLine {
 
 fn attempt(attempt: Attempt) -> proto::Attempt {
     proto::Attempt { epoch: attempt.epoch, number: attempt.number }
+}
+
+/// What became of one delivery of an act.
+pub(super) fn act_result(outcome: ActOutcome) -> proto::DeliveryActResult {
+    let ActOutcome { subscription, result, detail } = outcome;
+    proto::DeliveryActResult { subscription: subscription.to_string(), result: result.to_owned(), detail }
 }

@@ -8,8 +8,8 @@ use countersign_delivery::state::Command;
 use countersign_testkit::build::{a_check, a_message, a_message_with, a_receipt, a_receipt_of, subscription};
 use countersign_wire::proto::callback_service_server::CallbackService as _;
 use countersign_wire::proto::{
-    GetDeliveryRequest, GetOutlookRequest, GetOutlookResponse, ListDeliveriesRequest, ListDeliveriesResponse,
-    ResendDeliveryRequest, ResendDeliveryResult,
+    DeliveryActResult, GetDeliveryRequest, GetOutlookRequest, GetOutlookResponse, ListDeliveriesRequest, ListDeliveriesResponse,
+    RedriveDeliveryRequest,
 };
 use tonic::{Code, Request, Status};
 
@@ -20,10 +20,11 @@ fn service(rig: &Rig) -> Service {
     Service::new(rig.desk.clone(), Tasks::new(stop.clone()), stop)
 }
 
-async fn resend(rig: &Rig, subscription: &str) -> Result<Vec<(String, String)>, Status> {
-    let request = ResendDeliveryRequest { message_id: a_message().id.to_string(), subscription: subscription.into() };
-    let response = service(rig).resend_delivery(Request::new(request)).await?;
-    let pair = |result: ResendDeliveryResult| (result.subscription, result.result);
+async fn redrive(rig: &Rig, subscription: &str) -> Result<Vec<(String, String)>, Status> {
+    let (message_id, by) = (a_message().id.to_string(), "ada".into());
+    let request = RedriveDeliveryRequest { message_id, subscription: subscription.into(), by, ..Default::default() };
+    let response = service(rig).redrive_delivery(Request::new(request)).await?;
+    let pair = |result: DeliveryActResult| (result.subscription, result.result);
     Ok(response.into_inner().results.into_iter().map(pair).collect())
 }
 
@@ -45,7 +46,7 @@ fn pairs(all: &[(&str, &str)]) -> Vec<(String, String)> {
 #[tokio::test]
 async fn an_operator_sends_a_parked_delivery_again_in_a_new_epoch() {
     let rig = parked().await;
-    assert_eq!(resend(&rig, "").await.unwrap(), pairs(&[("inventory", "resent")]));
+    assert_eq!(redrive(&rig, "").await.unwrap(), pairs(&[("inventory", "resent")]));
     let epoch = Attempt { epoch: 1, number: 1 };
     assert_eq!(rig.upstreams.calls()[0].orders[0].attempt, epoch);
     assert_eq!(rig.row(&a_message()).unwrap().command, Command::Resent { attempt: epoch });
@@ -55,7 +56,7 @@ async fn an_operator_sends_a_parked_delivery_again_in_a_new_epoch() {
 async fn what_is_done_is_not_sent_again() {
     let rig = Rig::new();
     rig.sign(vec![a_receipt(Signed::Done)]).await;
-    let refused = resend(&rig, "").await.unwrap_err();
+    let refused = redrive(&rig, "").await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);
     assert!(refused.message().contains("already done"), "{}", refused.message());
     assert!(rig.upstreams.calls().is_empty());
@@ -65,17 +66,17 @@ async fn what_is_done_is_not_sent_again() {
 async fn beside_a_done_delivery_the_other_is_sent_again_alone() {
     let rig = parked().await;
     rig.sign(vec![a_receipt_of(&a_message(), &subscription("audit"), Signed::Done)]).await;
-    assert_eq!(resend(&rig, "").await.unwrap(), pairs(&[("audit", "already_done"), ("inventory", "resent")]));
+    assert_eq!(redrive(&rig, "").await.unwrap(), pairs(&[("audit", "already_done"), ("inventory", "resent")]));
     assert_eq!(rig.upstreams.calls()[0].orders[0].subscriptions, [subscription("inventory")]);
 }
 
 #[tokio::test]
 async fn an_unknown_message_and_an_unknown_subscription_are_told_apart() {
     let rig = parked().await;
-    let words = resend(&rig, "billing").await.unwrap_err();
+    let words = redrive(&rig, "billing").await.unwrap_err();
     assert_eq!(words.code(), Code::NotFound);
     assert!(words.message().contains("inventory"), "{}", words.message());
-    let words = resend(&Rig::new(), "").await.unwrap_err();
+    let words = redrive(&Rig::new(), "").await.unwrap_err();
     assert_eq!(words.code(), Code::NotFound);
     assert!(words.message().contains("knows nothing"), "{}", words.message());
 }
@@ -85,7 +86,7 @@ async fn what_consumers_may_have_forgotten_is_refused_with_the_reason() {
     let rig = Rig::with(Settings { dedup_retention_ms: 10_000, ..Settings::default() });
     rig.sign(vec![a_receipt(Signed::Failed { reason: FailReason::Rejected, detail: String::new() })]).await;
     rig.clock.advance(10_000);
-    let refused = resend(&rig, "").await.unwrap_err();
+    let refused = redrive(&rig, "").await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);
     assert!(refused.message().contains("dedup_retention"), "{}", refused.message());
     assert!(matches!(rig.row(&a_message()).unwrap().command, Command::None));
@@ -95,7 +96,7 @@ async fn what_consumers_may_have_forgotten_is_refused_with_the_reason() {
 async fn when_upstream_is_away_the_order_stands_and_a_check_carries_it_on() {
     let rig = parked().await;
     rig.upstreams.will(&[Reply::Fail]);
-    assert_eq!(resend(&rig, "inventory").await.unwrap(), pairs(&[("inventory", "ordered")]));
+    assert_eq!(redrive(&rig, "inventory").await.unwrap(), pairs(&[("inventory", "ordered")]));
     let (queue, check) = armed(&rig.broker.published()).remove(0);
     assert_eq!(queue, "countersign.checks.1000");
     rig.clock.advance(rig.desk.policy.resend_lease_ms);
@@ -107,7 +108,7 @@ async fn when_upstream_is_away_the_order_stands_and_a_check_carries_it_on() {
 async fn what_upstream_cannot_rebuild_is_parked_again() {
     let rig = parked().await;
     rig.upstreams.will(&[Reply::All(Answer::Gone)]);
-    assert_eq!(resend(&rig, "").await.unwrap(), pairs(&[("inventory", "parked")]));
+    assert_eq!(redrive(&rig, "").await.unwrap(), pairs(&[("inventory", "parked")]));
 }
 
 #[tokio::test]
@@ -195,11 +196,34 @@ async fn trouble_of_the_database_and_a_stop_are_unavailable() {
     let rig = parked().await;
     rig.deliveries.go_down();
     assert_eq!(list(&rig, ListDeliveriesRequest::default()).await.unwrap_err().code(), Code::Unavailable);
-    assert_eq!(resend(&rig, "").await.unwrap_err().code(), Code::Unavailable);
+    assert_eq!(redrive(&rig, "").await.unwrap_err().code(), Code::Unavailable);
     rig.deliveries.come_up();
     let stop = Stop::default();
     let stopping = Service::new(rig.desk.clone(), Tasks::new(stop.clone()), stop.clone());
     stop.begin_soft();
     let refused = stopping.list_deliveries(Request::new(ListDeliveriesRequest::default())).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable);
+}
+
+#[tokio::test]
+async fn each_act_leaves_one_row_refused_and_failed_ones_too() {
+    let rig = parked().await;
+    redrive(&rig, "billing").await.unwrap_err();
+    redrive(&rig, "").await.unwrap();
+    let nameless = RedriveDeliveryRequest { message_id: "no-uuid".into(), ..Default::default() };
+    service(&rig).redrive_delivery(Request::new(nameless)).await.unwrap_err();
+    rig.deliveries.go_down();
+    redrive(&rig, "").await.unwrap_err();
+    let rows = rig.audit.all().into_iter().map(|entry| (entry.by, entry.act, entry.result.as_str()));
+    let row = |by: &str, result| (by.to_owned(), "redrive".to_owned(), result);
+    let expected = [row("ada", "refused"), row("ada", "done"), row("", "refused"), row("ada", "failed")];
+    assert_eq!(rows.collect::<Vec<_>>(), expected);
+}
+
+#[tokio::test]
+async fn an_act_that_cannot_be_written_down_is_not_tried() {
+    let rig = parked().await;
+    rig.audit.go_down();
+    assert_eq!(redrive(&rig, "").await.unwrap_err().code(), Code::Unavailable);
+    assert!(rig.upstreams.calls().is_empty() && rig.audit.all().is_empty());
 }

@@ -23,6 +23,7 @@ use countersign_delivery::probe::Lane;
 use countersign_delivery::receipt::{ProbeAnswer, Receipt, ReceiptBatch};
 use countersign_delivery::state::Delivery;
 use countersign_delivery::{Message, Topology, UpstreamName};
+use countersign_testkit::audit::MemoryAudit;
 use countersign_testkit::broker::MemoryBroker;
 use countersign_testkit::build::{a_policy, a_topology, subscription, upstream};
 use countersign_testkit::clock::ManualClock;
@@ -120,6 +121,7 @@ pub struct Rig {
     pub clock: ManualClock,
     pub deliveries: MemoryDeliveries,
     pub letters: MemoryDeadLetters,
+    pub audit: MemoryAudit,
     pub broker: MemoryBroker,
     pub upstreams: FakeUpstreams,
     pub desk: Desk,
@@ -166,11 +168,13 @@ impl Rig {
         let clock = ManualClock::default();
         let deliveries = MemoryDeliveries::new(&clock, settings.policy.overdue_ms);
         let letters = MemoryDeadLetters::new(&clock, &deliveries);
+        let audit = MemoryAudit::new(&clock);
         let broker = MemoryBroker::new(&settings.topology, &clock);
         let upstreams = FakeUpstreams { state: Arc::default(), deliveries: deliveries.clone() };
         let desk = Desk {
             deliveries: Arc::new(deliveries.clone()),
             letters: Arc::new(letters.clone()),
+            audit: Arc::new(audit.clone()),
             publisher: Arc::new(broker.clone()),
             upstreams: Arc::new(upstreams.clone()),
             clock: Arc::new(clock.clone()),
@@ -189,7 +193,7 @@ impl Rig {
             room: Arc::default(),
             seen: Arc::new(Seen::new(Arc::new(deliveries.clone()))),
         };
-        Self { clock, deliveries, letters, broker, upstreams, desk }
+        Self { clock, deliveries, letters, audit, broker, upstreams, desk }
     }
 
     /// The same servers, another process: what was only remembered is gone.

@@ -117,8 +117,10 @@ fn accepted(message: &GetMessageResponse) -> [Happened; 2] {
 /// One line of a delivery's history as a sentence.
 fn history(delivery: &Delivery, line: &HistoryLine, max_resends: Option<u32>) -> String {
     let (who, attempt) = (&delivery.subscription, attempt_words(line.attempt, max_resends));
+    if let Some(told) = by_operator(delivery, line, &attempt) {
+        return told;
+    }
     match (line.what.as_str(), line.detail.as_str()) {
-        ("resending", "redriven") => format!("an operator had it sent again to {who} ({attempt})"),
         ("resending", "unknown_id") => {
             format!(
                 "upstream {} answered that it does not know the id; the order for {who} stays open ({attempt})",
@@ -132,6 +134,19 @@ fn history(delivery: &Delivery, line: &HistoryLine, max_resends: Option<u32>) ->
         ("failed", detail) => format!("{who} signed that it failed: {detail} ({attempt})"),
         (what, detail) => format!("{who}: {what} {detail} ({attempt})"),
     }
+}
+
+/// A line that an operator's act has left; its detail names the operator.
+fn by_operator(delivery: &Delivery, line: &HistoryLine, attempt: &str) -> Option<String> {
+    let (who, note) = (&delivery.subscription, line.detail.as_str());
+    let (deed, note) = match line.what.as_str() {
+        "resending" => (format!("had it sent again to {who}"), note.strip_prefix("redriven")?.trim_start()),
+        "parked" if note.starts_with("by ") => (format!("parked it for {who}"), note),
+        word @ ("discarded" | "restored") => (format!("{word} it for {who}"), note),
+        _ => return None,
+    };
+    let note = if note.is_empty() { String::new() } else { format!(", {note}") };
+    Some(format!("an operator {deed}{note} ({attempt})"))
 }
 
 /// `attempt 2, resend 1 of 3`.
@@ -155,7 +170,9 @@ fn last_word(delivery: &Delivery) -> Option<String> {
         "failed" if !noted("failed") => {
             Some(format!("{who} has signed that it failed: {} ({attempt}; the time is not kept)", delivery.reason))
         }
-        "parked" if !delivery.reason.is_empty() => Some(format!("{who} is parked: {}", delivery.reason)),
+        "parked" | "discarded" if !delivery.reason.is_empty() => {
+            Some(format!("{who} is {}: {}", delivery.state, delivery.reason))
+        }
         "processing" => Some(format!("{who} has said that it holds it ({attempt})")),
         "retrying" => {
             let why = if delivery.reason.is_empty() { String::new() } else { format!(": {}", delivery.reason) };

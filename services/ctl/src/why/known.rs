@@ -88,10 +88,23 @@ impl Known {
         stored.or_else(|| self.deliveries.got()?.first().map(|delivery| delivery.sent_at_ms))
     }
 
-    /// Whether it is too old to be sent again.
-    pub fn is_expired(&self) -> bool {
+    /// Whether it is too old to be sent again to whom this delivery is for. Where an operator allowed a second effect, the time counts from
+    /// that redrive.
+    pub fn is_expired(&self, delivery: Option<&Delivery>) -> bool {
         let retention = self.figures().map(|figures| figures.dedup_retention_ms);
-        let age = self.sent_at_ms().map(|sent| u64::try_from(self.now_ms() - sent).unwrap_or(0));
+        let since = match delivery.filter(|delivery| delivery.effect_epoch > 0) {
+            Some(delivery) => risked_at_ms(delivery),
+            None => self.sent_at_ms(),
+        };
+        let age = since.map(|since| u64::try_from(self.now_ms() - since).unwrap_or(0));
         retention.zip(age).is_some_and(|(retention, age)| age >= retention)
     }
+}
+
+/// When the redrive that allowed a second effect was ordered, milliseconds since the Unix epoch.
+fn risked_at_ms(delivery: &Delivery) -> Option<i64> {
+    let of_it = |epoch: u32| epoch == delivery.effect_epoch;
+    let mut lines = delivery.history.iter();
+    let first = lines.find(|line| line.what == "resending" && line.attempt.is_some_and(|attempt| of_it(attempt.epoch)));
+    first.map(|line| line.at_ms)
 }

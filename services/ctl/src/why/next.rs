@@ -68,6 +68,7 @@ fn of_delivery(known: &Known, delivery: &Delivery, story: &mut Story) {
     match delivery.state.as_str() {
         "done" => push(story, delivery, "nothing more: it has signed".into(), None),
         "parked" => of_parked(known, delivery, story),
+        "discarded" => of_discarded(known, delivery, story),
         "failed" => of_failed(known, delivery, story),
         "retrying" | "processing" | "resending" if live => of_live(known, delivery, story),
         "resending" => of_order(known, delivery, story),
@@ -88,7 +89,14 @@ fn of_parked(known: &Known, delivery: &Delivery, story: &mut Story) {
         parked::reason_words(&delivery.reason)
     );
     push(story, delivery, what, None);
-    story.advice.push(parked::advice(&known.id, &delivery.subscription, &delivery.reason, known.is_expired()));
+    story.advice.push(parked::advice(&known.id, &delivery.subscription, &delivery.reason, known.is_expired(Some(delivery))));
+}
+
+fn of_discarded(known: &Known, delivery: &Delivery, story: &mut Story) {
+    let what = "nothing: an operator has discarded it; a late receipt would still resolve it".to_owned();
+    push(story, delivery, what, None);
+    let (id, who) = (&known.id, &delivery.subscription);
+    story.advice.push(format!("if it is wanted after all: countersign restore {id} --subscription {who}"));
 }
 
 /// Its consumer gave up, and callback has not met it yet.
@@ -97,7 +105,7 @@ fn of_failed(known: &Known, delivery: &Delivery, story: &mut Story) {
     let about = look.map_or_else(String::new, |at| format!(", about {}", span::at(at, known.now_ms())));
     let what = format!("callback leaves it for a human at its next check{about}: {}", parked::reason_words(&delivery.reason));
     push(story, delivery, what, look);
-    story.advice.push(parked::advice(&known.id, &delivery.subscription, &delivery.reason, known.is_expired()));
+    story.advice.push(parked::advice(&known.id, &delivery.subscription, &delivery.reason, known.is_expired(Some(delivery))));
 }
 
 /// A consumer has it, or a retry tier.

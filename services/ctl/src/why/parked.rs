@@ -16,6 +16,7 @@ pub fn reason_words(reason: &str) -> String {
         "changed" => "upstream has it under another fingerprint than the one that was sent",
         "gone" => "upstream has its row, but not its body",
         "unknown_id" => "its upstream does not know it",
+        "operator" => "an operator put it aside",
         "expired" => "it is too old to be sent again without risking a second effect",
         other => return other.to_owned(),
     };
@@ -28,11 +29,13 @@ pub fn reason_words(reason: &str) -> String {
 /// What an operator may do about a parked delivery.
 pub fn advice(id: &str, subscription: &str, reason: &str, expired: bool) -> String {
     let word = reason.split(": ").next().unwrap_or(reason);
+    let again = format!("countersign redrive {id} --subscription {subscription}");
     if expired || word == "expired" {
-        return "it is too old to be sent again (dedup_retention_ms): if you know that it had no effect, send it anew as another message"
-            .to_owned();
+        return format!(
+            "it is too old to be sent again (dedup_retention_ms): if you know that it had no effect, send it anew as another message; or \
+             accept that its effect may happen a second time: {again} --allow-duplicate"
+        );
     }
-    let again = format!("countersign resend {id} --subscription {subscription}");
     match word {
         "conflict" | "fingerprint_conflict" => {
             format!("find out which of the two contents is the right one before anything else; only then: {again}")
@@ -45,6 +48,7 @@ pub fn advice(id: &str, subscription: &str, reason: &str, expired: bool) -> Stri
                 "find out why it never reaches {subscription} (binding, queue, consumer: countersign topology verify), then: {again}"
             )
         }
+        "operator" => format!("look into its history for who put it aside and why (countersign history {id}), then: {again}"),
         "outcome_unknown" => format!("look up at {subscription} whether it had its effect; if not: {again}"),
         _ => {
             let show = format!("countersign dead show {id} --subscription {subscription}");
@@ -69,18 +73,21 @@ mod tests {
             ParkReason::Gone,
             ParkReason::UnknownId,
             ParkReason::Expired,
+            ParkReason::Operator,
         ];
         for reason in own.into_iter().chain(FailReason::ALL.map(ParkReason::Failed)) {
             let words = reason_words(reason.as_str());
             assert!(words.ends_with(&format!("({})", reason.as_str())), "{words}");
             let advice = advice("ID", "audit", reason.as_str(), false);
-            assert_eq!(advice.contains("countersign resend ID --subscription audit"), reason != ParkReason::Expired, "{advice}");
+            assert!(advice.contains("countersign redrive ID --subscription audit"), "{advice}");
+            assert_eq!(advice.contains("--allow-duplicate"), reason == ParkReason::Expired, "{advice}");
         }
     }
 
     #[test]
-    fn the_detail_is_kept_and_what_is_too_old_is_not_advised_to_be_sent() {
+    fn the_detail_is_kept_and_of_what_is_too_old_the_risk_is_said() {
         assert_eq!(reason_words("rejected: no such article"), "its handler refused it (rejected: no such article)");
-        assert!(!advice("ID", "audit", "rejected: no", true).contains("countersign resend"));
+        let old = advice("ID", "audit", "rejected: no", true);
+        assert!(old.contains("too old") && old.contains("its effect may happen a second time"), "{old}");
     }
 }

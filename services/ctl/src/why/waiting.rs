@@ -146,13 +146,13 @@ fn probing(now: i64, subscription: &str, lane: ProbeLane, figures: &JudgingFigur
 /// What callback does with what is lost, in three words.
 fn deed(known: &Known, delivery: Option<&Delivery>, figures: &JudgingFigures) -> &'static str {
     let number = delivery.and_then(|delivery| delivery.attempt).map_or(1, |attempt| attempt.number);
-    if known.is_expired() || number > figures.max_resends { "leaves it for a human" } else { "has it sent again" }
+    if known.is_expired(delivery) || number > figures.max_resends { "leaves it for a human" } else { "has it sent again" }
 }
 
 /// What happens when it counts as lost.
 fn then(known: &Known, delivery: Option<&Delivery>, figures: &JudgingFigures) -> String {
     let Attempt { epoch, number } = delivery.and_then(|delivery| delivery.attempt).unwrap_or(Attempt { epoch: 0, number: 1 });
-    if known.is_expired() {
+    if known.is_expired(delivery) {
         "If it counts as lost it is left for a human: it is too old to be sent again".to_owned()
     } else if number > figures.max_resends {
         format!("If it counts as lost it is left for a human: all {} resends are used", figures.max_resends)

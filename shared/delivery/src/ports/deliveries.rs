@@ -51,7 +51,7 @@ impl HistoryLine {
                 Signed::Done { .. } => (receipt.attempt, "done", String::new()),
                 _ => (receipt.attempt, "resent", "redriven from the dead-letter queue".into()),
             },
-            (Event::Redrive { note, .. }, _) => (to.attempt(), "resending", format!("redriven {note}")),
+            (Event::Redrive { note, .. }, _) => (to.attempt(), "resending", format!("redriven {note}").trim_end().to_owned()),
             (Event::ParkByOperator { note }, _) => (to.attempt(), "parked", note.clone()),
             (Event::Restore { note }, _) => (to.attempt(), "restored", note.clone()),
             (Event::Discard { note }, _) => (to.attempt(), "discarded", note.clone()),

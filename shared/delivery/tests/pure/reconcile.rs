@@ -78,11 +78,14 @@ fn only_minutes_that_upstream_has_and_that_differ_are_compared() {
     assert!(differing(&Sums::new(), &stored).is_empty());
 }
 
+/// What it must not begin before, what it must not end after, what is left of it, and why.
+type Row<'a> = (&'a [Limit], &'a [Limit], Window, &'a [&'a str]);
+
 #[test]
 fn a_window_is_cut_to_whole_minutes_within_every_limit() {
     let limit = |millis: i64, why| Limit { at: Timestamp::from_millis(millis), why };
     let (kept, forgotten, settled) = ("kept", "forgotten", "settled");
-    let rows: [(&[Limit], &[Limit], Window, &[&str]); 7] = [
+    let rows: [Row<'_>; 7] = [
         (&[], &[], minutes(10, 20), &[]),
         (&[limit(600_000, kept)], &[limit(1_200_000, settled)], minutes(10, 20), &[]),
         (&[limit(600_001, kept)], &[limit(1_199_999, settled)], minutes(11, 19), &[kept, settled]),
@@ -135,7 +138,9 @@ fn line(tell: impl FnOnce(&mut Line)) -> Line {
 }
 
 fn all_of(line: &mut Line, at: i64, standings: &[Standing]) {
-    standings.iter().for_each(|standing| line.count(minute(at), id(), *standing));
+    for standing in standings {
+        line.count(minute(at), id(), *standing);
+    }
 }
 
 #[test]

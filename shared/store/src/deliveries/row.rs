@@ -52,7 +52,7 @@ pub(super) fn unpacked(number: i64) -> Attempt {
 }
 
 /// PostgreSQL keeps no NUL in a text; a receipt from anybody's consumer may have one.
-pub(super) fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 

@@ -6,7 +6,8 @@
 
 use super::Step;
 
-pub(super) const STEPS: &[Step] = &[M001_DELIVERIES, M002_EFFECT_EPOCH, M004_DEAD_LETTERS, M005_EVENTS, M006_RECONCILIATION];
+pub(super) const STEPS: &[Step] =
+    &[M001_DELIVERIES, M002_EFFECT_EPOCH, M003_AUDIT, M004_DEAD_LETTERS, M005_EVENTS, M006_RECONCILIATION];
 
 /// `state`: 0 nobody acted on it, 1 redriven, 2 discarded. An absent subscription, the quarantine's, is an empty text; of what names no message
 /// `message_uuid` is all zeros. Bodies come last: a list does not read them.
@@ -116,4 +117,23 @@ const M006_RECONCILIATION: Step = Step {
             certified_until {bigint},
             upstream {name} NOT NULL PRIMARY KEY,
             certificate {name}) {clustered}"],
+};
+
+/// Few rows, read newest first: the primary key serves all but the look for one message.
+const M003_AUDIT: Step = Step {
+    name: "m003_audit",
+    statements: &[
+        "CREATE TABLE countersign_audit (
+            number {serial},
+            at {bigint} NOT NULL,
+            ended_at {bigint},
+            by {name} NOT NULL,
+            act {name} NOT NULL,
+            target {name} NOT NULL,
+            subscription {name} NOT NULL,
+            reason {name} NOT NULL,
+            result {name} NOT NULL,
+            detail {name} NOT NULL)",
+        "CREATE INDEX countersign_audit_target ON countersign_audit (target, number)",
+    ],
 };

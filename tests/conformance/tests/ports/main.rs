@@ -3,6 +3,7 @@
 #![allow(clippy::unused_async, reason = "every set-up has one shape, whether it has something to await or not")]
 
 mod archive;
+mod audit;
 mod broker;
 mod claims;
 mod dead_letters;

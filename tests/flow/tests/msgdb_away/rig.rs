@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use countersign_flow::{Flow, PATIENCE};
 use countersign_launcher::{Which, wait_until};
-use countersign_wire::proto::ResendDeliveryRequest;
+use countersign_wire::proto::RedriveDeliveryRequest;
 use sea_orm::{ConnectOptions, DatabaseConnection};
 use tokio::time::interval;
 use tonic::Code;
@@ -122,8 +122,8 @@ async fn stands_still(flow: &Flow, expected: Expected, signed: &str) -> anyhow::
         let grown = async || flow.ground.queue_depth(queue).await.is_ok_and(|now| now >= depth + MORE);
         wait_until(&what, PATIENCE, grown).await?;
     }
-    let request = ResendDeliveryRequest { message_id: signed.to_owned(), subscription: String::new() };
-    let answer = flow.callback().await?.resend_delivery(request).await;
+    let request = RedriveDeliveryRequest { message_id: signed.to_owned(), by: "ann".into(), ..Default::default() };
+    let answer = flow.callback().await?.redrive_delivery(request).await;
     ensure!(answer.as_ref().is_err_and(|status| status.code() == Code::Unavailable), "{answer:?}");
     let after = (metric(flow, RECEIPTS).await?, metric(flow, CHECKS).await?);
     ensure!(after.0 <= before.0, "receipts were recorded: {before:?}, then {after:?}");

@@ -233,10 +233,45 @@ fn what_is_parked_names_reason_and_remedy() {
     let story = explain(&at(10 * MINUTE, vec![parked("rejected: no such article")]));
     says(&history_of(&story).join("\n"), &["callback left it for a human, for stock: its handler refused it"]);
     says(&next_of(&story, Some("stock")).0, &["no such article", "attempt 4, resend 3 of 3"]);
-    says(&story.advice.join("\n"), &["countersign resend", ID, "--subscription stock", "dead letter"]);
+    says(&story.advice.join("\n"), &["countersign redrive", ID, "--subscription stock", "dead letter"]);
     let old = explain(&at(604_800_000, vec![parked("rejected: no such article")]));
-    says(&old.advice.join("\n"), &["too old", "dedup_retention_ms"]);
-    assert!(!old.advice.join("\n").contains("countersign resend"), "{old:?}");
+    says(&old.advice.join("\n"), &["too old", "dedup_retention_ms", "may happen a second time", "--allow-duplicate"]);
+}
+
+#[test]
+fn what_operators_did_is_told_with_their_names() {
+    let history = [
+        (MINUTE, 1, "parked", "by ada: not now"),
+        (2 * MINUTE, 1, "discarded", "by grace: sold out"),
+        (3 * MINUTE, 1, "restored", "by ada"),
+        (4 * MINUTE, 1, "resending", "redriven by ada: it is back"),
+    ];
+    let told = history_of(&explain(&at(10 * MINUTE, vec![try_of(1, "resending", &history)]))).join("\n");
+    says(&told, &["an operator parked it for stock, by ada: not now", "an operator discarded it for stock, by grace: sold out"]);
+    says(&told, &["an operator restored it for stock, by ada (", "an operator had it sent again to stock, by ada: it is back ("]);
+}
+
+#[test]
+fn what_is_discarded_stays_so_until_it_is_restored() {
+    let discarded =
+        Delivery { reason: "operator".into(), ..try_of(1, "discarded", &[(MINUTE, 1, "discarded", "by grace: sold out")]) };
+    let story = explain(&at(10 * MINUTE, vec![discarded]));
+    says(&next_of(&story, Some("stock")).0, &["nothing", "discarded it"]);
+    says(&story.advice.join("\n"), &["countersign restore", ID, "--subscription stock"]);
+}
+
+#[test]
+fn where_a_second_effect_is_allowed_the_time_counts_from_the_redrive() {
+    const RETENTION: i64 = 604_800_000;
+    let risked = |redriven_after: i64| {
+        let mut one = try_of(1, "parked", &[(redriven_after, 1, "resending", "redriven by ada, who allows a second effect")]);
+        one.history[0].attempt = Some(Attempt { epoch: 1, number: 1 });
+        Delivery { attempt: one.history[0].attempt, effect_epoch: 1, reason: "rejected".into(), ..one }
+    };
+    let story = explain(&at(RETENTION + MINUTE, vec![risked(RETENTION)]));
+    assert!(!story.advice.join("\n").contains("too old"), "{story:?}");
+    let story = explain(&at(2 * RETENTION + MINUTE, vec![risked(RETENTION)]));
+    says(&story.advice.join("\n"), &["too old"]);
 }
 
 #[test]

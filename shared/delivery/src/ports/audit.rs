@@ -1,0 +1,150 @@
+//! The audit: what named operators did, or were refused, one row each (I11).
+//!
+//! The row is written before the act and ended after it, not in the transaction of the state that changes. An act touches more than that one
+//! transaction (upstream is called, the broker confirms), and a refused one has none. So there is never an act without a row, whatever
+//! dies in between; a row that still says [`ActResult::Begun`] belongs to an act whose process ended, or lost its database, in the middle of it.
+//! Whether it took hold is in the delivery's history then, whose line is written in the transaction of the state and names the operator.
+
+use async_trait::async_trait;
+
+use super::PortError;
+use crate::time::Timestamp;
+
+/// What an operator can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Act {
+    /// Send a delivery again, in a new epoch.
+    Redrive,
+    /// Leave a delivery for a human.
+    Park,
+    /// Have nothing more done about a delivery.
+    Discard,
+    /// Take a discard back.
+    Restore,
+}
+
+impl Act {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Redrive, Self::Park, Self::Discard, Self::Restore];
+
+    /// The word used in the database, in JSON and in metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Redrive => "redrive",
+            Self::Park => "park",
+            Self::Discard => "discard",
+            Self::Restore => "restore",
+        }
+    }
+}
+
+/// How an act stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ActResult {
+    /// Written down, and not ended yet: it is under way, or its process died.
+    Begun,
+    /// It took hold.
+    Done,
+    /// Nothing changed, for a reason that is the operator's to mend.
+    Refused,
+    /// Something was away; the same act may be tried again.
+    Failed,
+}
+
+impl ActResult {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Begun, Self::Done, Self::Refused, Self::Failed];
+
+    /// The word used in the database, in JSON and in metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Begun => "begun",
+            Self::Done => "done",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// The reverse of [`Self::as_str`].
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|result| result.as_str() == word)
+    }
+}
+
+/// An act that is about to be tried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewAct {
+    /// Who wants it.
+    pub by: String,
+    /// What.
+    pub act: Act,
+    /// About which message, or what else it is about, as it was asked.
+    pub target: String,
+    /// For which subscription; empty: all.
+    pub subscription: String,
+    /// Why; may be empty.
+    pub reason: String,
+}
+
+/// One row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditEntry {
+    /// Ascending in the order of writing; never used twice.
+    pub number: u64,
+    /// When it was begun, by MSG DB's clock.
+    pub at: Timestamp,
+    /// When it ended; none while it is begun.
+    pub ended_at: Option<Timestamp>,
+    /// Who wanted it.
+    pub by: String,
+    /// The word of an [`Act`], or of one that a newer callback knows.
+    pub act: String,
+    /// About which message, or what else it was about.
+    pub target: String,
+    /// For which subscription; empty: all.
+    pub subscription: String,
+    /// Why; may be empty.
+    pub reason: String,
+    /// How it stands.
+    pub result: ActResult,
+    /// What became of it, for a human; may be empty.
+    pub detail: String,
+}
+
+/// What to list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuditFilter {
+    /// Only this act's word.
+    pub act: Option<String>,
+    /// Only this operator's.
+    pub by: Option<String>,
+    /// Only about this.
+    pub target: Option<String>,
+    /// Only numbers below this one.
+    pub before: Option<u64>,
+}
+
+/// The audit, in MSG DB. Rows are never changed once they are ended, and never deleted.
+#[async_trait]
+pub trait Audit: Send + Sync {
+    /// Writes the row of an act that is about to be tried; its number.
+    ///
+    /// # Errors
+    /// [`PortError`]; then the act must not be tried. After a lost answer a row may be there that stays begun.
+    async fn begin(&self, act: &NewAct) -> Result<u64, PortError>;
+
+    /// Ends a row; false when it was ended before or is not there, and then nothing changes.
+    ///
+    /// # Errors
+    /// [`PortError`]; the same call may be repeated.
+    async fn end(&self, number: u64, result: ActResult, detail: &str) -> Result<bool, PortError>;
+
+    /// Rows by filter, newest first.
+    ///
+    /// # Errors
+    /// [`PortError`].
+    async fn entries(&self, filter: &AuditFilter, limit: u32) -> Result<Vec<AuditEntry>, PortError>;
+}
