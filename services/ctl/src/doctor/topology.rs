@@ -260,7 +260,8 @@ mod tests {
             let said = warnings(&held);
             assert!(said.len() == 1 && said[0].contains(&format!("start {reader}")), "{said:?}");
         }
-        for (queue, word) in [("countersign.quarantine", "management"), ("work.dead", "resend ID"), ("foreign.dead", "resend ID")]
+        for (queue, word) in
+            [("countersign.quarantine", "management"), ("work.dead", "redrive ID"), ("foreign.dead", "redrive ID")]
         {
             let said = warnings(&[holding(queue, 1, 0)]);
             assert!(said.len() == 1 && said[0].contains(word), "{said:?}");
