@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 
 use crate::exit::{self, Done};
 use crate::target::Target;
-use crate::{audit, dead, doctor, get, list, operate, outbox, reconcile, send, subscriptions, topology, why};
+use crate::{dead, doctor, get, list, operate, outbox, reconcile, send, subscriptions, topology, why};
 
 /// Send messages, see what became of them, have them sent again.
 #[derive(Parser)]
@@ -48,7 +48,7 @@ pub enum Verb {
     /// Show what callback and operators did about a message's deliveries.
     History(operate::HistoryArgs),
     /// List the acts of operators on deliveries, refused ones too, newest first.
-    Audit(audit::AuditArgs),
+    Audit(operate::AuditArgs),
     /// Look at messages of mode outbox that the broker refused too often, and release them.
     #[command(subcommand)]
     Outbox(outbox::OutboxVerb),
@@ -96,7 +96,7 @@ async fn carry_out(cli: Cli) -> anyhow::Result<Done> {
         Verb::Discard(args) => operate::discard(target, args).await,
         Verb::Restore(args) => operate::restore(target, args).await,
         Verb::History(args) => operate::history(target, args).await,
-        Verb::Audit(args) => audit::run(target, args).await,
+        Verb::Audit(args) => operate::audit(target, args).await,
         Verb::Outbox(verb) => outbox::run(target, verb).await,
         Verb::Subscriptions(args) => subscriptions::list(target, &args).await,
         Verb::Pause(args) => subscriptions::pause(target, args).await,

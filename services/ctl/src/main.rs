@@ -1,6 +1,5 @@
 //! The `countersign` command: one file per verb.
 
-mod audit;
 mod cli;
 mod client;
 mod dead;

@@ -1,5 +1,6 @@
 //! The verbs by which a named operator acts on deliveries. They take several ids, one call each; what became of each is printed, whatever ends it.
 
+mod audit;
 mod discard;
 mod history;
 mod park;
@@ -17,6 +18,7 @@ use crate::exit::{Done, may_pass};
 use crate::target::Target;
 use crate::{client, output};
 
+pub use audit::{AuditArgs, audit};
 pub use discard::{DiscardArgs, discard};
 pub use history::{HistoryArgs, history};
 pub use park::{ParkArgs, park};

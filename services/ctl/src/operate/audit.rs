@@ -27,7 +27,7 @@ pub struct AuditArgs {
     limit: usize,
 }
 
-pub async fn run(target: &Target, args: AuditArgs) -> anyhow::Result<Done> {
+pub async fn audit(target: &Target, args: AuditArgs) -> anyhow::Result<Done> {
     let mut callback = client::callback(target).await?;
     let mut found: Vec<AuditEntry> = Vec::new();
     let mut page_token = String::new();
