@@ -35,6 +35,7 @@ mod modes_cost;
 mod msgdb_away;
 mod msgdb_retention;
 mod nothing_lost;
+mod operate;
 mod operator_resend;
 mod order_service;
 mod outbox;
