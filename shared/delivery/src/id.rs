@@ -42,6 +42,14 @@ impl MessageId {
         }
     }
 
+    /// The id that a source of fresh UUIDs of version 7 has just given.
+    #[must_use]
+    pub const fn fresh(uuid: Uuid) -> Self {
+        const VERSION: u128 = 0xf << 76;
+        // A source that gives another version breaks its promise; what it gives is an id all the same.
+        Self(Uuid::from_u128(uuid.as_u128() & !VERSION | 7 << 76))
+    }
+
     /// Reads the hyphenated or simple text form.
     ///
     /// # Errors
@@ -71,9 +79,7 @@ impl MessageId {
     /// When it was minted, by upstream's clock.
     #[must_use]
     pub fn minted_at(self) -> Timestamp {
-        // A UUID of version 7 begins with 48 bits of milliseconds.
-        let millis = self.0.as_u128() >> 80;
-        Timestamp::from_millis(i64::try_from(millis).unwrap_or(i64::MAX))
+        minted_at(self.0)
     }
 }
 
@@ -97,10 +103,23 @@ impl fmt::Display for MessageId {
     }
 }
 
+/// When a UUID was minted: version 7 begins with 48 bits of milliseconds.
+fn minted_at(uuid: Uuid) -> Timestamp {
+    Timestamp::from_millis(i64::try_from(uuid.as_u128() >> 80).unwrap_or(i64::MAX))
+}
+
 /// One run of one upstream process. Two runs of the same process are two incarnations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct IncarnationId(pub Uuid);
+
+impl IncarnationId {
+    /// When it was named, by its owner's clock: before any message was minted under it.
+    #[must_use]
+    pub fn minted_at(self) -> Timestamp {
+        minted_at(self.0)
+    }
+}
 
 impl fmt::Display for IncarnationId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,7 +1,7 @@
 //! The pure protocol of Countersign: "every message is signed for, or sent again".
 //!
 //! Read it in the order of the story. What travels: [`id`], [`fingerprint`], [`message`], [`receipt`], [`check`], [`probe`].
-//! How it is judged: [`watermark`] and [`seqs`] (what upstream may forget), [`state`] (what callback knows of one delivery),
+//! How it is judged: [`watermark`], [`seqs`] and [`settled`] (what upstream may forget), [`state`] (what callback knows of one delivery),
 //! [`policy`] and [`decide`](mod@decide) (what callback does about it), [`redrive`] (what of the dead comes back), [`horizon`] (how
 //! late it can come), [`expiry`] (what is too old), [`digest`] and [`reconcile`] (what the broker lost without anybody noticing).
 //! Where it travels: [`topology`]. What the adapters must fill: [`ports`].
@@ -25,6 +25,7 @@ pub mod reconcile;
 pub mod redrive;
 pub mod routing;
 pub mod seqs;
+pub mod settled;
 pub mod state;
 pub mod time;
 pub mod topology;
