@@ -44,6 +44,7 @@ pub enum Outcome {
 pub async fn check(desk: &Desk, delivered: &[Delivered]) -> Outcome {
     failpoint(Failpoint::CallbackCheckAfterDelivery);
     let (entries, unreadable) = read(delivered);
+    desk.seen.note(entries.iter().map(|entry| &entry.upstream)).await;
     let judged = match look::gather(desk, &entries).await {
         Ok(look) => act(desk, verdict::judge(desk, &entries, &look), &entries).await,
         Err(error) => Err(error.into()),

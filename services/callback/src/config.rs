@@ -11,6 +11,7 @@ use countersign_delivery::policy::Policy;
 use serde::{Deserialize, Serialize};
 
 use crate::lines::{BreakerFigures, LineFigures};
+use crate::reconcile::schedule::Schedule;
 use crate::upstreams::MAX_ORDERS;
 use crate::upstreams::addresses::Addresses;
 
@@ -133,6 +134,14 @@ pub struct Callback {
     /// How long downstream remembers what it has done, milliseconds; must be the value configured there. Nothing older is sent again.
     /// Default 604800000 (7 days).
     pub dedup_retention_ms: u64,
+    /// Time between two reconciliations of an upstream by the schedule, milliseconds; default 600000. 0: only on command.
+    pub reconcile_interval_ms: u64,
+    /// How far such a round goes back behind what is certified, milliseconds; default 3600000.
+    pub reconcile_overlap_ms: u64,
+    /// How long reconciliation waits for a subscription to answer a probe before it skips it, milliseconds; default 30000.
+    pub reconcile_probe_wait_ms: u64,
+    /// How long an upstream may take for the sums of an hour, or a page of messages, milliseconds; default 60000.
+    pub reconcile_call_deadline_ms: u64,
 }
 
 impl Default for Callback {
@@ -154,6 +163,10 @@ impl Default for Callback {
             breaker_open_ms: 10_000,
             sweep_interval_ms: 30_000,
             dedup_retention_ms: 604_800_000,
+            reconcile_interval_ms: 600_000,
+            reconcile_overlap_ms: HOUR_MS,
+            reconcile_probe_wait_ms: 30_000,
+            reconcile_call_deadline_ms: 60_000,
         }
     }
 }
@@ -182,6 +195,13 @@ impl Callback {
         }
     }
 
+    /// When the schedule reconciles; none: never.
+    #[must_use]
+    pub fn schedule(&self) -> Option<Schedule> {
+        let schedule = Schedule { interval_ms: self.reconcile_interval_ms, overlap_ms: self.reconcile_overlap_ms };
+        (self.reconcile_interval_ms > 0).then_some(schedule)
+    }
+
     fn problems(&self) -> Vec<String> {
         let mut problems = self.addresses().problems();
         let size = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
@@ -198,6 +218,10 @@ impl Callback {
             ("breaker_open_ms", self.breaker_open_ms, 1, HOUR_MS),
             ("sweep_interval_ms", self.sweep_interval_ms, 10, HOUR_MS),
             ("dedup_retention_ms", self.dedup_retention_ms, 1, Topology::MAX_DELAY_MS * 100),
+            ("reconcile_interval_ms", self.reconcile_interval_ms, 0, 24 * HOUR_MS),
+            ("reconcile_overlap_ms", self.reconcile_overlap_ms, 0, 24 * HOUR_MS),
+            ("reconcile_probe_wait_ms", self.reconcile_probe_wait_ms, 1, HOUR_MS),
+            ("reconcile_call_deadline_ms", self.reconcile_call_deadline_ms, 1, HOUR_MS),
         ];
         for (key, value, min, max) in bounds {
             if !(min..=max).contains(&value) {

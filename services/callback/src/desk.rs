@@ -13,6 +13,7 @@ use countersign_delivery::ports::{Clock, Ids};
 
 use crate::lines::Lines;
 use crate::probe::Demands;
+use crate::reconcile::Seen;
 use crate::upstreams::Upstreams;
 
 /// The ports and figures of one callback. Cheap to clone; all clones are one.
@@ -40,6 +41,8 @@ pub struct Desk {
     pub tasks: Tasks,
     /// Which lanes wait for a probe.
     pub demands: Arc<Demands>,
+    /// Which upstreams there are.
+    pub seen: Arc<Seen>,
 }
 
 /// Figures that are not the protocol's.

@@ -2,6 +2,7 @@
 
 mod outlook;
 mod page;
+pub mod reconcile;
 mod redrive;
 mod render;
 

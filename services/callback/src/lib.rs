@@ -3,7 +3,7 @@
 //! In the order of the story. Receipts come in and are written down ([`record`](mod@record)). Checks come due and are judged by what was written
 //! ([`check`](mod@check)); what only looks lost is found out by [`probe`]s; what is lost is ordered from its upstream
 //! ([`command_resend`](mod@command_resend), over [`upstreams`] and their [`lines`]); what must wait is armed again. Rows that fell silent are
-//! found by the [`sweep`](mod@sweep). Operators ask and order over [`grpc`]. [`intake`] is the edge to the broker's queues, [`run`] puts it all together.
+//! found by the [`sweep`](mod@sweep). What the broker lost together with its check is found by [`reconcile`]. Operators ask and order over [`grpc`]. [`intake`] is the edge to the broker's queues, [`run`] puts it all together.
 //!
 //! **Invariant:** a state is written before the call it stands for, and nothing is acked before what follows from it is stored or confirmed.
 //!
@@ -20,6 +20,7 @@ pub mod lines;
 pub mod probe;
 mod quarantine;
 mod rearm;
+pub mod reconcile;
 pub mod record;
 pub mod sweep;
 pub mod upstreams;

@@ -1,6 +1,8 @@
-//! Upstreams as callback sees them: who can be told to send again.
+//! Upstreams as callback sees them: who can be told to send again, and what they have stored ([`digests`]).
 
 pub mod addresses;
+mod channels;
+pub mod digests;
 pub mod grpc;
 
 use async_trait::async_trait;

@@ -11,6 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::desk::Desk;
 use crate::probe;
+use crate::reconcile::Reconciler;
+use crate::reconcile::schedule::{self, Schedule};
 use crate::sweep::{SWEEP_MAX, sweep};
 use countersign_telemetry::with_sources;
 
@@ -125,6 +127,24 @@ pub(crate) fn sweeps(context: &Context, desk: &Desk, pause: Duration) {
                     Ok(_) => return,
                     Err(error) => return tracing::warn!(%error, "the sweep could not finish"),
                 }
+            }
+        }
+    });
+}
+
+/// Reconciles upstreams as they become due; a round that is under way at the soft stop is broken off, and its turn ends by itself.
+pub(crate) fn reconciliations(context: &Context, reconciler: &Reconciler, schedule: Schedule) {
+    let (reconciler, stop) = (reconciler.clone(), context.stop.clone());
+    let pause = Duration::from_millis(schedule.interval_ms.clamp(100, 30_000));
+    every(context, "reconcile", pause, move || {
+        let (reconciler, stop) = (reconciler.clone(), stop.clone());
+        async move {
+            let round = tokio::select! {
+                round = schedule::round(&reconciler, schedule) => round,
+                () = stop.soft() => return,
+            };
+            if let Err(error) = round {
+                tracing::warn!(error = with_sources(&error), "the schedule could not reconcile; it tries again");
             }
         }
     });

@@ -10,14 +10,18 @@ use countersign_delivery::Topology;
 use countersign_store::{Database, Tables};
 use countersign_wire::proto::DESCRIPTORS;
 use countersign_wire::proto::callback_service_server::CallbackServiceServer;
+use countersign_wire::proto::reconciliation_service_server::ReconciliationServiceServer;
 use tokio_util::task::TaskTracker;
 
-use crate::config::Config;
+use crate::config::{Callback, Config};
 use crate::desk::{Desk, Figures};
 use crate::grpc::Service;
+use crate::grpc::reconcile::Reconciliations;
 use crate::intake::{Intake, Work};
 use crate::lines::Lines;
 use crate::probe::Demands;
+use crate::reconcile::{self, Reconciler, Seen};
+use crate::upstreams::digests::grpc::GrpcDigests;
 use crate::upstreams::grpc::GrpcUpstreams;
 use crate::watch;
 
@@ -58,11 +62,24 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     }
     watch::probes(&context, &desk);
     watch::sweeps(&context, &desk, Duration::from_millis(config.callback.sweep_interval_ms));
+    let reconciler = reconciler(&config.callback, &desk, &database);
+    if let Some(schedule) = config.callback.schedule() {
+        watch::reconciliations(&context, &reconciler, schedule);
+    }
 
     let service = Service::new(desk, context.tasks.clone(), context.stop.clone());
     let server = CallbackServiceServer::new(service).max_decoding_message_size(REQUEST_MAX);
-    context.serve_grpc(GrpcServices::new(DESCRIPTORS).add(server)).await?;
+    let reconciliations = Reconciliations::new(reconciler, context.tasks.clone(), context.stop.clone());
+    let third = ReconciliationServiceServer::new(reconciliations).max_decoding_message_size(REQUEST_MAX);
+    context.serve_grpc(GrpcServices::new(DESCRIPTORS).add(server).add(third)).await?;
     Ok(())
+}
+
+fn reconciler(own: &Callback, desk: &Desk, database: &Database) -> Reconciler {
+    let probe_wait = Duration::from_millis(own.reconcile_probe_wait_ms);
+    let figures = reconcile::Figures { probe_wait, retention_ms: None, missing_max: reconcile::MISSING_MAX };
+    let digests = Arc::new(GrpcDigests::new(Duration::from_millis(own.reconcile_call_deadline_ms)));
+    Reconciler::new(desk.clone(), Arc::new(database.reconciliation()), digests, own.addresses(), figures)
 }
 
 fn desk(config: &Config, context: &Context, topology: Arc<Topology>, broker: &Broker, database: &Database) -> Desk {
@@ -79,5 +96,6 @@ fn desk(config: &Config, context: &Context, topology: Arc<Topology>, broker: &Br
         lines: Arc::new(Lines::new(own.lines())),
         tasks: context.tasks.clone(),
         demands: Arc::new(Demands::default()),
+        seen: Arc::new(Seen::new(Arc::new(database.reconciliation()))),
     }
 }

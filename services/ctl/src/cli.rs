@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 
 use crate::exit::{self, Done};
 use crate::target::Target;
-use crate::{dead, doctor, get, list, outbox, resend, send, subscriptions, topology, why};
+use crate::{dead, doctor, get, list, outbox, reconcile, resend, send, subscriptions, topology, why};
 
 /// Send messages, see what became of them, have them sent again.
 #[derive(Parser)]
@@ -32,6 +32,9 @@ pub enum Verb {
     List(list::ListArgs),
     /// Have a message sent again, in a new epoch.
     Resend(resend::ResendArgs),
+    /// Compare what upstreams have stored with what was signed for; have checked what nobody has signed for.
+    #[command(after_help = reconcile::CODES)]
+    Reconcile(reconcile::ReconcileArgs),
     /// Look at messages of mode outbox that the broker refused too often, and release them.
     #[command(subcommand)]
     Outbox(outbox::OutboxVerb),
@@ -74,6 +77,7 @@ async fn carry_out(cli: Cli) -> anyhow::Result<Done> {
         Verb::Why(args) => why::run(target, args).await,
         Verb::List(args) => list::run(target, args).await,
         Verb::Resend(args) => resend::run(target, args).await,
+        Verb::Reconcile(args) => reconcile::run(target, args).await,
         Verb::Outbox(verb) => outbox::run(target, verb).await,
         Verb::Subscriptions(args) => subscriptions::list(target, &args).await,
         Verb::Pause(args) => subscriptions::pause(target, args).await,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use countersign_wire::proto::callback_service_client::CallbackServiceClient;
 use countersign_wire::proto::dead_letter_service_client::DeadLetterServiceClient;
+use countersign_wire::proto::reconciliation_service_client::ReconciliationServiceClient;
 use countersign_wire::proto::subscription_service_client::SubscriptionServiceClient;
 use countersign_wire::proto::upstream_service_client::UpstreamServiceClient;
 use tonic::transport::{Channel, Endpoint};
@@ -24,6 +25,12 @@ pub async fn upstream(target: &Target) -> anyhow::Result<UpstreamServiceClient<C
 pub async fn callback(target: &Target) -> anyhow::Result<CallbackServiceClient<Channel>> {
     let channel = connect("callback", &target.callback, "--callback", target.timeout_ms).await?;
     Ok(CallbackServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES))
+}
+
+/// A reconciliation may take minutes: its answer is waited for as long as `timeout_ms`.
+pub async fn reconciliation(target: &Target, timeout_ms: u64) -> anyhow::Result<ReconciliationServiceClient<Channel>> {
+    let channel = connect("callback", &target.callback, "--callback", timeout_ms).await?;
+    Ok(ReconciliationServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES))
 }
 
 pub async fn subscriptions(target: &Target) -> anyhow::Result<SubscriptionServiceClient<Channel>> {

@@ -1,7 +1,7 @@
 //! `countersign dead`: what lies in the dead-letter queue of a subscription, and what an operator does about it.
 
 mod act;
-mod select;
+pub mod select;
 mod show;
 
 use clap::{Args, Subcommand};

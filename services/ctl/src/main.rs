@@ -9,6 +9,7 @@ mod get;
 mod list;
 mod outbox;
 mod output;
+mod reconcile;
 mod resend;
 mod send;
 mod send_file;

@@ -2,12 +2,14 @@
 //!
 //! Read it in the order of the story. What travels: [`id`], [`fingerprint`], [`message`], [`receipt`], [`check`], [`probe`].
 //! How it is judged: [`watermark`] and [`seqs`] (what upstream may forget), [`state`] (what callback knows of one delivery),
-//! [`policy`] and [`decide`](mod@decide) (what callback does about it), [`horizon`] (how late it can come). Where it travels: [`topology`]. What the adapters must fill: [`ports`].
+//! [`policy`] and [`decide`](mod@decide) (what callback does about it), [`horizon`] (how late it can come),
+//! [`reconcile`] and [`digest`] (what the broker lost without anybody noticing). Where it travels: [`topology`]. What the adapters must fill: [`ports`].
 //!
 //! **Invariant:** nothing here reads a clock, draws a random number, awaits, or does I/O; time and ids are arguments.
 
 pub mod check;
 pub mod decide;
+pub mod digest;
 pub mod fingerprint;
 pub mod horizon;
 pub mod id;
@@ -17,6 +19,7 @@ pub mod policy;
 pub mod ports;
 pub mod probe;
 pub mod receipt;
+pub mod reconcile;
 pub mod routing;
 pub mod seqs;
 pub mod state;

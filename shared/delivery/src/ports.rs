@@ -9,6 +9,7 @@ pub mod deliveries;
 pub mod messages;
 pub mod outbox;
 pub mod pauses;
+pub mod reconciliation;
 
 use uuid::Uuid;
 

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 
 use crate::clock::DatabaseClock;
 use crate::config::Config;
-use crate::deliveries::SqlDeliveries;
+use crate::deliveries::{SqlDeliveries, SqlReconciliation};
 use crate::error::Error;
 use crate::inbox::SqlInbox;
 use crate::messages::SqlMessages;
@@ -86,6 +86,12 @@ impl Database {
     #[must_use]
     pub fn deliveries(&self, overdue_ms: u64) -> SqlDeliveries {
         SqlDeliveries::new(self.clone(), overdue_ms)
+    }
+
+    /// MSG DB's tables in this database, as reconciliation reads them.
+    #[must_use]
+    pub fn reconciliation(&self) -> SqlReconciliation {
+        SqlReconciliation::new(self.clone())
     }
 
     /// Downstream's tables in this database.

@@ -3,6 +3,7 @@
 mod apply;
 mod history;
 mod probes;
+mod reconciliation;
 mod row;
 
 use async_trait::async_trait;
@@ -18,6 +19,8 @@ use sea_orm::Value;
 use crate::database::Database;
 use crate::deliveries::row::{COLUMNS, delivery, state_words};
 use crate::sql::Sql;
+
+pub use crate::deliveries::reconciliation::SqlReconciliation;
 
 /// Callback's own database. Cheap to clone.
 #[derive(Clone, Debug)]

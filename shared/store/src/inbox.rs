@@ -13,6 +13,7 @@ mod row;
 mod starts;
 mod transaction;
 
+pub(crate) use archive::least_id;
 pub use begin::{Taking, TransactionLimits};
 pub use transaction::{Committed, InboxTransaction};
 

@@ -25,7 +25,7 @@ mod sql;
 
 pub use config::Config;
 pub use database::Database;
-pub use deliveries::SqlDeliveries;
+pub use deliveries::{SqlDeliveries, SqlReconciliation};
 pub use error::Error;
 pub use inbox::{Committed, InboxTransaction, SqlInbox, Taking, TransactionLimits};
 pub use messages::{Enlisted, SqlMessages};

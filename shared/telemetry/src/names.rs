@@ -210,6 +210,12 @@ metrics_list! {
         "Seconds from storing a message to recording its receipt.";
     Counter LATE_RECEIPTS_TOTAL = "countersign_late_receipts_total" []
         "Receipts that came after a resend was ordered or the message was parked.";
+    Counter RECONCILIATIONS_TOTAL = "countersign_reconciliations_total" ["state"]
+        "Windows reconciled, by the state of their certificates (certified, expired, skipped, differs, unreachable).";
+    Histogram RECONCILE_DURATION_SECONDS = "countersign_reconcile_duration_seconds" []
+        "Seconds that one upstream's reconciliation took.";
+    Gauge RECONCILE_CERTIFIED_AGE_SECONDS = "countersign_reconcile_certified_age_seconds" ["upstream"]
+        "Seconds since the time until which every message of this upstream is accounted for, as of the schedule's last round here.";
     Counter RECONCILE_MISSING_TOTAL = "countersign_reconcile_missing_total" []
         "Messages that reconciliation found stored and not signed for.";
     Counter INVARIANT_VIOLATIONS_TOTAL = "countersign_invariant_violations_total" ["invariant"]

@@ -14,6 +14,7 @@ pub mod leases;
 pub mod messages;
 pub mod outbox;
 pub mod pauses;
+pub mod reconciliation;
 pub mod retention;
 pub mod walk;
 

@@ -1,5 +1,7 @@
 //! [`Deliveries`] in memory: MSG DB, by [`state::next`] and nothing else.
 
+mod reconciliation;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,7 +11,7 @@ use countersign_delivery::ports::{Clock, PortError};
 use countersign_delivery::probe::{Lane, NextProbe, Probe};
 use countersign_delivery::receipt::ProbeAnswer;
 use countersign_delivery::state::{self, Illegal, Transition};
-use countersign_delivery::{Delivery, MessageId, Timestamp};
+use countersign_delivery::{Delivery, MessageId, Timestamp, UpstreamName};
 
 use crate::clock::ManualClock;
 use crate::switch::{self, Switch};
@@ -33,7 +35,10 @@ struct Data {
     rows: BTreeMap<DeliveryKey, Delivery>,
     history: HashMap<DeliveryKey, Vec<HistoryLine>>,
     probes: HashMap<Lane, Vec<Probe>>,
+    upstreams: BTreeMap<UpstreamName, reconciliation::Kept>,
     lose_answers: u32,
+    /// Probes are answered as soon as they are stored.
+    answer_probes: bool,
 }
 
 impl MemoryDeliveries {
@@ -56,6 +61,11 @@ impl MemoryDeliveries {
     /// The next `batches` of [`Deliveries::apply`] are written, but their answers are lost.
     pub fn lose_answers(&self, batches: u32) {
         self.lock().lose_answers = batches;
+    }
+
+    /// From now on every probe is answered as soon as it is stored, or none is.
+    pub fn answer_probes(&self, answer: bool) {
+        self.lock().answer_probes = answer;
     }
 
     /// One row, without the detour over the port.
@@ -153,11 +163,12 @@ impl Deliveries for MemoryDeliveries {
 
     async fn store_probe(&self, lane: &Lane, probe: NextProbe) -> Result<bool, PortError> {
         let (mut data, stored_at) = (self.open_data()?, self.clock.now());
+        let answered_at = data.answer_probes.then_some(stored_at);
         let probes = data.probes.entry(lane.clone()).or_default();
         if probes.iter().any(|stored| stored.number == probe.number) {
             return Ok(false);
         }
-        probes.push(Probe { number: probe.number, floor: probe.floor, stored_at, answered_at: None });
+        probes.push(Probe { number: probe.number, floor: probe.floor, stored_at, answered_at });
         probes.sort_by_key(|probe| probe.number);
         Ok(true)
     }

@@ -34,6 +34,17 @@ impl Addresses {
         (fits && !self.template.is_empty()).then(|| self.template.replace(PLACEHOLDER, name))
     }
 
+    /// The names that have an address of their own.
+    pub fn names(&self) -> impl Iterator<Item = UpstreamName> {
+        self.named.keys().filter_map(|name| UpstreamName::new(name).ok())
+    }
+
+    /// The one address of every upstream that has none of its own; none when the template has the placeholder, or is empty.
+    #[must_use]
+    pub fn of_all(&self) -> Option<&str> {
+        (!self.template.is_empty() && !self.template.contains(PLACEHOLDER)).then_some(self.template.as_str())
+    }
+
     /// What is wrong, each with its remedy.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {

@@ -4,6 +4,7 @@ mod check;
 mod hanging;
 mod intake;
 mod operators;
+mod reconcile;
 mod record;
 mod resend;
 mod rig;

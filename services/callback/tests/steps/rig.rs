@@ -11,6 +11,7 @@ use countersign_callback::check::{self, check};
 use countersign_callback::desk::{Desk, Figures};
 use countersign_callback::lines::{BreakerFigures, LineFigures, Lines};
 use countersign_callback::probe::Demands;
+use countersign_callback::reconcile::Seen;
 use countersign_callback::record::{self, record};
 use countersign_callback::upstreams::{Answer, CallError, ResendOrder, Upstreams};
 use countersign_delivery::check::{Check, CheckBatch};
@@ -172,6 +173,7 @@ impl Rig {
             lines: lines(),
             tasks: Tasks::new(Stop::default()),
             demands: Arc::default(),
+            seen: Arc::new(Seen::new(Arc::new(deliveries.clone()))),
         };
         Self { clock, deliveries, broker, upstreams, desk }
     }

@@ -69,7 +69,7 @@ impl Selection {
 }
 
 /// An age before now, or a time of day.
-fn moment(option: &str, text: &str, now_ms: i64) -> anyhow::Result<i64> {
+pub fn moment(option: &str, text: &str, now_ms: i64) -> anyhow::Result<i64> {
     if let Ok(time) = jiff::Timestamp::from_str(text) {
         return Ok(time.as_millisecond());
     }

@@ -1,11 +1,13 @@
 //! The protocol by tables and properties: every row of `state::next` and `decide`, and a small world that loses things.
 
 mod decide;
+mod digest;
 mod horizon;
 mod ids;
 mod model;
 mod outbox;
 mod probes;
+mod reconcile;
 mod routes;
 mod state;
 mod support;

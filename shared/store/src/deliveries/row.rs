@@ -31,7 +31,7 @@ const NOTHING: i16 = 0;
 const PROCESSING: i16 = 1;
 const RETRYING: i16 = 2;
 const FAILED: i16 = 3;
-const DONE: i16 = 4;
+pub(super) const DONE: i16 = 4;
 
 const NONE: i16 = 0;
 const RESENDING: i16 = 1;

@@ -81,7 +81,7 @@ async fn delete_page(
 }
 
 /// Below every id that was minted at `at` or later, above every other: a UUID of version 7 begins with 48 bits of milliseconds.
-fn least_id(at: Timestamp) -> Uuid {
+pub(crate) fn least_id(at: Timestamp) -> Uuid {
     let millis = u128::try_from(at.as_millis()).unwrap_or_default();
     Uuid::from_u128(millis.min((1 << 48) - 1) << 80)
 }

@@ -6,7 +6,7 @@
 
 use super::Step;
 
-pub(super) const STEPS: &[Step] = &[M001_DELIVERIES, M002_EFFECT_EPOCH];
+pub(super) const STEPS: &[Step] = &[M001_DELIVERIES, M002_EFFECT_EPOCH, M006_RECONCILIATION];
 
 /// NULL for almost all, which costs nothing.
 const M002_EFFECT_EPOCH: Step =
@@ -55,4 +55,14 @@ const M001_DELIVERIES: Step = Step {
             answered_at {bigint},
             PRIMARY KEY (subscription, retry_delay_ms, number)) {clustered}",
     ],
+};
+
+/// One row an upstream: `due_at` is the end of a turn's lease or of the pause after it, `certificate` is JSON.
+const M006_RECONCILIATION: Step = Step {
+    name: "m006_reconciliation",
+    statements: &["CREATE TABLE countersign_upstream (
+            due_at {bigint} NOT NULL,
+            certified_until {bigint},
+            upstream {name} NOT NULL PRIMARY KEY,
+            certificate {name}) {clustered}"],
 };

@@ -9,5 +9,6 @@ mod deliveries;
 mod inbox;
 mod messages;
 mod pauses;
+mod reconciliation;
 mod redis_away;
 mod redis_refuses;
