@@ -79,7 +79,7 @@ impl Incarnations {
 
     async fn open(&self) -> Result<Arc<Ledger>, PortError> {
         let id = IncarnationId(self.ids.uuid());
-        self.messages.open(&self.upstream, id).await?;
+        self.messages.open(&self.upstream, id, id.minted_at()).await?;
         tracing::info!(incarnation = %id, "opened an incarnation");
         let ledger = Ledger::own(id, self.wake.clone(), self.bounds.page_bytes);
         lock(&self.own).push(ledger.clone());
@@ -134,7 +134,7 @@ impl Incarnations {
         }
         let watermark = ledger.watermark();
         failpoint(Failpoint::UpstreamBeforeWatermark);
-        if !self.messages.beat(ledger.incarnation(), ledger.next_beat(), watermark).await? {
+        if !self.messages.beat(ledger.incarnation(), ledger.next_beat(), watermark, ledger.incarnation().minted_at()).await? {
             self.lost(ledger);
         }
         Ok(())

@@ -15,7 +15,9 @@ use countersign_delivery::ports::messages::{Entombed, Expiry, Heartbeat, Incarna
 use countersign_delivery::ports::outbox::Outbox;
 use countersign_delivery::ports::{Ids, PortError};
 use countersign_delivery::topology::{Mode, OnFull, Route};
-use countersign_delivery::{IdempotencyKey, IncarnationId, MessageId, Position, Seq, StoredMessage, Topology, UpstreamName};
+use countersign_delivery::{
+    IdempotencyKey, IncarnationId, MessageId, Position, Seq, StoredMessage, Timestamp, Topology, UpstreamName,
+};
 use countersign_testkit::broker::MemoryBroker;
 use countersign_testkit::build::{EXCHANGE, a_subscription, a_topology, upstream};
 use countersign_testkit::clock::ManualClock;
@@ -257,8 +259,8 @@ impl Mortal {
 
 #[async_trait]
 impl Messages for Mortal {
-    async fn open(&self, upstream: &UpstreamName, incarnation: IncarnationId) -> Result<(), PortError> {
-        self.inner.open(upstream, incarnation).await
+    async fn open(&self, upstream: &UpstreamName, incarnation: IncarnationId, now: Timestamp) -> Result<(), PortError> {
+        self.inner.open(upstream, incarnation, now).await
     }
     async fn insert(&self, incarnation: IncarnationId, batch: &[Numbered]) -> Result<Insertion, PortError> {
         self.live()?;
@@ -269,8 +271,14 @@ impl Messages for Mortal {
         self.inner.entomb(position).await
     }
     /// Does not count: it would make the number of calls a matter of time.
-    async fn beat(&self, incarnation: IncarnationId, counter: u64, watermark: Seq) -> Result<bool, PortError> {
-        self.inner.beat(incarnation, counter, watermark).await
+    async fn beat(
+        &self,
+        incarnation: IncarnationId,
+        counter: u64,
+        watermark: Seq,
+        settled_until: Timestamp,
+    ) -> Result<bool, PortError> {
+        self.inner.beat(incarnation, counter, watermark, settled_until).await
     }
     /// Likewise.
     async fn heartbeats(&self, upstream: &UpstreamName) -> Result<Vec<Heartbeat>, PortError> {

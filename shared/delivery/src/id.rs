@@ -71,9 +71,7 @@ impl MessageId {
     /// When it was minted, by upstream's clock.
     #[must_use]
     pub fn minted_at(self) -> Timestamp {
-        // A UUID of version 7 begins with 48 bits of milliseconds.
-        let millis = self.0.as_u128() >> 80;
-        Timestamp::from_millis(i64::try_from(millis).unwrap_or(i64::MAX))
+        minted_at(self.0)
     }
 }
 
@@ -97,10 +95,23 @@ impl fmt::Display for MessageId {
     }
 }
 
+/// When a UUID was minted: version 7 begins with 48 bits of milliseconds.
+fn minted_at(uuid: Uuid) -> Timestamp {
+    Timestamp::from_millis(i64::try_from(uuid.as_u128() >> 80).unwrap_or(i64::MAX))
+}
+
 /// One run of one upstream process. Two runs of the same process are two incarnations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct IncarnationId(pub Uuid);
+
+impl IncarnationId {
+    /// When it was named, by its owner's clock: before any message was minted under it.
+    #[must_use]
+    pub fn minted_at(self) -> Timestamp {
+        minted_at(self.0)
+    }
+}
 
 impl fmt::Display for IncarnationId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

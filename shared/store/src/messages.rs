@@ -63,8 +63,8 @@ impl SqlMessages {
 
 #[async_trait]
 impl Messages for SqlMessages {
-    async fn open(&self, upstream: &UpstreamName, incarnation: IncarnationId) -> Result<(), PortError> {
-        fence::open(self.sql(), upstream, incarnation).await
+    async fn open(&self, upstream: &UpstreamName, incarnation: IncarnationId, now: Timestamp) -> Result<(), PortError> {
+        fence::open(self.sql(), upstream, incarnation, now).await
     }
 
     async fn insert(&self, incarnation: IncarnationId, batch: &[Numbered]) -> Result<Insertion, PortError> {
@@ -78,8 +78,14 @@ impl Messages for SqlMessages {
         insert::entomb(self.sql(), position).await
     }
 
-    async fn beat(&self, incarnation: IncarnationId, counter: u64, watermark: Seq) -> Result<bool, PortError> {
-        fence::beat(self.sql(), incarnation, counter, watermark).await
+    async fn beat(
+        &self,
+        incarnation: IncarnationId,
+        counter: u64,
+        watermark: Seq,
+        settled_until: Timestamp,
+    ) -> Result<bool, PortError> {
+        fence::beat(self.sql(), incarnation, counter, watermark, settled_until).await
     }
 
     async fn heartbeats(&self, upstream: &UpstreamName) -> Result<Vec<Heartbeat>, PortError> {

@@ -156,13 +156,13 @@ impl Data {
 
 #[async_trait]
 impl Messages for MemoryMessages {
-    async fn open(&self, upstream: &UpstreamName, incarnation: IncarnationId) -> Result<(), PortError> {
+    async fn open(&self, upstream: &UpstreamName, incarnation: IncarnationId, now: Timestamp) -> Result<(), PortError> {
         let mut data = self.open_data()?;
         if data.incarnations.contains_key(&incarnation) {
             return Err(switch::refused(WHAT, format!("incarnation {incarnation} is taken")));
         }
         let state = IncarnationState::Open;
-        let heartbeat = Heartbeat { incarnation, counter: 0, watermark: Seq::FIRST, adopter: None, state };
+        let heartbeat = Heartbeat { incarnation, counter: 0, watermark: Seq::FIRST, settled_until: now, adopter: None, state };
         data.incarnations.insert(incarnation, (upstream.clone(), heartbeat));
         Ok(())
     }
@@ -197,13 +197,19 @@ impl Messages for MemoryMessages {
         })
     }
 
-    async fn beat(&self, incarnation: IncarnationId, counter: u64, watermark: Seq) -> Result<bool, PortError> {
+    async fn beat(
+        &self,
+        incarnation: IncarnationId,
+        counter: u64,
+        watermark: Seq,
+        settled_until: Timestamp,
+    ) -> Result<bool, PortError> {
         let mut data = self.open_data()?;
         let Some((_, heartbeat)) = data.incarnations.get_mut(&incarnation) else { return Ok(false) };
         if heartbeat.adopter.is_some() {
             return Ok(false);
         }
-        (heartbeat.counter, heartbeat.watermark) = (counter, watermark);
+        (heartbeat.counter, heartbeat.watermark, heartbeat.settled_until) = (counter, watermark, settled_until);
         Ok(true)
     }
 

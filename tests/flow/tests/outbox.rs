@@ -221,7 +221,7 @@ async fn two_replicas_share_a_backlog() -> anyhow::Result<()> {
 
     let messages = Database::connect(database.as_str()).await?.messages().sweeping_after(0);
     let incarnation = IncarnationId(uuid(1));
-    messages.open(&UpstreamName::new("shop")?, incarnation).await?;
+    messages.open(&UpstreamName::new("shop")?, incarnation, Timestamp::default()).await?;
     let swept_by_other = async || -> anyhow::Result<u64> {
         let text = http.get(format!("http://{other_http}/metrics")).send().await?.text().await?;
         let value = text.lines().find_map(|line| line.strip_prefix("countersign_outbox_swept_total "));

@@ -69,8 +69,8 @@ impl Observer {
 
 #[cfg(test)]
 mod tests {
-    use countersign_delivery::Seq;
     use countersign_delivery::ports::messages::IncarnationState;
+    use countersign_delivery::{Seq, Timestamp};
     use countersign_testkit::build::incarnation;
 
     use super::*;
@@ -82,6 +82,7 @@ mod tests {
             incarnation: incarnation(name),
             counter,
             watermark: Seq::FIRST,
+            settled_until: Timestamp::default(),
             adopter: adopter.map(incarnation),
             state: IncarnationState::Open,
         }

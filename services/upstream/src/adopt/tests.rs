@@ -22,10 +22,10 @@ fn a_row(number: u64) -> Message {
 /// An incarnation whose process is gone, with unpublished messages, the first of them settled.
 async fn a_dead_one(stage: &Stage, rows: u64) -> IncarnationId {
     let dead = incarnation(77);
-    stage.messages.open(&name(), dead).await.unwrap();
+    stage.messages.open(&name(), dead, dead.minted_at()).await.unwrap();
     let batch: Vec<_> = (1..=rows).map(|n| Numbered { seq: Seq(n), message: a_row(n) }).collect();
     stage.messages.insert(dead, &batch).await.unwrap();
-    assert!(stage.messages.beat(dead, 1, Seq(2)).await.unwrap());
+    assert!(stage.messages.beat(dead, 1, Seq(2), dead.minted_at()).await.unwrap());
     dead
 }
 

@@ -109,7 +109,7 @@ async fn many_replicas_clear_a_large_backlog_in_bounded_batches() {
     const ROWS: u64 = 2_000;
     let stage = Stage::new();
     let gone = incarnation(77);
-    stage.messages.open(&upstream("shop"), gone).await.unwrap();
+    stage.messages.open(&upstream("shop"), gone, gone.minted_at()).await.unwrap();
     let batch: Vec<_> = (1..=ROWS).map(|n| Numbered { seq: Seq(n), message: a_message_with(10_000 + n, "old") }).collect();
     let Insertion::Committed(rows) = stage.messages.insert(gone, &batch).await.unwrap() else { panic!("it is open") };
     assert!(rows.iter().all(|row| *row == Inserted::Stored));

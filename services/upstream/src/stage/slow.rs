@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use countersign_delivery::ports::PortError;
 use countersign_delivery::ports::messages::{Entombed, Expiry, Heartbeat, Insertion, Messages, Numbered};
-use countersign_delivery::{IdempotencyKey, IncarnationId, MessageId, Position, Seq, StoredMessage, UpstreamName};
+use countersign_delivery::{IdempotencyKey, IncarnationId, MessageId, Position, Seq, StoredMessage, Timestamp, UpstreamName};
 use countersign_testkit::messages::MemoryMessages;
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -46,8 +46,8 @@ impl Slow {
 
 #[async_trait]
 impl Messages for Slow {
-    async fn open(&self, upstream: &UpstreamName, incarnation: IncarnationId) -> Result<(), PortError> {
-        self.inner.open(upstream, incarnation).await
+    async fn open(&self, upstream: &UpstreamName, incarnation: IncarnationId, now: Timestamp) -> Result<(), PortError> {
+        self.inner.open(upstream, incarnation, now).await
     }
     async fn insert(&self, incarnation: IncarnationId, batch: &[Numbered]) -> Result<Insertion, PortError> {
         self.inner.insert(incarnation, batch).await
@@ -55,9 +55,15 @@ impl Messages for Slow {
     async fn entomb(&self, position: Position) -> Result<Entombed, PortError> {
         self.inner.entomb(position).await
     }
-    async fn beat(&self, incarnation: IncarnationId, counter: u64, watermark: Seq) -> Result<bool, PortError> {
+    async fn beat(
+        &self,
+        incarnation: IncarnationId,
+        counter: u64,
+        watermark: Seq,
+        settled_until: Timestamp,
+    ) -> Result<bool, PortError> {
         sleep(self.now().beat).await;
-        self.inner.beat(incarnation, counter, watermark).await
+        self.inner.beat(incarnation, counter, watermark, settled_until).await
     }
     async fn heartbeats(&self, upstream: &UpstreamName) -> Result<Vec<Heartbeat>, PortError> {
         let rows = self.inner.heartbeats(upstream).await;

@@ -64,6 +64,8 @@ pub struct Heartbeat {
     pub counter: u64,
     /// Everything below is settled.
     pub watermark: Seq,
+    /// Every message that was minted under it before this time, by its owner's clock, is settled.
+    pub settled_until: Timestamp,
     /// Who has claimed its inheritance.
     pub adopter: Option<IncarnationId>,
     /// How it stands.
@@ -99,11 +101,13 @@ impl Expiry {
 /// Upstream's tables.
 #[async_trait]
 pub trait Messages: Send + Sync {
-    /// Inserts the incarnation (`open`) and its heartbeat (counter 0, watermark [`Seq::FIRST`]) in one transaction.
+    /// Inserts the incarnation (`open`) and its heartbeat (counter 0, watermark [`Seq::FIRST`], settled until `now`) in one transaction.
+    ///
+    /// `now` is a time before which nothing is minted under it, by its owner's clock.
     ///
     /// # Errors
     /// [`PortError`].
-    async fn open(&self, upstream: &UpstreamName, incarnation: IncarnationId) -> Result<(), PortError>;
+    async fn open(&self, upstream: &UpstreamName, incarnation: IncarnationId, now: Timestamp) -> Result<(), PortError>;
 
     /// Inserts a batch in one transaction that share-locks the incarnation's row and requires it to be open, and not claimed by an
     /// adopter: from the claim on no further share lock is taken, so the fence waits only for transactions that were open then.
@@ -124,9 +128,16 @@ pub trait Messages: Send + Sync {
     ///
     /// # Errors
     /// [`PortError`].
-    async fn beat(&self, incarnation: IncarnationId, counter: u64, watermark: Seq) -> Result<bool, PortError>;
+    async fn beat(
+        &self,
+        incarnation: IncarnationId,
+        counter: u64,
+        watermark: Seq,
+        settled_until: Timestamp,
+    ) -> Result<bool, PortError>;
 
-    /// Every incarnation of this upstream that is not closed, one's own included.
+    /// Every incarnation of this upstream that is not closed, one's own included. One that was opened by an older version, which does not
+    /// write it, is settled until time 0: nothing is known to be.
     ///
     /// # Errors
     /// [`PortError`].

@@ -3,13 +3,19 @@
 use countersign_delivery::id::{IncarnationId, Seq, UpstreamName};
 use countersign_delivery::ports::PortError;
 use countersign_delivery::ports::messages::{Heartbeat, IncarnationState};
+use countersign_delivery::time::Timestamp;
 use sea_orm::QueryResult;
 use uuid::Uuid;
 
 use crate::sql::{Sql, signed, take, unreadable, unsigned};
 
 /// Inserts the incarnation and its heartbeat. A repeat after a lost answer changes nothing.
-pub(super) async fn open(sql: &Sql, upstream: &UpstreamName, incarnation: IncarnationId) -> Result<(), PortError> {
+pub(super) async fn open(
+    sql: &Sql,
+    upstream: &UpstreamName,
+    incarnation: IncarnationId,
+    now: Timestamp,
+) -> Result<(), PortError> {
     let tx = sql.begin("opening an incarnation").await?;
     let values = vec![incarnation.0.into(), upstream.as_str().into()];
     tx.run(
@@ -17,9 +23,10 @@ pub(super) async fn open(sql: &Sql, upstream: &UpstreamName, incarnation: Incarn
         values,
     )
     .await?;
-    let values = vec![incarnation.0.into(), signed(Seq::FIRST.0).into()];
+    let values = vec![incarnation.0.into(), signed(Seq::FIRST.0).into(), now.as_millis().into()];
     tx.run(
-        "INSERT INTO countersign_heartbeat (incarnation, counter, watermark) VALUES ($1, 0, $2) ON CONFLICT (incarnation) DO NOTHING",
+        "INSERT INTO countersign_heartbeat (incarnation, counter, watermark, settled_until) VALUES ($1, 0, $2, $3) \
+         ON CONFLICT (incarnation) DO NOTHING",
         values,
     )
     .await?;
@@ -27,15 +34,22 @@ pub(super) async fn open(sql: &Sql, upstream: &UpstreamName, incarnation: Incarn
 }
 
 /// The owner's sign of life; false once somebody has adopted it.
-pub(super) async fn beat(sql: &Sql, incarnation: IncarnationId, counter: u64, watermark: Seq) -> Result<bool, PortError> {
-    let statement = "UPDATE countersign_heartbeat SET counter = $2, watermark = $3 WHERE incarnation = $1 AND adopter IS NULL";
-    let values = vec![incarnation.0.into(), signed(counter).into(), signed(watermark.0).into()];
+pub(super) async fn beat(
+    sql: &Sql,
+    incarnation: IncarnationId,
+    counter: u64,
+    watermark: Seq,
+    settled_until: Timestamp,
+) -> Result<bool, PortError> {
+    let statement = "UPDATE countersign_heartbeat SET counter = $2, watermark = $3, settled_until = $4 \
+                     WHERE incarnation = $1 AND adopter IS NULL";
+    let values = vec![incarnation.0.into(), signed(counter).into(), signed(watermark.0).into(), settled_until.as_millis().into()];
     Ok(sql.write("beating", statement, values).await?.rows_affected() == 1)
 }
 
 /// Everything of this upstream that is not closed.
 pub(super) async fn heartbeats(sql: &Sql, upstream: &UpstreamName) -> Result<Vec<Heartbeat>, PortError> {
-    let query = "SELECT h.incarnation, h.counter, h.watermark, h.adopter, i.state FROM countersign_incarnation AS i \
+    let query = "SELECT h.incarnation, h.counter, h.watermark, h.settled_until, h.adopter, i.state FROM countersign_incarnation AS i \
                  JOIN countersign_heartbeat AS h ON h.incarnation = i.id \
                  WHERE i.upstream = $1 AND i.state <> 'closed' ORDER BY i.id";
     let rows = sql.read("reading heartbeats", query, vec![upstream.as_str().into()]).await?;
@@ -53,6 +67,7 @@ fn heartbeat(row: &QueryResult) -> Result<Heartbeat, PortError> {
         incarnation: IncarnationId(take(row, "incarnation")?),
         counter: unsigned(take(row, "counter")?),
         watermark: Seq(unsigned(take(row, "watermark")?)),
+        settled_until: Timestamp::from_millis(take(row, "settled_until")?),
         adopter: take::<Option<Uuid>>(row, "adopter")?.map(IncarnationId),
         state,
     })

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
+use countersign_delivery::Timestamp;
 use countersign_delivery::ports::messages::{Inserted, Insertion, Messages};
 use countersign_store::{Database, Error};
 use countersign_testkit::build::{incarnation, message_id, upstream};
@@ -44,7 +45,7 @@ async fn another_process_that_never_ends() {
     let database = Database::connect(url.as_str()).await.unwrap();
     database.migrate_messages().await.unwrap();
     let messages = database.messages();
-    messages.open(&upstream("shop"), incarnation(1)).await.unwrap();
+    messages.open(&upstream("shop"), incarnation(1), Timestamp::default()).await.unwrap();
     let answer = messages.insert(incarnation(1), &[numbered(1)]).await.unwrap();
     assert_eq!(answer, Insertion::Committed(vec![Inserted::Stored]));
     println!("{READY}");

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use countersign_delivery::Timestamp;
 use countersign_delivery::id::Seq;
 use countersign_delivery::ports::messages::{Messages, Numbered};
 use countersign_launcher::{Exports, Postgres, create_database};
@@ -90,7 +91,7 @@ impl Ground {
     /// Upstream's tables with incarnation 1 open.
     pub async fn opened(&self) -> SqlMessages {
         let messages = self.database.messages();
-        messages.open(&upstream("shop"), incarnation(1)).await.unwrap();
+        messages.open(&upstream("shop"), incarnation(1), Timestamp::default()).await.unwrap();
         messages
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use countersign_delivery::ports::messages::{Entombed, Heartbeat, IncarnationState, Inserted, Insertion, Messages, Numbered};
-use countersign_delivery::{IdempotencyKey, Message, Seq, StoredMessage, TraceContext};
+use countersign_delivery::{IdempotencyKey, Message, Seq, StoredMessage, Timestamp, TraceContext};
 
 use crate::build::{a_message_with, incarnation, message_id, position, subscription, upstream};
 
@@ -44,6 +44,9 @@ macro_rules! messages_suite {
     };
 }
 
+/// When the incarnations of these promises are opened.
+pub(super) const OPENED: Timestamp = Timestamp::from_millis(1_735_689_600_000);
+
 fn numbered(n: u64) -> Numbered {
     Numbered { seq: Seq(n), message: a_message_with(n, &format!("body {n}")) }
 }
@@ -54,7 +57,7 @@ fn keyed(n: u64, key: &str, body: &str) -> Numbered {
 }
 
 pub(super) async fn open(messages: &impl Messages, n: u64) {
-    messages.open(&upstream("shop"), incarnation(n)).await.expect("an incarnation opens");
+    messages.open(&upstream("shop"), incarnation(n), OPENED).await.expect("an incarnation opens");
 }
 
 pub(super) async fn insert(messages: &impl Messages, of: u64, batch: &[Numbered]) -> Vec<Inserted> {
@@ -110,6 +113,7 @@ pub async fn an_incarnation_begins_open_with_nothing_behind_it(messages: &impl M
         incarnation: incarnation(1),
         counter: 0,
         watermark: Seq::FIRST,
+        settled_until: OPENED,
         adopter: None,
         state: IncarnationState::Open,
     };
@@ -122,7 +126,7 @@ pub async fn only_the_upstreams_own_unclosed_incarnations_are_seen(messages: &im
     open(messages, 1).await;
     open(messages, 2).await;
     open(messages, 3).await;
-    messages.open(&upstream("another"), incarnation(4)).await.expect("an incarnation opens");
+    messages.open(&upstream("another"), incarnation(4), OPENED).await.expect("an incarnation opens");
     messages.fence(incarnation(2)).await.expect("the store is up");
     messages.close(incarnation(3)).await.expect("the store is up");
     let all = messages.heartbeats(&upstream("shop")).await.expect("the store is up");
@@ -239,20 +243,21 @@ pub async fn an_unknown_commit_that_did_not_happen_is_entombed_for_good(messages
 /// As the name says.
 pub async fn the_owner_beats_until_it_is_adopted(messages: &impl Messages) {
     open(messages, 1).await;
-    assert!(messages.beat(incarnation(1), 1, Seq(5)).await.expect("the store is up"));
+    assert!(messages.beat(incarnation(1), 1, Seq(5), OPENED.plus_millis(5)).await.expect("the store is up"));
     let heartbeat = seen(messages, 1).await.expect("it is open");
-    assert_eq!((heartbeat.counter, heartbeat.watermark), (1, Seq(5)));
+    assert_eq!((heartbeat.counter, heartbeat.watermark, heartbeat.settled_until), (1, Seq(5), OPENED.plus_millis(5)));
     assert!(messages.adopt(&heartbeat, incarnation(2)).await.expect("the store is up"));
-    assert!(!messages.beat(incarnation(1), 2, Seq(9)).await.expect("the store is up"));
+    assert!(!messages.beat(incarnation(1), 2, Seq(9), OPENED.plus_millis(9)).await.expect("the store is up"));
     let adopted = seen(messages, 1).await.expect("it is not closed");
     assert_eq!((adopted.watermark, adopted.adopter), (Seq(5), Some(incarnation(2))), "a moved watermark is not harmless");
+    assert_eq!(adopted.settled_until, OPENED.plus_millis(5), "what it left behind holds it back until it is closed");
 }
 
 /// As the name says: a beat or another adopter in between, and the claim fails.
 pub async fn adoption_compares_and_sets(messages: &impl Messages) {
     open(messages, 1).await;
     let before = seen(messages, 1).await.expect("it is open");
-    messages.beat(incarnation(1), 1, Seq::FIRST).await.expect("the store is up");
+    messages.beat(incarnation(1), 1, Seq::FIRST, OPENED).await.expect("the store is up");
     assert!(!messages.adopt(&before, incarnation(2)).await.expect("the store is up"), "it has beaten since");
     let now = seen(messages, 1).await.expect("it is open");
     let (a, b) = tokio::join!(messages.adopt(&now, incarnation(2)), messages.adopt(&now, incarnation(3)));
@@ -314,7 +319,7 @@ pub async fn a_closed_incarnation_stays_closed(messages: &impl Messages) {
 pub async fn settled_is_what_lies_below_the_watermark_or_in_a_closed_incarnation(messages: &impl Messages) {
     open(messages, 1).await;
     insert(messages, 1, &[numbered(1), numbered(2), numbered(3)]).await;
-    messages.beat(incarnation(1), 1, Seq(3)).await.expect("the store is up");
+    messages.beat(incarnation(1), 1, Seq(3), OPENED).await.expect("the store is up");
     let mut settled = BTreeSet::new();
     for seq in 1..=3 {
         if messages.is_settled(position(1, seq)).await.expect("the store is up") {

@@ -6,7 +6,7 @@ use countersign_delivery::ports::messages::{Entombed, Expiry, Inserted, Insertio
 use countersign_delivery::{IdempotencyKey, Message, Position, Seq, Timestamp};
 
 use crate::build::{a_message_with, incarnation, message_id, position, upstream};
-use crate::conformance::messages::{insert, open, seen};
+use crate::conformance::messages::{OPENED, insert, open, seen};
 use crate::conformance::walk::Dice;
 use crate::messages::MemoryMessages;
 
@@ -62,7 +62,7 @@ fn keyed(seq: u64, key: &str) -> Numbered {
 }
 
 async fn watermark(messages: &impl Messages, of: u64, seq: u64) {
-    assert!(messages.beat(incarnation(of), seq, Seq(seq)).await.expect("the store is up"));
+    assert!(messages.beat(incarnation(of), seq, Seq(seq), OPENED).await.expect("the store is up"));
 }
 
 async fn delete(messages: &impl Messages, limit: u32) -> u64 {
@@ -160,7 +160,7 @@ pub async fn a_deleted_key_is_free_and_a_kept_one_is_not(messages: &impl Message
 
 /// As the name says, however old.
 pub async fn other_upstreams_keep_theirs(messages: &impl Messages) {
-    messages.open(&upstream("other"), incarnation(1)).await.expect("an incarnation opens");
+    messages.open(&upstream("other"), incarnation(1), OPENED).await.expect("an incarnation opens");
     insert(messages, 1, &[old(1)]).await;
     messages.close(incarnation(1)).await.expect("the store is up");
     assert_eq!(delete(messages, 100).await, 0);
@@ -178,7 +178,7 @@ pub async fn what_is_gone_is_settled_and_nothing_is_inserted_adopted_or_beaten_f
     assert!(messages.is_settled(position(1, 1)).await.expect("the store is up"));
     assert_eq!(messages.insert(incarnation(1), &[old(2)]).await.expect("the store is up"), Insertion::Fenced);
     assert!(!messages.adopt(&heartbeat, incarnation(2)).await.expect("the store is up"));
-    assert!(!messages.beat(incarnation(1), 9, Seq(9)).await.expect("the store is up"));
+    assert!(!messages.beat(incarnation(1), 9, Seq(9), OPENED).await.expect("the store is up"));
     assert_eq!(messages.entomb(position(1, 2)).await.expect("the store is up"), Entombed::RolledBack);
     messages.fence(incarnation(1)).await.expect("the store is up");
     messages.close(incarnation(1)).await.expect("the store is up");
