@@ -16,6 +16,7 @@ pub mod outbox;
 pub mod pauses;
 pub mod reconciliation;
 pub mod retention;
+pub mod stored;
 pub mod walk;
 
 use std::time::Duration;
