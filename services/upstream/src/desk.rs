@@ -8,6 +8,7 @@ use countersign_delivery::Topology;
 use countersign_delivery::ports::broker::Publisher;
 use countersign_delivery::ports::messages::Messages;
 use countersign_delivery::ports::outbox::Outbox;
+use countersign_delivery::ports::stored::Stored;
 use countersign_delivery::ports::{Clock, Ids};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
@@ -32,6 +33,8 @@ pub struct Ports {
     pub messages: Arc<dyn Messages>,
     /// Its rows of mode `outbox`.
     pub outbox: Arc<dyn Outbox>,
+    /// Its messages in the order of time.
+    pub stored: Arc<dyn Stored>,
     /// The broker.
     pub publisher: Arc<dyn Publisher>,
     /// Where bodies come from that are not stored.
@@ -44,6 +47,7 @@ pub(crate) struct Desk {
     pub topology: Topology,
     pub messages: Arc<dyn Messages>,
     pub outbox: Arc<dyn Outbox>,
+    pub stored: Arc<dyn Stored>,
     pub publisher: Arc<dyn Publisher>,
     pub sources: Sources,
     pub clock: Arc<dyn Clock>,
@@ -84,7 +88,7 @@ impl Desk {
             max_incarnations: config.max_incarnations,
             page_bytes: config.max_in_flight_bytes / catch_up::SHARE,
         };
-        let Ports { messages, outbox, publisher, sources } = ports;
+        let Ports { messages, outbox, stored, publisher, sources } = ports;
         Arc::new(Self {
             incarnations: Incarnations::new(config.name.clone(), messages.clone(), context.ids.clone(), bounds),
             commits: CommitQueue::default(),
@@ -103,6 +107,7 @@ impl Desk {
             stop: context.stop.clone(),
             messages,
             outbox,
+            stored,
             publisher,
             sources,
             topology,

@@ -1,6 +1,7 @@
 //! The gRPC API: sends, look-ups, and callback's orders.
 
 mod convert;
+pub(crate) mod digest;
 mod outbox;
 pub(crate) mod status;
 

@@ -6,7 +6,8 @@
 //! written ([`keeper`], [`incarnations`]), so that the successor of a dead process knows where to begin ([`adopt`]).
 //! What the broker nacks is kept; a route may have its like refused meanwhile ([`fullness`]).
 //! [`resend`](mod@resend) is callback's order. [`confirmed`] is the way of a message that is not stored at all, [`outbox`] that
-//! of one whose row has a status instead of a place below the watermark. What is settled and old is deleted ([`retention`]).
+//! of one whose row has a status instead of a place below the watermark. What is settled and old is deleted ([`retention`]);
+//! what is stored is summed up for reconciliation ([`digest`]).
 //!
 //! The stock binary is [`run`]; a team that embeds it in its own process takes [`Service::start`] and sends through [`Upstream`]; its
 //! business rows and its messages in one commit: [`Upstream::transaction`]; bodies that its own tables can give again: [`MessageSource`].
@@ -21,6 +22,7 @@ mod commit;
 pub mod config;
 mod confirmed;
 mod desk;
+mod digest;
 mod error;
 mod fullness;
 mod grpc;

@@ -92,7 +92,13 @@ impl Service {
             anyhow::Ok(())
         });
         let messages = Arc::new(database.messages().sweeping_after(section.outbox_sweep_after_ms));
-        let ports = Ports { messages: messages.clone(), outbox: messages, publisher: Arc::new(broker), sources: self.sources };
+        let ports = Ports {
+            messages: messages.clone(),
+            outbox: messages.clone(),
+            stored: messages,
+            publisher: Arc::new(broker),
+            sources: self.sources,
+        };
         Ok(Upstream::start(section, topology, ports, context, vitals, finished).with_database(database))
     }
 
@@ -104,7 +110,8 @@ impl Service {
         let section = self.config.upstream.clone();
         let upstream = self.start(context).await?;
         context.http(http::router(upstream.clone(), &section));
-        let services = GrpcServices::new(proto::DESCRIPTORS).add(grpc::server(upstream.clone()));
+        let services =
+            GrpcServices::new(proto::DESCRIPTORS).add(grpc::server(upstream.clone())).add(grpc::digest::server(upstream.clone()));
         context.serve_grpc(services).await?;
         Ok(upstream)
     }

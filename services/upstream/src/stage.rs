@@ -111,7 +111,8 @@ impl Stage {
             broker_state: Box::new(|| "down".into()),
         };
         let publisher = Arc::new(CheckRefuser(self.clone()));
-        let ports = Ports { messages, outbox, publisher, sources: self.sources.clone() };
+        let stored = Arc::new(self.messages.clone());
+        let ports = Ports { messages, outbox, stored, publisher, sources: self.sources.clone() };
         let upstream = Upstream::start(section, self.topology.clone(), ports, &context, vitals, CancellationToken::new());
         context.health.running();
         Process { upstream, context }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use countersign_boot::Context;
 use countersign_delivery::ports::PortError;
 use countersign_delivery::ports::outbox::{OutboxRow, Released};
-use countersign_delivery::{MessageId, StoredMessage, Topology, TraceContext};
+use countersign_delivery::ports::stored::StoredRow;
+use countersign_delivery::reconcile::Window;
+use countersign_delivery::{MessageId, StoredMessage, SubscriptionName, Topology, TraceContext, UpstreamName};
 use countersign_store::Database;
 use tokio_util::sync::CancellationToken;
 
@@ -14,6 +16,7 @@ use crate::accept::NewMessage;
 use crate::check_queue::CheckQueue;
 use crate::config::UpstreamSection;
 use crate::desk::{Desk, Ports};
+use crate::digest::{DigestError, StoredSums};
 use crate::keeper::Vitals;
 use crate::lookup::{By, Found};
 use crate::outbox::outcomes::KnownQueue;
@@ -23,7 +26,7 @@ use crate::resend::{Order, Outcome as Resent};
 use crate::send::{Outcome, stopping};
 use crate::source::rebuild::{self, Whole};
 use crate::transaction::{Committed, Transaction, TransactionError, Transactions};
-use crate::{adopt, catch_up, check_queue, commit, keeper, lookup, resend, retention, send, transaction};
+use crate::{adopt, catch_up, check_queue, commit, digest, keeper, lookup, resend, retention, send, transaction};
 
 /// Sends messages. Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -147,6 +150,27 @@ impl Upstream {
     /// [`PortError`] of the database.
     pub async fn list_outbox(&self, after: Option<MessageId>, limit: u32) -> Result<Vec<OutboxRow>, PortError> {
         operate::list(&self.0, after, limit).await
+    }
+
+    /// Whose messages these are.
+    pub(crate) fn name(&self) -> &UpstreamName {
+        &self.0.config.name
+    }
+
+    /// What is stored in a window, in sums.
+    pub(crate) async fn sums(&self, window: Window) -> Result<StoredSums, DigestError> {
+        digest::sums(&self.0, window).await
+    }
+
+    /// What is stored in a window for a subscription, a page of it; and where the next one begins.
+    pub(crate) async fn list_stored(
+        &self,
+        window: Window,
+        subscription: &SubscriptionName,
+        after: Option<MessageId>,
+        limit: usize,
+    ) -> Result<(Vec<StoredRow>, Option<MessageId>), PortError> {
+        digest::list(&self.0, window, subscription, after, limit).await
     }
 
     /// Releases rows of mode `outbox` that wait for a human; one answer each, in order.

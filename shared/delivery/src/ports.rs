@@ -13,6 +13,7 @@ pub mod messages;
 pub mod outbox;
 pub mod pauses;
 pub mod reconciliation;
+pub mod stored;
 
 use uuid::Uuid;
 

@@ -6,6 +6,7 @@ mod insert;
 mod outbox;
 mod retention;
 mod row;
+mod stored;
 
 pub use enlist::Enlisted;
 
@@ -16,6 +17,8 @@ use countersign_delivery::outbox::{Entry, Outcome, Patience};
 use countersign_delivery::ports::PortError;
 use countersign_delivery::ports::messages::{Entombed, Expiry, Heartbeat, Insertion, Messages, Numbered};
 use countersign_delivery::ports::outbox::{Claim, Outbox, OutboxRow, Released};
+use countersign_delivery::ports::stored::{Stored, StoredPage};
+use countersign_delivery::reconcile::Window;
 use countersign_delivery::time::Timestamp;
 use countersign_delivery::topology::Mode;
 use sea_orm::Value;
@@ -176,5 +179,18 @@ impl Outbox for SqlMessages {
 
     async fn count_failed(&self, upstream: &UpstreamName, limit: u32) -> Result<u64, PortError> {
         outbox::count_failed(self.sql(), upstream, limit).await
+    }
+}
+
+#[async_trait]
+impl Stored for SqlMessages {
+    async fn stored(
+        &self,
+        upstream: &UpstreamName,
+        minted: Window,
+        after: Option<MessageId>,
+        limit: u32,
+    ) -> Result<StoredPage, PortError> {
+        stored::stored(self.sql(), upstream, minted, after, limit).await
     }
 }

@@ -20,6 +20,7 @@ pub mod outbox;
 pub mod pauses;
 pub mod reconciliation;
 pub mod retention;
+pub mod stored;
 pub mod walk;
 
 use std::time::Duration;

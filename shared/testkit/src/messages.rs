@@ -1,6 +1,7 @@
 //! [`Messages`] in memory: upstream's tables, with the fence and the outbox.
 
 mod outbox;
+mod stored;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -107,7 +107,8 @@ fn join(names: &[SubscriptionName]) -> String {
     text
 }
 
-fn split(text: &str) -> Result<Vec<SubscriptionName>, PortError> {
+/// Names as [`rows`] joins them.
+pub(super) fn split(text: &str) -> Result<Vec<SubscriptionName>, PortError> {
     let names = text.split(SEPARATOR).filter(|name| !name.is_empty());
     names.map(|name| SubscriptionName::new(name).map_err(unreadable)).collect()
 }

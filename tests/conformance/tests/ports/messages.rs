@@ -3,7 +3,7 @@
 use countersign_launcher::Ground;
 use countersign_store::{Database, SqlMessages};
 use countersign_testkit::messages::MemoryMessages;
-use countersign_testkit::{messages_suite, outbox_suite, retention_suite};
+use countersign_testkit::{messages_suite, outbox_suite, retention_suite, stored_suite};
 use tempfile::TempDir;
 
 async fn open(url: &str) -> SqlMessages {
@@ -22,6 +22,7 @@ mod memory {
     messages_suite!(set_up);
     outbox_suite!(set_up);
     retention_suite!(set_up);
+    stored_suite!(set_up);
 }
 
 mod sqlite {
@@ -35,6 +36,7 @@ mod sqlite {
     messages_suite!(set_up);
     outbox_suite!(set_up);
     retention_suite!(set_up);
+    stored_suite!(set_up);
 }
 
 mod postgres {
@@ -48,4 +50,5 @@ mod postgres {
     messages_suite!(set_up);
     outbox_suite!(set_up);
     retention_suite!(set_up);
+    stored_suite!(set_up);
 }
