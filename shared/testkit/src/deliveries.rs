@@ -1,4 +1,4 @@
-//! [`Deliveries`] and [`Events`] in memory: MSG DB, by [`state::next`] and nothing else.
+//! [`Deliveries`] and [`Events`](countersign_delivery::ports::events::Events) in memory: MSG DB, by [`state::next`] and nothing else.
 
 mod events;
 
