@@ -69,12 +69,12 @@ impl Settled {
     }
 
     fn thin_out(&mut self) {
-        let (Some(first), Some(last)) = (self.samples.front(), self.samples.back()) else {
-            self.step_ms = 0;
-            return;
-        };
+        let span = self.samples.front().zip(self.samples.back()).map(|(first, last)| last.at.millis_since(first.at));
+        let step_ms = span.unwrap_or(0) / STEPS;
+        // The wait has become shorter: smaller steps again.
+        self.step_ms = self.step_ms.min(step_ms);
         if self.samples.len() > MAX_SAMPLES {
-            self.step_ms = last.at.millis_since(first.at) / STEPS;
+            self.step_ms = step_ms;
             let mut keep = false;
             self.samples.retain(|_| {
                 keep = !keep;
@@ -135,7 +135,12 @@ mod tests {
         assert!(most <= MAX_SAMPLES, "{most}");
         let half = settled.sample(at(3_601_000), next, Seq(1_801)).as_millis();
         assert!((1_600_000..=1_800_000).contains(&half), "{half}");
-        assert_eq!(settled.sample(at(3_602_000), next, next), at(3_602_000));
+        // The backlog is caught up with; from now on each message takes three seconds, so something is always unsettled.
+        for second in 3_602..3_700 {
+            next = next.next();
+            let until = settled.sample(at(second * 1_000), next, Seq(next.0 - 3)).as_millis();
+            assert!(second < 3_610 || until >= (second - 6) * 1_000, "{until} in second {second}");
+        }
     }
 
     #[derive(Clone, Debug)]

@@ -1,3 +1,5 @@
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use countersign_boot::health::Phase;
 use countersign_delivery::ports::messages::{IncarnationState, Messages as _};
 use countersign_delivery::ports::{Ids, PortError};
@@ -228,21 +230,28 @@ async fn while_a_commit_is_in_doubt_the_watermark_waits() {
     assert_eq!(stage.heartbeat().await.watermark.0, 2);
 }
 
-/// Gives one id twice.
+/// Counts, and gives one id twice.
 #[derive(Debug, Default)]
-struct Stutter(std::sync::atomic::AtomicU64);
+struct Stutter {
+    next: AtomicU64,
+    again: AtomicU64,
+}
 
 impl Ids for Stutter {
     fn uuid(&self) -> Uuid {
-        let n = self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        uuid(if n == 9 { 8 } else { n })
+        let n = self.next.fetch_add(1, Ordering::Relaxed);
+        let stutters = n > 0 && n == self.again.load(Ordering::Relaxed);
+        uuid(if stutters { n - 1 } else { n })
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn one_bad_row_of_a_batch_harms_nobody_else() {
-    let stage = Stage::with_ids(Arc::new(Stutter::default()));
+    let ids = Arc::new(Stutter::default());
+    let stage = Stage::with_ids(ids.clone());
     let process = stage.start().await;
+    // Five are judged, then five are numbered: the third of these gets the second one's id.
+    ids.again.store(ids.next.load(Ordering::Relaxed) + 7, Ordering::Relaxed);
     let batch = (0..5).map(|n| an_order(&n.to_string())).collect();
     let outcomes = process.upstream.send_batch(batch).await.unwrap();
     let words: Vec<_> = outcomes.iter().map(Outcome::word).collect();
