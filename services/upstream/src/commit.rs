@@ -19,14 +19,14 @@ use crate::publish;
 use crate::refusal::Refusal;
 use countersign_telemetry::with_sources;
 
-/// How often a row is tried again under a new seq (fenced, or rolled back) before its caller is told to.
+/// How often a row is tried again under a new seq and id (fenced, or rolled back) before its caller is told to.
 const MAX_TRIES: u32 = 5;
 
 /// What became of one row.
 #[derive(Debug)]
 pub(crate) enum Stored {
-    /// Committed, and on its way to the broker.
-    Committed,
+    /// Committed under this id, and on its way to the broker.
+    Committed(MessageId),
     /// The idempotency key was known: the first one's id, and whether that one is settled.
     Repeat(MessageId, bool),
     /// It was not stored.
@@ -128,8 +128,8 @@ async fn commit(desk: &Arc<Desk>, rows: Vec<Row>) {
         tickets.push(ticket);
         slips.push(slip);
     }
-    let seqs = match ledger.assign(tickets) {
-        Ok(seqs) => seqs,
+    let numbers = match ledger.assign(tickets) {
+        Ok(numbers) => numbers,
         // It has just stopped accepting: the next round finds or opens another one.
         Err(tickets) => {
             let rows = messages.into_iter().zip(tickets).zip(slips);
@@ -137,7 +137,8 @@ async fn commit(desk: &Arc<Desk>, rows: Vec<Row>) {
             return;
         }
     };
-    let batch: Vec<Numbered> = seqs.into_iter().zip(messages).map(|(seq, message)| Numbered { seq, message }).collect();
+    let numbered = |((seq, id), message)| Numbered { seq, message: Message { id, ..message } };
+    let batch: Vec<Numbered> = numbers.into_iter().zip(messages).map(numbered).collect();
     let inserted = desk.messages.insert(ledger.incarnation(), &desk.sources.as_stored(&batch)).await;
     match inserted {
         Err(error) if batch.len() > 1 && !matches!(error, PortError::OutcomeUnknown(..)) => {
@@ -194,7 +195,7 @@ async fn committed(desk: &Arc<Desk>, ledger: &Arc<Ledger>, batch: Vec<Numbered>,
     for ((row, slip), fate) in batch.into_iter().zip(slips).zip(fates) {
         match fate {
             Inserted::Stored => {
-                slip.answer(Stored::Committed);
+                slip.answer(Stored::Committed(row.message.id));
                 stored.push(row);
             }
             fate => others.push((row, slip, fate)),
@@ -213,7 +214,7 @@ async fn committed(desk: &Arc<Desk>, ledger: &Arc<Ledger>, batch: Vec<Numbered>,
 /// The answer to a row whose key was known before.
 async fn known(desk: &Desk, row: &Numbered, fate: Inserted) -> Stored {
     match fate {
-        Inserted::Stored => Stored::Committed,
+        Inserted::Stored => Stored::Committed(row.message.id),
         Inserted::Repeat { id, position } => Stored::Repeat(id, crate::lookup::is_settled(desk, id, position).await),
         Inserted::Conflict { id } => {
             let key = row.message.idempotency_key.as_ref().map_or_else(String::new, |key| key.as_str().to_owned());

@@ -19,7 +19,7 @@ use crate::config::UpstreamSection;
 use crate::desk::Desk;
 use crate::publish::by_required;
 use crate::refusal::Refusal;
-use crate::send::{Accepted, Outcome, stopping, traced};
+use crate::send::{Accepted, Outcome, names_its_message, stopping, traced};
 
 /// One message on its way.
 struct Outgoing {
@@ -67,6 +67,7 @@ fn admit(desk: &Desk, message: Message, outgoing: &mut Vec<Outgoing>) -> Result<
         Refusal::Exhausted { what, retry_ms: desk.config.retry_after_ms }
     })?;
     let (message, span) = traced(message);
+    names_its_message(&span, message.id);
     let accepted = Accepted { id: message.id, fingerprint: message.fingerprint.clone(), duplicate: false };
     let (exchange, routing_key) = (message.exchange.clone(), message.routing_key.clone());
     let (sender, answer) = oneshot::channel();

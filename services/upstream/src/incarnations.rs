@@ -81,7 +81,7 @@ impl Incarnations {
         let id = IncarnationId(self.ids.uuid());
         self.messages.open(&self.upstream, id, id.minted_at()).await?;
         tracing::info!(incarnation = %id, "opened an incarnation");
-        let ledger = Ledger::own(id, self.wake.clone(), self.bounds.page_bytes);
+        let ledger = Ledger::own(id, self.ids.clone(), self.wake.clone(), self.bounds.page_bytes);
         lock(&self.own).push(ledger.clone());
         Ok(ledger)
     }
@@ -132,9 +132,9 @@ impl Incarnations {
         if ledger.is_drained() && ledger.adoptions.load(Ordering::Relaxed) == 0 {
             return self.close(ledger).await;
         }
-        let watermark = ledger.watermark();
+        let (watermark, settled_until) = ledger.settled();
         failpoint(Failpoint::UpstreamBeforeWatermark);
-        if !self.messages.beat(ledger.incarnation(), ledger.next_beat(), watermark, ledger.incarnation().minted_at()).await? {
+        if !self.messages.beat(ledger.incarnation(), ledger.next_beat(), watermark, settled_until).await? {
             self.lost(ledger);
         }
         Ok(())

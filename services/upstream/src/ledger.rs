@@ -8,19 +8,21 @@
 //! broker takes a few bytes a message ([`deferred`]).
 
 mod deferred;
+mod numbering;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use countersign_delivery::ports::Ids;
 use countersign_delivery::seqs::Seqs;
-use countersign_delivery::watermark::Tracker;
-use countersign_delivery::{IncarnationId, Position, Seq};
+use countersign_delivery::{IncarnationId, MessageId, Position, Seq, Timestamp};
 use countersign_telemetry::invariants;
 use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 
 use crate::ledger::deferred::{Deferred, Waiting};
+use crate::ledger::numbering::Numbering;
 
 /// What an accepted message holds until it is settled.
 #[derive(Debug, Default)]
@@ -90,7 +92,7 @@ struct State {
 #[derive(Debug)]
 enum Order {
     /// We give out the seqs.
-    Own(Tracker),
+    Own(Numbering),
     /// Somebody else gave them out; these have been taken on.
     Inherited(Seqs),
 }
@@ -104,8 +106,8 @@ struct Entry {
 
 impl Ledger {
     /// For an incarnation of this process. Bodies of `page_bytes` are published again at a time.
-    pub(crate) fn own(incarnation: IncarnationId, wake: Arc<Notify>, page_bytes: usize) -> Arc<Self> {
-        Self::new(incarnation, Order::Own(Tracker::default()), true, wake, page_bytes)
+    pub(crate) fn own(incarnation: IncarnationId, ids: Arc<dyn Ids>, wake: Arc<Notify>, page_bytes: usize) -> Arc<Self> {
+        Self::new(incarnation, Order::Own(Numbering::new(incarnation, ids)), true, wake, page_bytes)
     }
 
     /// For an incarnation that this process adopts.
@@ -136,15 +138,15 @@ impl Ledger {
         Position { incarnation: self.incarnation, seq }
     }
 
-    /// Assigns seqs to rows that are about to be inserted; the tickets come back when no more are given out.
-    pub(crate) fn assign(&self, tickets: Vec<Ticket>) -> Result<Vec<Seq>, Vec<Ticket>> {
+    /// Assigns seqs and ids to rows that are about to be inserted; the tickets come back when no more are given out.
+    pub(crate) fn assign(&self, tickets: Vec<Ticket>) -> Result<Vec<(Seq, MessageId)>, Vec<Ticket>> {
         let (since, mut state) = (Instant::now(), self.lock());
         let State { order, accepting: true, entries, .. } = &mut *state else { return Err(tickets) };
-        let Order::Own(tracker) = order else { return Err(tickets) };
+        let Order::Own(numbering) = order else { return Err(tickets) };
         let register = |ticket| {
-            let seq = tracker.assign();
+            let (seq, id) = numbering.assign();
             entries.insert(seq, Entry { since, tries: 0, ticket });
-            seq
+            (seq, id)
         };
         Ok(tickets.into_iter().map(register).collect())
     }
@@ -179,8 +181,8 @@ impl Ledger {
 
     fn remove(&self, seq: Seq) -> Option<Ticket> {
         let mut state = self.lock();
-        if let Order::Own(tracker) = &mut state.order {
-            tracker.settle(seq);
+        if let Order::Own(numbering) = &mut state.order {
+            numbering.tracker.settle(seq);
         }
         let ticket = match state.entries.remove(&seq) {
             Some(entry) => entry.ticket,
@@ -224,22 +226,23 @@ impl Ledger {
         self.lock().deferred.next_due()
     }
 
-    /// The smallest unsettled seq, or the next one: what the heartbeat may write. It never goes back.
-    pub(crate) fn watermark(&self) -> Seq {
+    /// What the heartbeat may write: the smallest unsettled seq, or the next one, and until when everything that was minted is settled.
+    /// Neither ever goes back.
+    pub(crate) fn settled(&self) -> (Seq, Timestamp) {
         let mut state = self.lock();
-        let Order::Own(tracker) = &state.order else { return Seq::FIRST };
-        let watermark = tracker.watermark();
+        let Order::Own(numbering) = &mut state.order else { return (Seq::FIRST, Timestamp::default()) };
+        let (watermark, until) = (numbering.tracker.watermark(), numbering.settled_until());
         if watermark < state.highest {
             invariants::violated("I7", &format!("the watermark passed seq {} while it was unsettled", watermark.0));
         }
         state.highest = state.highest.max(watermark);
-        watermark
+        (watermark, until)
     }
 
     /// How far the watermark lags behind.
     pub(crate) fn lag(&self) -> u64 {
         match &self.lock().order {
-            Order::Own(tracker) => tracker.lag(),
+            Order::Own(numbering) => numbering.tracker.lag(),
             Order::Inherited(_) => 0,
         }
     }

@@ -129,7 +129,7 @@ async fn send_stored(desk: &Arc<Desk>, judged: Vec<Result<Message, Refusal>>, co
     outcomes
 }
 
-/// The message under a fresh id, or why it is not taken.
+/// The message, or why it is not taken. Its id is for a message that is not stored: one that is gets another, with its seq ([`crate::ledger`]).
 pub(crate) fn judge(desk: &Desk, new: NewMessage) -> Result<Message, Refusal> {
     let rules = Rules {
         topology: &desk.topology,
@@ -150,7 +150,6 @@ fn count_refused(outcomes: &[Outcome]) {
 
 /// A message on its way, seen from its caller.
 struct Pending {
-    id: MessageId,
     fingerprint: Fingerprint,
     stored: oneshot::Receiver<Stored>,
     settled: oneshot::Receiver<()>,
@@ -191,7 +190,7 @@ fn row_of(desk: &Desk, message: Message, queued: OwnedSemaphorePermit) -> Result
     let (message, span) = traced(message);
     let (answer, stored) = oneshot::channel();
     let (settled_sender, settled) = oneshot::channel();
-    let pending = Pending { id: message.id, fingerprint: message.fingerprint.clone(), stored, settled, span };
+    let pending = Pending { fingerprint: message.fingerprint.clone(), stored, settled, span };
     let ticket = Ticket { settled: Some(settled_sender), place: Some(place) };
     Ok((Row { message, ticket, slip: Slip { answer, tries: 0, _queued: queued } }, pending))
 }
@@ -199,9 +198,10 @@ fn row_of(desk: &Desk, message: Message, queued: OwnedSemaphorePermit) -> Result
 impl Pending {
     /// Waits for the commit; an outcome at once unless it was committed just now.
     async fn stored(self, desk: &Desk, commit_by: Instant) -> Result<Unconfirmed, Outcome> {
-        let Self { id, fingerprint, stored, settled, span } = self;
+        let Self { fingerprint, stored, settled, span } = self;
         let outcome = match timeout_at(commit_by, stored).await {
-            Ok(Ok(Stored::Committed)) => {
+            Ok(Ok(Stored::Committed(id))) => {
+                names_its_message(&span, id);
                 let accepted = Accepted { id, fingerprint, duplicate: false };
                 return Ok(Unconfirmed { accepted, settled, span });
             }
@@ -262,6 +262,11 @@ pub(crate) fn traced(mut message: Message) -> (Message, Span) {
     (message, span)
 }
 
+/// From now on the span tells which message it is about.
+pub(crate) fn names_its_message(span: &Span, id: MessageId) {
+    span.record(names::MESSAGING_MESSAGE_ID, tracing::field::display(id));
+}
+
 fn span(message: &Message) -> Span {
     let span = tracing::info_span!(
         names::SPAN_SEND,
@@ -271,7 +276,7 @@ fn span(message: &Message) -> Span {
         { names::MESSAGING_OPERATION_TYPE } = "send",
         { names::MESSAGING_DESTINATION } = message.exchange,
         { names::MESSAGING_ROUTING_KEY } = message.routing_key,
-        { names::MESSAGING_MESSAGE_ID } = %message.id,
+        { names::MESSAGING_MESSAGE_ID } = tracing::field::Empty,
         { names::MESSAGING_BODY_SIZE } = message.body.len(),
         { names::OUTCOME } = tracing::field::Empty,
     );

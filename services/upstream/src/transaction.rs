@@ -36,7 +36,7 @@ use crate::desk::Desk;
 use crate::fullness::known;
 use crate::ledger::{Ledger, Ticket};
 use crate::refusal::Refusal;
-use crate::send::{Accepted, Outcome, judge, stopping, traced};
+use crate::send::{Accepted, Outcome, judge, names_its_message, stopping, traced};
 use crate::transaction::holds::{Held, Holds};
 
 /// Where callers' transactions run, and how many at a time.
@@ -138,14 +138,16 @@ impl Transaction {
             let what = format!("too many bytes wait for the database (max_queued_bytes {})", self.desk.config.max_queued_bytes);
             Refusal::Exhausted { what, retry_ms: self.desk.config.retry_after_ms }
         })?;
-        let (message, span) = traced(message);
+        let (mut message, span) = traced(message);
         let (settled_sender, settled) = oneshot::channel();
         let ticket = Ticket { settled: Some(settled_sender), place: Some(place) };
         let ledger = self.desk.incarnations.current();
-        let assigned = ledger.and_then(|ledger| ledger.assign(vec![ticket]).ok()?.pop().map(|seq| (ledger, seq)));
-        let Some((ledger, seq)) = assigned else {
+        let assigned = ledger.and_then(|ledger| ledger.assign(vec![ticket]).ok()?.pop().map(|(seq, id)| (ledger, seq, id)));
+        let Some((ledger, seq, id)) = assigned else {
             return Err(self.poisoned(Refusal::Unavailable("this process has just lost its place to another one".into())));
         };
+        message.id = id;
+        names_its_message(&span, id);
         let row = Numbered { seq, message };
         let held = Held { ledger: ledger.clone(), row: row.clone(), settled, span: span.clone(), _queued: queued };
         self.holds.add(held);

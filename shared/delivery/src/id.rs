@@ -42,6 +42,14 @@ impl MessageId {
         }
     }
 
+    /// The id that a source of fresh UUIDs of version 7 has just given.
+    #[must_use]
+    pub const fn fresh(uuid: Uuid) -> Self {
+        const VERSION: u128 = 0xf << 76;
+        // A source that gives another version breaks its promise; what it gives is an id all the same.
+        Self(Uuid::from_u128(uuid.as_u128() & !VERSION | 7 << 76))
+    }
+
     /// Reads the hyphenated or simple text form.
     ///
     /// # Errors

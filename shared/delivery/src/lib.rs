@@ -1,7 +1,7 @@
 //! The pure protocol of Countersign: "every message is signed for, or sent again".
 //!
 //! Read it in the order of the story. What travels: [`id`], [`fingerprint`], [`message`], [`receipt`], [`check`], [`probe`].
-//! How it is judged: [`watermark`] and [`seqs`] (what upstream may forget), [`state`] (what callback knows of one delivery),
+//! How it is judged: [`watermark`], [`seqs`] and [`settled`] (what upstream may forget), [`state`] (what callback knows of one delivery),
 //! [`policy`] and [`decide`](mod@decide) (what callback does about it), [`horizon`] (how late it can come),
 //! [`reconcile`] and [`digest`] (what the broker lost without anybody noticing). Where it travels: [`topology`]. What the adapters must fill: [`ports`].
 //!
@@ -22,6 +22,7 @@ pub mod receipt;
 pub mod reconcile;
 pub mod routing;
 pub mod seqs;
+pub mod settled;
 pub mod state;
 pub mod time;
 pub mod topology;

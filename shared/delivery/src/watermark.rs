@@ -47,6 +47,12 @@ impl Tracker {
         self.unsettled.first().unwrap_or(self.next)
     }
 
+    /// The seq that is assigned next.
+    #[must_use]
+    pub const fn next(&self) -> Seq {
+        self.next
+    }
+
     /// How many wait to be settled.
     #[must_use]
     pub fn unsettled(&self) -> usize {

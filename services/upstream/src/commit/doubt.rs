@@ -28,7 +28,7 @@ pub(super) fn resolve_each(desk: &Arc<Desk>, ledger: &Arc<Ledger>, batch: Vec<Nu
             let Some(entombed) = entomb(&desk, &ledger, row.seq).await else { return };
             match entombed {
                 Entombed::Committed(_) => {
-                    slip.answer(Stored::Committed);
+                    slip.answer(Stored::Committed(row.message.id));
                     publish::again(&desk, &ledger, vec![(row.seq, row.message)]);
                 }
                 // It may have been committed, adopted, published and deleted while this process was asleep: then a second one is no repeat.

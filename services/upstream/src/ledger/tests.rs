@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use countersign_testkit::build::incarnation;
+use countersign_testkit::ids::CountingIds;
 use proptest::prelude::*;
 use tokio::sync::Semaphore;
-use uuid::Uuid;
 
 use super::*;
 
@@ -40,7 +41,11 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn a_ledger() -> Arc<Ledger> {
-    Ledger::own(IncarnationId(Uuid::from_u128(1)), Arc::default(), PAGE_BYTES)
+    Ledger::own(incarnation(1), Arc::new(CountingIds::after(1)), Arc::default(), PAGE_BYTES)
+}
+
+fn seqs(ledger: &Ledger, tickets: Vec<Ticket>) -> Vec<Seq> {
+    ledger.assign(tickets).expect("it accepts").into_iter().map(|(seq, _)| seq).collect()
 }
 
 fn pick(mut from: impl Iterator<Item = Seq> + Clone, which: usize) -> Option<Seq> {
@@ -67,7 +72,7 @@ proptest! {
             match step {
                 Step::Assign(count) => {
                     let tickets = (0..count).map(|_| a_ticket(&places)).collect();
-                    for seq in ledger.assign(tickets).expect("it accepts") {
+                    for (seq, _) in ledger.assign(tickets).expect("it accepts") {
                         prop_assert_eq!(seq, next);
                         model.insert(seq, (0, None));
                         next = next.next();
@@ -93,9 +98,9 @@ proptest! {
                     take_all_due(&ledger, &mut model, now)?;
                 }
             }
-            prop_assert_eq!(ledger.watermark(), model.keys().next().copied().unwrap_or(next));
-            prop_assert!(ledger.watermark() >= highest);
-            highest = ledger.watermark();
+            prop_assert_eq!(ledger.settled().0, model.keys().next().copied().unwrap_or(next));
+            prop_assert!(ledger.settled().0 >= highest);
+            highest = ledger.settled().0;
             prop_assert_eq!(ledger.lag(), next.0 - highest.0);
             prop_assert_eq!(ledger.backlog().0, model.len());
             prop_assert_eq!(places.available_permits(), PLACES - model.len());
@@ -136,7 +141,7 @@ fn take_all_due(ledger: &Ledger, model: &mut Model, now: Instant) -> Result<(), 
 fn a_caller_that_still_waits_is_told_although_its_message_was_deferred() {
     let ledger = a_ledger();
     let (settled, mut told) = oneshot::channel();
-    let seqs = ledger.assign(vec![Ticket { settled: Some(settled), place: None }]).unwrap();
+    let seqs = seqs(&ledger, vec![Ticket { settled: Some(settled), place: None }]);
     ledger.defer(seqs[0], Again { what: What::Message, bytes: 1 }, true, |_| Instant::now());
     assert_eq!(ledger.take_due(Instant::now()).len(), 1);
     ledger.settle(seqs[0]);
@@ -149,7 +154,7 @@ fn callers_that_are_gone_are_forgotten() {
     for _ in 0..10_000 {
         // Whoever deferred it does not know yet that its caller gives up.
         let (settled, told) = oneshot::channel();
-        let seqs = ledger.assign(vec![Ticket { settled: Some(settled), place: None }]).unwrap();
+        let seqs = seqs(&ledger, vec![Ticket { settled: Some(settled), place: None }]);
         ledger.defer(seqs[0], Again { what: What::Message, bytes: 1 }, false, |_| Instant::now());
         drop(told);
     }
@@ -162,7 +167,7 @@ fn those_that_wait_take_few_pages_whatever_happens_to_their_neighbours() {
     const COUNT: usize = 50_000;
     let ledger = a_ledger();
     let now = Instant::now();
-    for seq in ledger.assign((0..COUNT).map(|_| Ticket::default()).collect()).unwrap() {
+    for seq in seqs(&ledger, (0..COUNT).map(|_| Ticket::default()).collect()) {
         if seq.0.is_multiple_of(2) {
             ledger.settle(seq);
         } else {
@@ -177,7 +182,7 @@ fn those_that_wait_take_few_pages_whatever_happens_to_their_neighbours() {
 #[test]
 fn whoever_has_taken_over_publishes_what_waits() {
     let ledger = a_ledger();
-    let seqs = ledger.assign((0..3).map(|_| Ticket::default()).collect()).unwrap();
+    let seqs = seqs(&ledger, (0..3).map(|_| Ticket::default()).collect());
     let again = Again { what: What::Message, bytes: 1 };
     ledger.defer(seqs[0], again, false, |_| Instant::now());
     ledger.give_up();
@@ -185,4 +190,22 @@ fn whoever_has_taken_over_publishes_what_waits() {
     ledger.defer(seqs[1], again, false, |_| Instant::now());
     assert_eq!((ledger.backlog().0, ledger.next_due()), (1, None));
     assert!(ledger.assign(vec![Ticket::default()]).is_err());
+}
+
+#[test]
+fn an_id_is_minted_with_its_seq_and_holds_the_time_back_until_it_is_settled() {
+    let ledger = a_ledger();
+    let begun = ledger.settled().1;
+    assert!(begun > incarnation(1).minted_at(), "nothing is unsettled: it is now");
+    let (held, id) = ledger.assign(vec![Ticket::default()]).unwrap()[0];
+    let (later, later_id) = ledger.assign(vec![Ticket::default()]).unwrap()[0];
+    assert!(id.minted_at() > begun && later_id > id);
+    ledger.settle(later);
+    for _ in 0..1_000 {
+        assert_eq!(ledger.settled().1, begun);
+    }
+    drop(ledger.roll_back(held));
+    let (next, until) = ledger.settled();
+    assert!(until > later_id.minted_at());
+    assert_eq!(next, later.next());
 }

@@ -7,6 +7,7 @@ mod ground;
 mod keys;
 mod lost_answer;
 mod routes;
+mod settled;
 mod unusual;
 
 use countersign_delivery::MessageId;

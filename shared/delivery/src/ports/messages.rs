@@ -64,7 +64,7 @@ pub struct Heartbeat {
     pub counter: u64,
     /// Everything below is settled.
     pub watermark: Seq,
-    /// Every message that was minted under it before this time, by its owner's clock, is settled.
+    /// Every message that was minted under it before this time, by its owner's clock, is settled ([`crate::settled`]).
     pub settled_until: Timestamp,
     /// Who has claimed its inheritance.
     pub adopter: Option<IncarnationId>,

@@ -1,0 +1,44 @@
+//! Where the messages of an incarnation of this process get their seqs, and with them their ids.
+//!
+//! A message may wait before it is numbered: for room, in the queue of the commits, for an incarnation. If its id were older than its seq,
+//! it would be minted and unsettled, and no seq would tell. So the id is minted here, under the lock that assigns the seq, and whoever is
+//! numbered again (fenced, rolled back) gets a new one: its insert is fenced together with the incarnation whose heartbeat counts it, so
+//! nothing is ever stored that was minted before a time until which everything was said to be settled. A transaction that is open, a
+//! commit without an answer and a message without a confirm are unsettled seqs like all others.
+
+use std::sync::Arc;
+
+use countersign_delivery::ports::Ids;
+use countersign_delivery::settled::Settled;
+use countersign_delivery::watermark::Tracker;
+use countersign_delivery::{IncarnationId, MessageId, Seq, Timestamp};
+
+/// Gives out seqs and ids; behind the ledger's lock.
+#[derive(Debug)]
+pub(super) struct Numbering {
+    ids: Arc<dyn Ids>,
+    pub tracker: Tracker,
+    settled: Settled,
+}
+
+impl Numbering {
+    pub(super) fn new(incarnation: IncarnationId, ids: Arc<dyn Ids>) -> Self {
+        Self { ids, tracker: Tracker::default(), settled: Settled::since(incarnation.minted_at()) }
+    }
+
+    /// The next seq, and the id that goes with it.
+    pub(super) fn assign(&mut self) -> (Seq, MessageId) {
+        (self.tracker.assign(), self.mint())
+    }
+
+    /// Until when everything that was minted here is settled. Called once a heartbeat: it takes a sample.
+    pub(super) fn settled_until(&mut self) -> Timestamp {
+        // The time of a fresh id, not of a clock: ids never go back within a process, a clock may.
+        let now = self.mint().minted_at();
+        self.settled.sample(now, self.tracker.next(), self.tracker.watermark())
+    }
+
+    fn mint(&self) -> MessageId {
+        MessageId::fresh(self.ids.uuid())
+    }
+}
