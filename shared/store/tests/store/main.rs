@@ -11,4 +11,5 @@ mod inbox_cost;
 mod postgres;
 mod relay;
 mod sqlite;
+mod stored_cost;
 mod support;
