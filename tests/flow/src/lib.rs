@@ -27,6 +27,7 @@ use anyhow::{Context, bail, ensure};
 use countersign_launcher::{Extras, Ground, SUBSCRIPTION, System, Which, Wiring, wait_until};
 use countersign_wire::proto::callback_service_client::CallbackServiceClient;
 use countersign_wire::proto::dead_letter_service_client::DeadLetterServiceClient;
+use countersign_wire::proto::reconciliation_service_client::ReconciliationServiceClient;
 use countersign_wire::proto::send_result::Result as Sent;
 use countersign_wire::proto::upstream_service_client::UpstreamServiceClient;
 use countersign_wire::proto::{self, NewMessage, SendMessagesRequest};
@@ -185,6 +186,14 @@ impl Flow {
     /// When it does not answer.
     pub async fn callback(&self) -> anyhow::Result<CallbackServiceClient<Channel>> {
         Ok(CallbackServiceClient::new(self.channel_to(Which::Callback).await?))
+    }
+
+    /// A client of callback's third net.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn reconciliation(&self) -> anyhow::Result<ReconciliationServiceClient<Channel>> {
+        Ok(ReconciliationServiceClient::new(self.channel_to(Which::Callback).await?))
     }
 
     pub(crate) async fn channel_to(&self, which: Which) -> anyhow::Result<Channel> {

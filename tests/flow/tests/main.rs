@@ -43,6 +43,7 @@ mod pause;
 mod peak_shaving;
 mod poison;
 mod readme;
+mod reconcile;
 mod redis_trouble;
 mod replicas;
 mod retention;
