@@ -305,7 +305,7 @@ async fn an_alternate_exchange_is_applied_compared_and_what_passes_it_by_is_name
     std::fs::write(&plain, text + rest)?;
 
     let applied = topology(&flow, "apply", &file).await?;
-    ensure!(applied.code == Some(0) && applied.text.contains("2 exchanges"), "{}", applied.text);
+    ensure!(applied.code == Some(0) && applied.text.contains("3 exchanges"), "{}", applied.text);
     let same = topology(&flow, "verify", &file).await?;
     ensure!(same.code == Some(0) && same.text.contains("as the file says"), "{}", same.text);
     let other = topology(&flow, "verify", &plain).await?;
