@@ -78,7 +78,15 @@ pub enum TopologyVerb {
     Verify(topology::TopologyArgs),
 }
 
-pub async fn run(cli: Cli) -> ExitCode {
+/// Parses the command line and runs its verb.
+pub async fn main() -> ExitCode {
+    match Cli::try_parse() {
+        Ok(cli) => run(cli).await,
+        Err(error) => exit::code_of_usage(&error, std::env::args_os()),
+    }
+}
+
+async fn run(cli: Cli) -> ExitCode {
     let format = cli.target.output;
     exit::code_of(carry_out(cli).await, format)
 }

@@ -18,14 +18,7 @@ mod target;
 mod topology;
 mod why;
 
-use std::process::ExitCode;
-
-use clap::Parser as _;
-
 #[tokio::main]
-async fn main() -> ExitCode {
-    match cli::Cli::try_parse() {
-        Ok(cli) => cli::run(cli).await,
-        Err(error) => exit::code_of_usage(&error, std::env::args_os()),
-    }
+async fn main() -> std::process::ExitCode {
+    cli::main().await
 }
