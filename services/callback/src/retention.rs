@@ -59,9 +59,11 @@ pub struct Walk {
 }
 
 /// Everything that is deleted when it is old, but for probes: storing one deletes old ones. A period of 0 is for ever.
+///
+/// Letters before deliveries: once its delivery is gone, a letter would look as if it waited for somebody.
 #[must_use]
 pub fn shelves(own: &Callback) -> Vec<Shelf> {
-    vec![Shelf::Deliveries(Walk::new(own.retention_ms)), Shelf::DeadLetters { retention_ms: own.retention_ms }]
+    vec![Shelf::DeadLetters { retention_ms: own.retention_ms }, Shelf::Deliveries(Walk::new(own.retention_ms))]
 }
 
 impl Shelf {
@@ -119,19 +121,23 @@ impl Walk {
     }
 }
 
-/// Starts a task for each shelf that has a period; it ends at the soft stop.
+/// Starts deleting from every shelf that has a period, one after the other, until the soft stop.
 pub(crate) fn start(context: &Context, desk: &Desk, consumers: &Arc<dyn Consumers>, own: &Callback) {
-    for shelf in shelves(own).into_iter().filter(|shelf| shelf.retention_ms() > 0) {
-        let deleting = keep_deleting(desk.clone(), consumers.clone(), shelf);
+    let shelves: Vec<Shelf> = shelves(own).into_iter().filter(|shelf| shelf.retention_ms() > 0).collect();
+    if let Some(shortest_ms) = shelves.iter().map(Shelf::retention_ms).min() {
+        let pause = Duration::from_millis(shortest_ms / LOOKS_PER_RETENTION).clamp(SHORTEST_LOOK_PAUSE, LOOK_PAUSE);
+        let deleting = keep_deleting(desk.clone(), consumers.clone(), shelves, pause);
         drop(context.tasks.spawn("delete what is old", context.stop.soft_token().run_until_cancelled_owned(deleting)));
     }
 }
 
-async fn keep_deleting(desk: Desk, consumers: Arc<dyn Consumers>, mut shelf: Shelf) {
-    let pause = Duration::from_millis(shelf.retention_ms() / LOOKS_PER_RETENTION).clamp(SHORTEST_LOOK_PAUSE, LOOK_PAUSE);
+async fn keep_deleting(desk: Desk, consumers: Arc<dyn Consumers>, mut shelves: Vec<Shelf>, pause: Duration) {
     loop {
-        if let Err(error) = look(&desk, consumers.as_ref(), &mut shelf).await {
-            tracing::warn!(what = shelf.what(), error = with_sources(&error), "what is old cannot be deleted now");
+        for shelf in &mut shelves {
+            if let Err(error) = look(&desk, consumers.as_ref(), shelf).await {
+                tracing::warn!(what = shelf.what(), error = with_sources(&error), "what is old cannot be deleted now");
+                break;
+            }
         }
         sleep(pause).await;
     }

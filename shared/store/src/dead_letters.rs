@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use crate::database::Database;
 use crate::dead_letters::query::{DISCARDED, Query, REDRIVEN, SETTLED, WAITING};
+use crate::inbox::least_id;
 use crate::rows::{Rows, place};
 use crate::sql::{Sql, signed, take, unreadable, unsigned};
 
@@ -124,11 +125,11 @@ impl DeadLetters for SqlDeadLetters {
         const DELETING: &str = "deleting dead letters";
         let mut deleted = 0;
         let closed = "SELECT l.number FROM countersign_dead_letter AS l WHERE l.closed_at < $1 ORDER BY l.closed_at LIMIT $2";
-        let settled = format!("SELECT l.number FROM {SETTLED} AND l.taken_in_at < $1 ORDER BY l.number LIMIT $2");
-        for page in [closed, &settled] {
+        let settled = format!("SELECT l.number FROM {SETTLED} AND l.message_uuid < $1 ORDER BY l.number LIMIT $2");
+        for (page, oldest) in [(closed, before.as_millis().into()), (&settled, least_id(before).into())] {
             let left = u64::from(limit).saturating_sub(deleted);
             let text = format!("DELETE FROM countersign_dead_letter WHERE number IN ({page})");
-            let values = vec![before.as_millis().into(), signed(left).into()];
+            let values = vec![oldest, signed(left).into()];
             deleted += self.sql().write(DELETING, &text, values).await?.rows_affected();
         }
         Ok(deleted)

@@ -150,7 +150,7 @@ impl DeadLetters for MemoryDeadLetters {
         let mut data = self.reach()?;
         let old = |kept: &Kept| match self.state(kept) {
             State::Open => false,
-            State::Settled => kept.taken_in_at < before,
+            State::Settled => MessageId::parse(&kept.letter.label.message_id).is_ok_and(|id| id.minted_at() < before),
             State::Closed { at, .. } => at < before,
         };
         let numbers = data.iter().filter(|(_, kept)| old(kept)).map(|(number, _)| *number);

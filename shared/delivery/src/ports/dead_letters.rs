@@ -176,8 +176,9 @@ pub trait DeadLetters: Send + Sync {
     /// [`PortError`]; the same may be written again.
     async fn close(&self, closed: &[(u64, Closing)]) -> Result<(), PortError>;
 
-    /// Deletes what nobody needs any more: letters closed before `before`, and settled ones taken in before then. At most `limit`, the oldest
-    /// first; answers how many.
+    /// Deletes what nobody needs any more: letters closed before `before`, and settled ones whose message was minted before then: the age by
+    /// which its delivery goes too, and without that nobody could tell that the letter is settled. At most `limit`, the oldest first; answers
+    /// how many.
     ///
     /// # Errors
     /// [`PortError`].
