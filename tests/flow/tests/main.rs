@@ -31,6 +31,7 @@ mod guard_table;
 mod http_in;
 mod lost_message;
 mod lost_receipt;
+mod million;
 mod modes_cost;
 mod msgdb_away;
 mod msgdb_retention;
