@@ -30,6 +30,8 @@ const LONG: u32 = 1_000_000;
 const EXTRAS: &str = "concurrency = 512\nprefetch = 1000";
 /// Deliveries that callback tells of at a time.
 const PAGE: u32 = 1_000;
+/// Messages whose history is read: by what evidence they were sent again.
+const EVIDENCE: usize = 100;
 
 /// Waits until nothing is on its way: no message, no receipt, no check.
 async fn all_queues_empty(flow: &Flow) -> anyhow::Result<()> {
@@ -104,11 +106,15 @@ async fn verdicts_fit(test: &str, postgres: bool, messages: u32, seed: u64, pati
         effects: journal.read()?,
         attempts,
     };
-    let table = books.table(seed, if postgres { "PostgreSQL" } else { "SQLite" }, took);
+    let table = books.table(seed, if postgres { "PostgreSQL" } else { "SQLite" }, took, flow.judged("wait").await?);
     println!("{table}");
-    ensure!(flow.judged("wait").await? > 0.0, "nothing was ever late");
+    ensure!(table.is_late(), "not all that should be late were:\n{table}");
     books.agree()?;
     ensure!(table.precision() >= 1.0 && table.recall() >= 1.0, "precision or recall is not 1:\n{table}");
+    for id in books.resent().into_iter().take(EVIDENCE) {
+        let told = flow.told(&id.to_string(), SUBSCRIPTION).await?;
+        ensure!(told.first().is_some_and(|said| said.what == "resending" && said.why.starts_with("lost: ")), "{id}: {told:?}");
+    }
     flow.finish().await
 }
 

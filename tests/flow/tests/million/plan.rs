@@ -39,6 +39,15 @@ impl Fate {
             Self::Unsigned => "order.created.unsigned",
         }
     }
+
+    /// The try that is to bring its one effect, and the last try that is to be made.
+    pub(super) const fn tries(self) -> [u32; 2] {
+        match self {
+            Self::Good | Self::Slow => [1, 1],
+            Self::Lost => [2, 2],
+            Self::Unsigned => [1, 2],
+        }
+    }
 }
 
 /// The fate of every message, by its number.
