@@ -5,8 +5,8 @@ use countersign_wire::proto::NewMessage;
 
 /// One in so many messages has each of the fates that are no good.
 const ONE_IN: u32 = 100;
-/// How long the handler takes for a slow one, milliseconds: its check is due, and due again, long before that is over.
-pub(super) const SLOW_MS: u64 = 5 * CHECK_DELAY_MS;
+/// How long the handler takes for a slow one, milliseconds: a busy machine, too, could take it for lost before that is over.
+pub(super) const SLOW_MS: u64 = 10 * CHECK_DELAY_MS;
 
 /// What becomes of a message, and of its receipt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
