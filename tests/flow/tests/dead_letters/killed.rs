@@ -74,7 +74,8 @@ async fn what_was_stored_and_not_acked_is_stored_once(test: &str, postgres: bool
     ensure!(rows(&flow).await? == 2 * i64::from(LETTERS), "{} letters for {} deaths", rows(&flow).await?, 2 * LETTERS);
     let mut died: Vec<String> = flow.dead_letters(SUBSCRIPTION).await?.into_iter().map(|letter| letter.message_id).collect();
     let mut sent = ids.clone();
-    (died.sort(), sent.sort());
+    died.sort();
+    sent.sort();
     ensure!(died == sent, "not each has its letter: {died:?} for {sent:?}");
     flow.system.behave(&json!({})).await?;
     ensure!(dead(&flow, 0, "redrive", &["--all"]).await?["redriven"] == LETTERS, "not each was redriven");
