@@ -1,5 +1,6 @@
 //! Dead letters as an operator meets them: callback takes them in, what died of each cause is listed, shown, sent again, discarded.
 
+mod killed;
 mod redrive;
 
 use anyhow::{Context as _, ensure};
