@@ -42,6 +42,7 @@ mod outbox;
 mod pause;
 mod peak_shaving;
 mod poison;
+mod random_kills;
 mod readme;
 mod reconcile;
 mod redis_trouble;
