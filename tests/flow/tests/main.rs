@@ -43,6 +43,7 @@ mod outbox;
 mod pause;
 mod peak_shaving;
 mod poison;
+mod random_kills;
 mod readme;
 mod reconcile;
 mod redis_trouble;

@@ -3,31 +3,17 @@
 use anyhow::ensure;
 use countersign_flow::{Flow, PATIENCE, Setup};
 use countersign_launcher::{SUBSCRIPTION, Which};
-use lapin::BasicProperties;
-use lapin::options::BasicPublishOptions;
 use sea_orm::{ConnectionTrait as _, Statement};
 use serde_json::json;
 
 use super::redrive::rejected;
-use super::{DEAD, channel, dead};
+use super::{DEAD, QUARANTINE, dead, litter};
 use crate::command::{SETUP, expect};
 
-const QUARANTINE: &str = "countersign.quarantine";
 /// Of each kind.
 const LETTERS: u32 = 20;
 /// What one round of a redrive orders at its usual rate.
 const ROUND: u32 = 10;
-
-/// Publishes to the work queue what no downstream can read.
-async fn litter(flow: &Flow, count: u32) -> anyhow::Result<()> {
-    let (_connection, channel) = channel(flow).await?;
-    for number in 0..count {
-        let properties = BasicProperties::default().with_message_id(format!("litter-{number}").into()).with_delivery_mode(2);
-        let (options, body) = (BasicPublishOptions::default(), format!("no message {number}"));
-        channel.basic_publish("".into(), SUBSCRIPTION.into(), options, body.as_bytes(), properties).await?.await?;
-    }
-    Ok(())
-}
 
 /// Letters as MSG DB's own table has them, whatever their state.
 async fn rows(flow: &Flow) -> anyhow::Result<i64> {
@@ -55,7 +41,7 @@ async fn what_was_stored_and_not_acked_is_stored_once(test: &str, postgres: bool
     flow.system.stop(Which::Callback).await?;
     flow.system.behave(&json!({"status": 422})).await?;
     let ids = flow.send(0, LETTERS).await?;
-    litter(&flow, LETTERS).await?;
+    litter(&flow, SUBSCRIPTION, LETTERS).await?;
     flow.queue_reaches(DEAD, LETTERS).await?;
     flow.queue_reaches(QUARANTINE, LETTERS).await?;
     // Whoever comes to the point, from whichever queue.
