@@ -51,6 +51,7 @@ mod replicas;
 mod retention;
 mod retry_jitter;
 mod round_trips;
+mod rows;
 mod shipped_files;
 mod sigterm;
 mod slow_handler;
