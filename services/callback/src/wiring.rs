@@ -45,7 +45,7 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     let topology = Arc::new(config.topology.load()?);
     let broker = Broker::connect(config.broker.clone(), context.service(), &TaskTracker::new(), context.stop.hard_token())?;
     watch::broker(&context, &broker);
-    let queues = watch::queues(&context, config.broker.clone(), topology.clone(), config.topology.apply);
+    let queues = watch::queues(&context, &broker, config.broker.clone(), topology.clone(), config.topology.apply);
 
     let shown = context.health.dependency("database");
     let opened = Database::open(&config.database, Tables::Deliveries, &shown).await;

@@ -5,6 +5,7 @@
 mod adopter_killed;
 mod bad_input;
 mod breaker;
+mod broker_lost;
 mod broker_outcomes;
 mod callback_killed;
 mod callbacks;
