@@ -20,7 +20,7 @@ async fn certificate(flow: &Flow) -> anyhow::Result<Certificate> {
 }
 
 /// Waits for a certificate of which `holds`.
-async fn certified(flow: &Flow, what: &str, holds: impl Fn(&Certificate) -> bool) -> anyhow::Result<Certificate> {
+pub(crate) async fn certified(flow: &Flow, what: &str, holds: impl Fn(&Certificate) -> bool) -> anyhow::Result<Certificate> {
     let mut last = None;
     let look = async || {
         last = certificate(flow).await.ok();
