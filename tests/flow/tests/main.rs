@@ -10,6 +10,7 @@ mod broker_outcomes;
 mod callback_killed;
 mod callbacks;
 mod check_redelivered;
+mod clocks;
 mod command;
 mod command_errors;
 mod command_file;

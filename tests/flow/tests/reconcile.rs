@@ -17,7 +17,7 @@ const LOST: u32 = 20;
 
 /// Who reconciles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asked {
+pub(crate) enum Asked {
     /// The test; this callback does nothing by itself.
     OnCommand,
     /// The test, who only wants to know.
@@ -42,7 +42,12 @@ async fn certificate(flow: &Flow, asked: Asked) -> anyhow::Result<Certificate> {
 }
 
 /// Waits for a certificate of which `holds`.
-async fn certified(flow: &Flow, asked: Asked, what: &str, holds: impl Fn(&Certificate) -> bool) -> anyhow::Result<Certificate> {
+pub(crate) async fn certified(
+    flow: &Flow,
+    asked: Asked,
+    what: &str,
+    holds: impl Fn(&Certificate) -> bool,
+) -> anyhow::Result<Certificate> {
     let mut last = None;
     let look = async || {
         last = certificate(flow, asked).await.ok();
