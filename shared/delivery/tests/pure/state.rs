@@ -1,5 +1,9 @@
 //! `state::next`: every (word of the subscription × command) state against every event, held to the invariants; then the
-//! legality of each command by hand.
+//! legality of each command by hand; then operators and late receipts as tables.
+
+mod late;
+mod operators;
+mod table;
 
 use countersign_delivery::ports::deliveries::state_word;
 use countersign_delivery::receipt::FailReason;
@@ -7,6 +11,7 @@ use countersign_delivery::state::{Command, Event, Illegal, ParkReason, ResendRea
 use countersign_delivery::{Attempt, Delivery, Outcome, Receipt, Timestamp};
 
 use crate::support::*;
+use table::*;
 
 const ATTEMPTS: [Attempt; 4] = [attempt(0, 1), attempt(0, 2), attempt(0, 3), attempt(1, 1)];
 

@@ -44,7 +44,7 @@ pub fn receipt(attempt: Attempt, outcome: Outcome) -> Receipt {
 }
 
 pub fn delivery(signed: Signed, command: Command, live_until: Option<Timestamp>) -> Delivery {
-    let settled = matches!(signed, Signed::Done { .. }) || matches!(command, Command::Parked { .. });
+    let settled = matches!(signed, Signed::Done { .. }) || matches!(command, Command::Parked { .. } | Command::Discarded { .. });
     Delivery { facts: facts(genuine()), signed, command, live_until, due_at: (!settled).then(|| at(1_000)), effect_epoch: 0 }
 }
 
