@@ -117,7 +117,8 @@ fn resending(
     Delivery { due_at: Some(lease_until.plus_millis(overdue_ms)), ..with_command(from, facts, command) }
 }
 
-/// A new epoch. Where another effect is allowed what was signed before counts no more.
+/// A new epoch. Where another effect is allowed what was signed before counts no more. A late `Done` has left the discard behind: nothing
+/// could restore it first.
 fn redriven(
     current: Option<&Delivery>,
     lease_until: Timestamp,
@@ -125,11 +126,10 @@ fn redriven(
     overdue_ms: u64,
 ) -> Result<Delivery, Illegal> {
     let from = current.ok_or(Illegal::Absent)?;
-    if from.is_done() && !allow_duplicate {
-        return Err(Illegal::AlreadyDone);
-    }
-    if let Command::Discarded { .. } = from.command {
-        return Err(Illegal::Discarded);
+    match from.command {
+        _ if from.is_done() && !allow_duplicate => return Err(Illegal::AlreadyDone),
+        Command::Discarded { .. } if !from.is_done() => return Err(Illegal::Discarded),
+        _ => {}
     }
     let attempt = from.attempt().redriven();
     let ordered = resending(Some(from), &from.facts, attempt, lease_until, 0, overdue_ms);

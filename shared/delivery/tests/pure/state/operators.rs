@@ -29,12 +29,12 @@ const TABLE: &str = "
     done 0.2 | resending 0.3 | no: done            | no: done               | no: done          | no: done      | anew 1.1
     done 0.2 | resent 0.3    | no: done            | no: done               | no: done          | no: done      | anew 1.1
     done 0.2 | parked 0.3    | no: done            | no: done               | no: done          | no: done      | anew 1.1
-    done 0.2 | discarded 0.3 | no: done            | no: done               | no: done          | no: done      | no: discarded
+    done 0.2 | discarded 0.3 | no: done            | no: done               | no: done          | no: done      | anew 1.1
     done 1.1 | none          | no: done            | no: done               | no: done          | no: done      | anew 2.1
     done 1.1 | resending 0.3 | no: done            | no: done               | no: done          | no: done      | anew 2.1
     done 1.1 | resent 0.3    | no: done            | no: done               | no: done          | no: done      | anew 2.1
     done 1.1 | parked 0.3    | no: done            | no: done               | no: done          | no: done      | anew 2.1
-    done 1.1 | discarded 0.3 | no: done            | no: done               | no: done          | no: done      | no: discarded
+    done 1.1 | discarded 0.3 | no: done            | no: done               | no: done          | no: done      | anew 2.1
 ";
 
 fn operators_events() -> [Event<'static>; 5] {
