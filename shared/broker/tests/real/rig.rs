@@ -1,6 +1,7 @@
 //! A broker of our own making on a virtual host of this test.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -53,10 +54,21 @@ pub async fn ground(test: &str) -> Ground {
     Ground::new(test).await.expect("servers")
 }
 
+/// The answer to one plain lapin call. lapin waits for it without end.
+///
+/// # Errors
+/// What was asked, and the broker's words or that it said nothing within [`SOON`].
+pub async fn answered<T>(asked: impl Display, call: impl Future<Output = lapin::Result<T>>) -> Result<T, String> {
+    match timeout(SOON, call).await {
+        Ok(answer) => answer.map_err(|error| format!("{asked}: {error}")),
+        Err(_) => Err(format!("{asked}: the broker did not answer within {} s", SOON.as_secs())),
+    }
+}
+
 /// A plain lapin channel beside what is under test. The connection must be kept.
 pub async fn raw(url: &str) -> (Connection, Channel) {
-    let connection = Connection::connect(url, ConnectionProperties::default()).await.unwrap();
-    let channel = connection.create_channel().await.unwrap();
+    let connection = answered("connecting", Connection::connect(url, ConnectionProperties::default())).await.unwrap();
+    let channel = answered("opening a channel", connection.create_channel()).await.unwrap();
     (connection, channel)
 }
 
@@ -66,7 +78,8 @@ pub async fn quorum(channel: &Channel, name: &str, arguments: &[(&str, AMQPValue
         arguments.iter().map(|(name, value)| (lapin::types::ShortString::from(*name), value.clone())).collect();
     table.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
     let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-    channel.queue_declare(name.into(), options, FieldTable::from(table)).await.unwrap();
+    let declared = channel.queue_declare(name.into(), options, FieldTable::from(table));
+    answered(format_args!("declaring the queue {name}"), declared).await.unwrap();
 }
 
 /// A publication straight to a queue.

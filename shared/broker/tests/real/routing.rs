@@ -1,6 +1,6 @@
 //! `Topology::required` against the broker's own routing: generated topologies, each message compared.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
@@ -19,7 +19,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 
-use crate::rig::{Rig, ground, raw, to};
+use crate::rig::{Rig, answered, ground, raw, to};
 
 /// How many topologies are generated.
 const TOPOLOGIES: u32 = 100;
@@ -27,6 +27,8 @@ const EXCHANGES: usize = 5;
 const QUEUES: usize = 4;
 /// Most steps to a smaller counterexample.
 const SHRINKS: u32 = 300;
+/// Longest search for a smaller counterexample, milliseconds.
+const SHRINKING_MS: u32 = 60_000;
 
 /// A topology whose names are unique to the run, and what is published to it.
 #[derive(Clone, Debug)]
@@ -137,7 +139,7 @@ fn table<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> FieldTable {
 }
 
 /// With plain queues: the routing is the same, and declaring hundreds of quorum queues takes minutes.
-async fn declare(channel: &Channel, topology: &Topology) -> lapin::Result<()> {
+async fn declare(channel: &Channel, topology: &Topology) -> Result<(), String> {
     let plan = Plan::of(topology);
     for exchange in &plan.exchanges {
         let options = ExchangeDeclareOptions {
@@ -153,44 +155,43 @@ async fn declare(channel: &Channel, topology: &Topology) -> lapin::Result<()> {
             ExchangeKind::Headers => lapin::ExchangeKind::Headers,
         };
         let arguments = table(exchange.alternate.iter().map(|alternate| (ALTERNATE, alternate.as_str())));
-        channel.exchange_declare(exchange.name.as_str().into(), kind, options, arguments).await?;
+        let declared = channel.exchange_declare(exchange.name.as_str().into(), kind, options, arguments);
+        answered(format_args!("declaring the exchange {}", exchange.name), declared).await?;
     }
-    for subscription in &topology.subscriptions {
-        channel.queue_declare(subscription.name.as_str().into(), QueueDeclareOptions::default(), FieldTable::default()).await?;
+    for Subscription { name, .. } in &topology.subscriptions {
+        let declared = channel.queue_declare(name.as_str().into(), QueueDeclareOptions::default(), FieldTable::default());
+        answered(format_args!("declaring the queue {name}"), declared).await?;
     }
     for binding in &plan.bindings {
         let arguments = table(binding.arguments.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         let (queue, exchange, key) = (&binding.queue, &binding.exchange, &binding.routing_key);
-        channel
-            .queue_bind(
-                queue.as_str().into(),
-                exchange.as_str().into(),
-                key.as_str().into(),
-                QueueBindOptions::default(),
-                arguments,
-            )
-            .await?;
+        let (to, from, by) = (queue.as_str().into(), exchange.as_str().into(), key.as_str().into());
+        let bound = channel.queue_bind(to, from, by, QueueBindOptions::default(), arguments);
+        answered(format_args!("binding the queue {queue} to {exchange} by {key:?}"), bound).await?;
     }
     Ok(())
 }
 
-async fn delete(channel: &Channel, topology: &Topology) -> lapin::Result<()> {
-    for subscription in &topology.subscriptions {
-        channel.queue_delete(subscription.name.as_str().into(), QueueDeleteOptions::default()).await?;
+async fn delete(channel: &Channel, topology: &Topology) -> Result<(), String> {
+    for Subscription { name, .. } in &topology.subscriptions {
+        let deleted = channel.queue_delete(name.as_str().into(), QueueDeleteOptions::default());
+        answered(format_args!("deleting the queue {name}"), deleted).await?;
     }
-    for exchange in &topology.exchanges {
-        channel.exchange_delete(exchange.name.as_str().into(), ExchangeDeleteOptions::default()).await?;
+    for Exchange { name, .. } in &topology.exchanges {
+        let deleted = channel.exchange_delete(name.as_str().into(), ExchangeDeleteOptions::default());
+        answered(format_args!("deleting the exchange {name}"), deleted).await?;
     }
     Ok(())
 }
 
 /// Which queues each message lies in, by its number.
-async fn arrived(channel: &Channel, topology: &Topology) -> lapin::Result<BTreeMap<String, BTreeSet<String>>> {
+async fn arrived(channel: &Channel, topology: &Topology) -> Result<BTreeMap<String, BTreeSet<String>>, String> {
     let mut arrived: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for subscription in &topology.subscriptions {
-        while let Some(got) = channel.basic_get(subscription.name.as_str().into(), BasicGetOptions { no_ack: true }).await? {
+    for Subscription { name, .. } in &topology.subscriptions {
+        let get = || channel.basic_get(name.as_str().into(), BasicGetOptions { no_ack: true });
+        while let Some(got) = answered(format_args!("getting from the queue {name}"), get()).await? {
             let id = got.delivery.properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default();
-            let first = arrived.entry(id).or_default().insert(subscription.name.to_string());
+            let first = arrived.entry(id).or_default().insert(name.to_string());
             assert!(first, "one copy for each queue");
         }
     }
@@ -205,12 +206,20 @@ struct Seen {
     returned: u32,
 }
 
-async fn compare(rig: &Rig, channel: &Channel, case: &Case, topology: &Topology, seen: &mut Seen) -> Result<(), TestCaseError> {
-    declare(channel, topology).await.map_err(|error| TestCaseError::fail(error.to_string()))?;
+/// Publishes the case's messages and compares where they went. The inner result is the comparison.
+///
+/// # Errors
+/// When the broker gave no answer, so that there is nothing to compare.
+async fn compare(
+    (rig, channel): (&Rig, &Channel),
+    case: &Case,
+    topology: &Topology,
+    seen: &mut Seen,
+) -> Result<Result<(), TestCaseError>, String> {
+    declare(channel, topology).await?;
     // A client may not publish to an internal exchange; it is reached as an alternate.
-    let open = case.messages.iter().filter(|message| !case.exchanges[message.exchange].internal);
-    let open: Vec<_> = open.enumerate().collect();
-    let publications = open.iter().map(|(number, message)| {
+    let open: Vec<_> = case.messages.iter().filter(|message| !case.exchanges[message.exchange].internal).collect();
+    let publications = open.iter().enumerate().map(|(number, message)| {
         let mut publication = to(&message.routing_key, number);
         publication.exchange.clone_from(&topology.exchanges[message.exchange].name);
         publication
@@ -220,25 +229,41 @@ async fn compare(rig: &Rig, channel: &Channel, case: &Case, topology: &Topology,
         publication
     });
     let outcomes = rig.broker.publish(publications.collect()).await;
-    let arrived = arrived(channel, topology).await.map_err(|error| TestCaseError::fail(error.to_string()))?;
-    for ((number, message), outcome) in open.iter().zip(outcomes) {
-        let exchange = &topology.exchanges[message.exchange];
-        let required = topology.required(&exchange.name, &message.routing_key, &message.headers);
-        let required: BTreeSet<_> = required.iter().map(ToString::to_string).collect();
+    if outcomes.contains(&Published::Unknown) {
+        return Err(format!("publishing to {:?}: {outcomes:?}", rig.broker.state().borrow()));
+    }
+    let arrived = arrived(channel, topology).await?;
+    let mut compared = Ok(());
+    for (number, (message, outcome)) in open.into_iter().zip(&outcomes).enumerate() {
         let got = arrived.get(&number.to_string()).cloned().unwrap_or_default();
-        prop_assert_eq!(&got, &required, "{:?} to {:?}: the broker's word on the left", message, exchange);
-        let returned = matches!(outcome, Published::Returned { .. });
-        prop_assert!(returned || outcome == Published::Confirmed, "{:?}: {:?}", message, outcome);
-        prop_assert_eq!(returned, required.is_empty(), "{:?}: {:?}", message, outcome);
-        let own = topology.subscriptions.iter().flat_map(|one| &one.bindings).any(|binding| {
-            let (key, arguments) = (&binding.routing_key, &binding.arguments);
-            binding.exchange == exchange.name && exchange.kind.matches(key, arguments, &message.routing_key, &message.headers)
-        });
-        match (required.is_empty(), own) {
-            (true, _) => seen.returned += 1,
-            (false, true) => seen.by_own_bindings += 1,
-            (false, false) => seen.by_alternate += 1,
-        }
+        compared = compared.and_then(|()| compare_one(topology, message, outcome, &got, seen));
+    }
+    delete(channel, topology).await?;
+    Ok(compared)
+}
+
+fn compare_one(
+    topology: &Topology,
+    message: &MessageCase,
+    outcome: &Published,
+    got: &BTreeSet<String>,
+    seen: &mut Seen,
+) -> Result<(), TestCaseError> {
+    let exchange = &topology.exchanges[message.exchange];
+    let required = topology.required(&exchange.name, &message.routing_key, &message.headers);
+    let required: BTreeSet<_> = required.iter().map(ToString::to_string).collect();
+    prop_assert_eq!(got, &required, "{:?} to {:?}: the broker's word on the left", message, exchange);
+    let returned = matches!(outcome, Published::Returned { .. });
+    prop_assert!(returned || *outcome == Published::Confirmed, "{:?}: {:?}", message, outcome);
+    prop_assert_eq!(returned, required.is_empty(), "{:?}: {:?}", message, outcome);
+    let own = topology.subscriptions.iter().flat_map(|one| &one.bindings).any(|binding| {
+        let (key, arguments) = (&binding.routing_key, &binding.arguments);
+        binding.exchange == exchange.name && exchange.kind.matches(key, arguments, &message.routing_key, &message.headers)
+    });
+    match (required.is_empty(), own) {
+        (true, _) => seen.returned += 1,
+        (false, true) => seen.by_own_bindings += 1,
+        (false, false) => seen.by_alternate += 1,
     }
     Ok(())
 }
@@ -251,22 +276,31 @@ fn who_is_required_is_who_gets_it() {
         let url = ground.amqp_url();
         (ground, Rig::up(&url).await, raw(&url).await)
     });
-    let config = Config { cases: TOPOLOGIES, max_shrink_iters: SHRINKS, failure_persistence: None, ..Config::default() };
-    let (number, seen) = (Cell::new(0), Mutex::new(Seen::default()));
+    let config = Config {
+        cases: TOPOLOGIES,
+        max_shrink_iters: SHRINKS,
+        max_shrink_time: SHRINKING_MS,
+        failure_persistence: None,
+        ..Config::default()
+    };
+    let (number, seen, trouble) = (Cell::new(0), Mutex::new(Seen::default()), OnceCell::new());
     let outcome = TestRunner::new(config).run(&case(), |case| {
+        if let Some(trouble) = trouble.get() {
+            // No smaller case mends a broker that does not answer.
+            return Err(TestCaseError::fail(String::clone(trouble)));
+        }
         number.set(number.get() + 1);
         let topology = case.topology(number.get());
         let mut seen = seen.lock().unwrap();
-        runtime.block_on(async {
-            let compared = compare(&rig, &channel, &case, &topology, &mut seen).await;
-            delete(&channel, &topology).await.map_err(|error| TestCaseError::fail(error.to_string()))?;
-            compared
+        runtime.block_on(compare((&rig, &channel), &case, &topology, &mut seen)).unwrap_or_else(|silence| {
+            Err(TestCaseError::fail(trouble.get_or_init(|| format!("topology {}: {silence}", number.get())).clone()))
         })
     });
-    let seen = seen.into_inner().unwrap();
+    assert_eq!(trouble.get(), None, "nothing to compare");
     if let Err(failure) = outcome {
         panic!("{failure}");
     }
+    let seen = seen.into_inner().unwrap();
     println!("{} topologies: {seen:?}", number.get());
     assert!(seen.by_own_bindings > 50 && seen.by_alternate > 50 && seen.returned > 50, "{seen:?}");
     runtime.block_on(rig.end());
@@ -282,22 +316,25 @@ async fn what_a_topology_is_refused_for_the_broker_does_not_take_as_it_is() {
         (ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() }, ExchangeDeclareOptions::default());
     for options in [plain, passive] {
         let name = if options.passive { "ab" } else { "a\r\nb" };
-        channel.exchange_declare(name.into(), lapin::ExchangeKind::Headers, options, FieldTable::default()).await.unwrap();
+        let declared = channel.exchange_declare(name.into(), lapin::ExchangeKind::Headers, options, FieldTable::default());
+        answered("declaring an exchange", declared).await.unwrap();
     }
 
-    channel.queue_declare("q".into(), QueueDeclareOptions::default(), FieldTable::default()).await.unwrap();
+    let declared = channel.queue_declare("q".into(), QueueDeclareOptions::default(), FieldTable::default());
+    answered("declaring a queue", declared).await.unwrap();
     let some = table([("x-match", "some")].into_iter());
-    let refused = channel.queue_bind("q".into(), "ab".into(), "".into(), QueueBindOptions::default(), some).await;
-    assert!(refused.unwrap_err().to_string().contains("x-match"));
+    let bound = channel.queue_bind("q".into(), "ab".into(), "".into(), QueueBindOptions::default(), some);
+    assert!(answered("binding", bound).await.unwrap_err().contains("x-match"));
 
-    channel = connection.create_channel().await.unwrap();
-    let refused = channel.queue_declare("amq.audit".into(), QueueDeclareOptions::default(), FieldTable::default()).await;
-    assert!(refused.unwrap_err().to_string().contains("amq."));
+    channel = answered("opening a channel", connection.create_channel()).await.unwrap();
+    let declared = channel.queue_declare("amq.audit".into(), QueueDeclareOptions::default(), FieldTable::default());
+    assert!(answered("declaring", declared).await.unwrap_err().contains("amq."));
 
     // An alternate exchange that is gone is passed over without a word.
-    channel = connection.create_channel().await.unwrap();
+    channel = answered("opening a channel", connection.create_channel()).await.unwrap();
     let gone = table([(ALTERNATE, "gone")].into_iter());
-    channel.exchange_declare("falls".into(), lapin::ExchangeKind::Fanout, plain, gone).await.unwrap();
+    let declared = channel.exchange_declare("falls".into(), lapin::ExchangeKind::Fanout, plain, gone);
+    answered("declaring an exchange", declared).await.unwrap();
     let rig = Rig::up(&ground.amqp_url()).await;
     let mut publication = to("key", 1);
     publication.exchange = "falls".into();
