@@ -55,12 +55,16 @@ impl Session {
     where
         F: Future<Output = lapin::Result<()>> + Send,
     {
-        let channel = match self.channel.take().filter(|channel| channel.status().connected()) {
-            Some(channel) => channel,
-            None => self.connection.create_channel().await.map_err(Error::Broke)?,
-        };
-        match timeout(ANSWER, question(channel.clone())).await {
-            Ok(Ok(())) => {
+        let open = self.channel.take().filter(|channel| channel.status().connected());
+        let asked = timeout(ANSWER, async {
+            let channel = match open {
+                Some(channel) => channel,
+                None => self.connection.create_channel().await?,
+            };
+            question(channel.clone()).await.map(|()| channel)
+        });
+        match asked.await {
+            Ok(Ok(channel)) => {
                 self.channel = Some(channel);
                 Ok(Answer::Done)
             }
