@@ -15,7 +15,7 @@ use countersign_wire::proto::dead_letter_service_server::DeadLetterServiceServer
 use countersign_wire::proto::reconciliation_service_server::ReconciliationServiceServer;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Callback, Config};
+use crate::config::Config;
 use crate::desk::{Desk, Figures};
 use crate::events::{self, Teller};
 use crate::grpc::reconcile::Reconciliations;
@@ -77,7 +77,7 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     retention::start(&context, &desk, &consumers, &config.callback);
     watch::letters(&context, &desk);
     watch::sweeps(&context, &desk, Duration::from_millis(config.callback.sweep_interval_ms));
-    let reconciler = reconciler(&config.callback, &desk, &database);
+    let reconciler = reconciler(&config, &desk, &database);
     if let Some(schedule) = config.callback.schedule() {
         watch::reconciliations(&context, &reconciler, schedule);
     }
@@ -92,11 +92,12 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn reconciler(own: &Callback, desk: &Desk, database: &Database) -> Reconciler {
+fn reconciler(config: &Config, desk: &Desk, database: &Database) -> Reconciler {
+    let own = &config.callback;
     let probe_wait = Duration::from_millis(own.reconcile_probe_wait_ms);
     let retention_ms = Some(own.retention_ms).filter(|retention_ms| *retention_ms > 0);
     let figures = reconcile::Figures { probe_wait, retention_ms, missing_max: reconcile::MISSING_MAX };
-    let digests = Arc::new(GrpcDigests::new(Duration::from_millis(own.reconcile_call_deadline_ms)));
+    let digests = Arc::new(GrpcDigests::new(Duration::from_millis(own.reconcile_call_deadline_ms), &config.client));
     Reconciler::new(desk.clone(), Arc::new(database.reconciliation()), digests, own.addresses(), figures)
 }
 
@@ -107,7 +108,7 @@ fn desk(config: &Config, context: &Context, topology: Arc<Topology>, broker: &Br
         letters: Arc::new(database.dead_letters()),
         audit: Arc::new(database.audit()),
         publisher: Arc::new(broker.clone()),
-        upstreams: Arc::new(GrpcUpstreams::new(own.addresses(), Duration::from_millis(own.call_deadline_ms))),
+        upstreams: Arc::new(GrpcUpstreams::new(own.addresses(), Duration::from_millis(own.call_deadline_ms), &config.client)),
         clock: context.clock.clone(),
         ids: context.ids.clone(),
         topology,

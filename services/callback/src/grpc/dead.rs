@@ -5,7 +5,8 @@ mod words;
 use std::pin::Pin;
 
 use bytes::Bytes;
-use countersign_boot::{Stop, Tasks};
+use countersign_boot::access::{only, signed};
+use countersign_boot::{Role, Stop, Tasks};
 use countersign_delivery::ports::dead_letters::Place;
 use countersign_telemetry::names;
 use countersign_wire::proto;
@@ -179,7 +180,11 @@ impl DeadLetterService for DeadLetterApi {
 
     async fn get_dead_letter(&self, request: Request<GetDeadLetterRequest>) -> Result<Response<GetDeadLetterResponse>, Status> {
         self.open()?;
-        let GetDeadLetterRequest { subscription, quarantine, message_id, with_body, by } = request.into_inner();
+        if request.get_ref().with_body {
+            only(&request, Role::Operator, "with_body")?;
+        }
+        let asked = signed(request, |asked| &mut asked.by);
+        let GetDeadLetterRequest { subscription, quarantine, message_id, with_body, by } = asked;
         if message_id.is_empty() {
             return Err(Status::invalid_argument("name a message_id"));
         }
@@ -210,7 +215,7 @@ impl DeadLetterService for DeadLetterApi {
         &self,
         request: Request<RedriveDeadLettersRequest>,
     ) -> Result<Response<Self::RedriveDeadLettersStream>, Status> {
-        let asked = self.redrive(request.into_inner());
+        let asked = self.redrive(signed(request, |asked| &mut asked.by));
         self.act(asked, |event| RedriveDeadLettersResponse { event: Some(event) })
     }
 
@@ -220,7 +225,7 @@ impl DeadLetterService for DeadLetterApi {
         &self,
         request: Request<DiscardDeadLettersRequest>,
     ) -> Result<Response<Self::DiscardDeadLettersStream>, Status> {
-        let asked = self.discard(request.into_inner());
+        let asked = self.discard(signed(request, |asked| &mut asked.by));
         self.act(asked, |event| DiscardDeadLettersResponse { event: Some(event) })
     }
 }
