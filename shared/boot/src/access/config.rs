@@ -17,6 +17,8 @@ pub struct AccessSection {
     /// The issuer's keys for JSON Web Tokens: a file (read anew when it changes), or an `https://` address (fetched every five minutes,
     /// and when a token names a key that is not known).
     pub jwks: String,
+    /// Authorities that are trusted when keys are fetched, PEM, instead of the system's.
+    pub jwks_ca_file: PathBuf,
     /// The issuer that a JWT must name (`iss`).
     pub jwt_issuer: String,
     /// The audience that a JWT must name (`aud`).

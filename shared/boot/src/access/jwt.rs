@@ -4,6 +4,7 @@
 //!
 //! **Invariant:** only public-key algorithms are taken, the one of the key; issuer, audience and expiry are always checked.
 
+use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -60,8 +61,7 @@ impl Jwt {
             return Ok(None);
         }
         let keys = if section.jwks.starts_with("https://") {
-            let client = reqwest::Client::builder().timeout(FETCH_TIME).https_only(true).build();
-            let client = client.map_err(|error| format!("access.jwks cannot be fetched: {}", with_sources(&error)))?;
+            let client = client(&section.jwks_ca_file)?;
             let fetched = Fetched { client, url: section.jwks.clone(), now: RwLock::default(), last: Mutex::default() };
             Keys::Fetched(Arc::new(fetched)).kept_fresh(context)
         } else {
@@ -76,9 +76,8 @@ impl Jwt {
     pub(crate) async fn caller(&self, token: &str) -> Result<Caller, Denied> {
         let header = decode_header(token).map_err(|_| Denied::Unknown("the token is no JWT, and none of the tokens file"))?;
         let kid = header.kid.as_deref();
-        let jwk = match self.keys.find(kid).await? {
-            Some(jwk) => jwk,
-            None => return Err(Denied::Unknown("the token is signed with a key that its issuer does not publish")),
+        let Some(jwk) = self.keys.find(kid).await? else {
+            return Err(Denied::Unknown("the token is signed with a key that its issuer does not publish"));
         };
         let algorithm = algorithm(&jwk).ok_or(Denied::Unknown("the token's key is of a kind that is not taken"))?;
         let key = DecodingKey::from_jwk(&jwk).map_err(|_| Denied::Unknown("the token's key cannot be used"))?;
@@ -131,17 +130,17 @@ impl Fetched {
         self.now.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Fetches, unless the last fetch is younger than `least`; who comes while one is under way gets what it brings.
-    async fn fetch(&self, least: Duration) {
+    /// Fetches, unless the last fetch is younger than `pause`; who comes while one is under way gets what it brings.
+    async fn fetch(&self, pause: Duration) {
         let mut last = self.last.lock().await;
-        if last.is_some_and(|last| last.elapsed() < least) {
+        if last.is_some_and(|last| last.elapsed() < pause) {
             return;
         }
         *last = Some(Instant::now());
         match self.get().await {
             Ok(keys) => *self.now.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(keys)),
             Err(problem) => {
-                tracing::warn!(url = self.url, problem, "the issuer's keys cannot be fetched: those known stay in force")
+                tracing::warn!(url = self.url, problem, "the issuer's keys cannot be fetched: those known stay in force");
             }
         }
     }
@@ -158,6 +157,17 @@ impl Fetched {
         }
         parse(&bytes)
     }
+}
+
+fn client(ca_file: &Path) -> Result<reqwest::Client, String> {
+    let mut builder = reqwest::Client::builder().timeout(FETCH_TIME).https_only(true);
+    if !ca_file.as_os_str().is_empty() {
+        let wrong = |error: String| format!("access.jwks_ca_file {}: {error}", ca_file.display());
+        let pem = std::fs::read(ca_file).map_err(|error| wrong(error.to_string()))?;
+        let authorities = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| wrong(with_sources(&error)))?;
+        builder = builder.tls_certs_only(authorities);
+    }
+    builder.build().map_err(|error| format!("access.jwks cannot be fetched: {}", with_sources(&error)))
 }
 
 fn parse(bytes: &[u8]) -> Result<JwkSet, String> {
@@ -223,3 +233,6 @@ fn wrong(error: &jsonwebtoken::errors::Error) -> &'static str {
         _ => "the token's signature is wrong",
     }
 }
+
+#[cfg(test)]
+mod tests;
