@@ -100,7 +100,7 @@ impl Keys {
             let (fetched, stop) = (fetched.clone(), context.frame.servers_stop.clone());
             context.frame.servers.spawn(stop.run_until_cancelled_owned(async move {
                 loop {
-                    fetched.fetch(Duration::ZERO).await;
+                    fetched.fetch(FETCH_AGAIN).await;
                     let wait = if fetched.now().is_some() { FETCH } else { FETCH_AGAIN };
                     tokio::time::sleep(wait).await;
                 }
