@@ -72,7 +72,7 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     }
     watch::probes(&context, &desk);
     let rows = Arc::new(database.deliveries(config.policy.overdue_ms));
-    events::start(&context, Teller { events: rows, publisher: desk.publisher.clone(), exchange }, queues);
+    events::start(&context, Teller::new(rows, desk.publisher.clone(), exchange), queues);
     let consumers: Arc<dyn Consumers> = Arc::new(broker);
     retention::start(&context, &desk, &consumers, &config.callback);
     watch::letters(&context, &desk);

@@ -90,7 +90,12 @@ impl Desk {
         };
         let Ports { messages, outbox, stored, publisher, sources } = ports;
         Arc::new(Self {
-            incarnations: Incarnations::new(config.name.clone(), messages.clone(), context.ids.clone(), bounds),
+            incarnations: Incarnations::new(
+                config.name.clone(),
+                messages.clone(),
+                (context.clock.clone(), context.ids.clone()),
+                bounds,
+            ),
             commits: CommitQueue::default(),
             checks,
             waiting: Waiting::default(),

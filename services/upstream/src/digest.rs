@@ -72,7 +72,7 @@ pub(crate) fn window(from_ms: i64, until_ms: i64) -> Result<Window, String> {
 
 /// Sums up a window.
 pub(crate) async fn sums(desk: &Desk, window: Window) -> Result<StoredSums, DigestError> {
-    // Ours first: an incarnation that is opened after this mints later.
+    // First of all: an incarnation that is opened after this mints nothing before what it says.
     let now = desk.clock.now();
     let settled_until = settled_until(&desk.messages.heartbeats(&desk.config.name).await?, now);
     let (mut sums, mut after) = (Sums::new(), None);
@@ -117,9 +117,11 @@ pub(crate) async fn list(
     Ok((found, after))
 }
 
-/// Everything minted before is settled: what the slowest incarnation says that is not closed, and never later than `now`.
+/// Everything minted before is settled: what the slowest incarnation says that is not closed, and never later than `now`. While all are
+/// closed nothing is said: it is what heartbeats have told that binds those who open later, and no clock alone.
 fn settled_until(unclosed: &[Heartbeat], now: Timestamp) -> Timestamp {
-    unclosed.iter().map(|heartbeat| heartbeat.settled_until).fold(now, Timestamp::min)
+    let slowest = unclosed.iter().map(|heartbeat| heartbeat.settled_until).min();
+    slowest.map_or_else(Timestamp::default, |until| until.min(now))
 }
 
 /// What was minted before may have been deleted by `now`; none: nothing is deleted.

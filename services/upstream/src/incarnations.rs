@@ -8,11 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use countersign_boot::{Failpoint, failpoint};
 use countersign_delivery::ports::messages::Messages;
-use countersign_delivery::ports::{Ids, PortError};
-use countersign_delivery::{IncarnationId, UpstreamName};
+use countersign_delivery::ports::{Clock, Ids, PortError};
+use countersign_delivery::{IncarnationId, UpstreamName, settled};
 use futures::future::join_all;
 use tokio::sync::Notify;
 
+use crate::clocks;
 use crate::ledger::Ledger;
 use countersign_telemetry::with_sources;
 
@@ -31,6 +32,7 @@ pub(crate) struct Bounds {
 pub(crate) struct Incarnations {
     upstream: UpstreamName,
     messages: Arc<dyn Messages>,
+    clock: Arc<dyn Clock>,
     ids: Arc<dyn Ids>,
     bounds: Bounds,
     /// Ours, oldest first.
@@ -46,10 +48,16 @@ pub(crate) struct Incarnations {
 }
 
 impl Incarnations {
-    pub(crate) fn new(upstream: UpstreamName, messages: Arc<dyn Messages>, ids: Arc<dyn Ids>, bounds: Bounds) -> Self {
+    pub(crate) fn new(
+        upstream: UpstreamName,
+        messages: Arc<dyn Messages>,
+        (clock, ids): (Arc<dyn Clock>, Arc<dyn Ids>),
+        bounds: Bounds,
+    ) -> Self {
         Self {
             upstream,
             messages,
+            clock,
             ids,
             bounds,
             own: Mutex::default(),
@@ -78,10 +86,12 @@ impl Incarnations {
     }
 
     async fn open(&self) -> Result<Arc<Ledger>, PortError> {
-        let id = IncarnationId(self.ids.uuid());
-        self.messages.open(&self.upstream, id, id.minted_at()).await?;
+        let (id, before) = (IncarnationId(self.ids.uuid()), self.clock.now());
+        let opened = self.messages.open(&self.upstream, id, id.minted_at()).await?;
+        clocks::tell(before, self.clock.now(), opened);
+        let floor = settled::floor(id.minted_at(), opened);
         tracing::info!(incarnation = %id, "opened an incarnation");
-        let ledger = Ledger::own(id, self.ids.clone(), self.wake.clone(), self.bounds.page_bytes);
+        let ledger = Ledger::own(id, floor, self.ids.clone(), self.wake.clone(), self.bounds.page_bytes);
         lock(&self.own).push(ledger.clone());
         Ok(ledger)
     }

@@ -105,9 +105,15 @@ struct Entry {
 }
 
 impl Ledger {
-    /// For an incarnation of this process. Bodies of `page_bytes` are published again at a time.
-    pub(crate) fn own(incarnation: IncarnationId, ids: Arc<dyn Ids>, wake: Arc<Notify>, page_bytes: usize) -> Arc<Self> {
-        Self::new(incarnation, Order::Own(Numbering::new(incarnation, ids)), true, wake, page_bytes)
+    /// For an incarnation of this process, which mints nothing before `floor`. Bodies of `page_bytes` are published again at a time.
+    pub(crate) fn own(
+        incarnation: IncarnationId,
+        floor: Timestamp,
+        ids: Arc<dyn Ids>,
+        wake: Arc<Notify>,
+        page_bytes: usize,
+    ) -> Arc<Self> {
+        Self::new(incarnation, Order::Own(Numbering::new(floor, ids)), true, wake, page_bytes)
     }
 
     /// For an incarnation that this process adopts.

@@ -18,6 +18,7 @@ mod accept;
 mod adopt;
 mod catch_up;
 mod check_queue;
+mod clocks;
 mod commit;
 pub mod config;
 mod confirmed;

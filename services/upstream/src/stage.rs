@@ -11,7 +11,9 @@ use bytes::Bytes;
 use countersign_boot::Context;
 use countersign_delivery::check::Check;
 use countersign_delivery::ports::broker::{HeaderValue, Publication, Published, Publisher};
-use countersign_delivery::ports::messages::{Entombed, Expiry, Heartbeat, IncarnationState, Insertion, Messages, Numbered};
+use countersign_delivery::ports::messages::{
+    Entombed, Expiry, Heartbeat, IncarnationState, Insertion, Messages, Numbered, Opened,
+};
 use countersign_delivery::ports::outbox::Outbox;
 use countersign_delivery::ports::{Ids, PortError};
 use countersign_delivery::topology::{Mode, OnFull, Route};
@@ -72,6 +74,11 @@ impl Stage {
             ids,
             checks_to_refuse: Arc::default(),
         }
+    }
+
+    /// The same for processes with another source of ids.
+    pub(crate) fn and_ids(self, ids: Arc<dyn Ids>) -> Self {
+        Self { ids, ..self }
     }
 
     /// The same with another mode for what goes to `orders`.
@@ -260,7 +267,7 @@ impl Mortal {
 
 #[async_trait]
 impl Messages for Mortal {
-    async fn open(&self, upstream: &UpstreamName, incarnation: IncarnationId, now: Timestamp) -> Result<(), PortError> {
+    async fn open(&self, upstream: &UpstreamName, incarnation: IncarnationId, now: Timestamp) -> Result<Opened, PortError> {
         self.inner.open(upstream, incarnation, now).await
     }
     async fn insert(&self, incarnation: IncarnationId, batch: &[Numbered]) -> Result<Insertion, PortError> {

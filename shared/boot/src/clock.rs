@@ -6,6 +6,8 @@ use countersign_delivery::Timestamp;
 use countersign_delivery::ports::{Clock, Ids};
 use uuid::Uuid;
 
+use crate::failpoints::clock_offset_ms;
+
 /// The machine's wall clock. It may jump; nothing in the protocol compares it with another machine's.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
@@ -14,7 +16,8 @@ impl Clock for SystemClock {
     #[allow(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
     fn now(&self) -> Timestamp {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Timestamp::from_millis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
+        let millis = i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX);
+        Timestamp::from_millis(millis.saturating_add(clock_offset_ms()))
     }
 }
 
@@ -25,8 +28,18 @@ pub struct RandomIds;
 impl Ids for RandomIds {
     #[allow(clippy::disallowed_methods, reason = "the one place that mints ids")]
     fn uuid(&self) -> Uuid {
-        Uuid::now_v7()
+        shifted(Uuid::now_v7(), clock_offset_ms())
     }
+}
+
+/// The same id, minted by a clock that is off by so many milliseconds; version 7 begins with 48 bits of them.
+fn shifted(id: Uuid, offset_ms: i64) -> Uuid {
+    const SHIFT: u32 = 80;
+    if offset_ms == 0 {
+        return id;
+    }
+    let millis = u64::try_from(id.as_u128() >> SHIFT).unwrap_or(u64::MAX).saturating_add_signed(offset_ms);
+    Uuid::from_u128(id.as_u128() & ((1 << SHIFT) - 1) | u128::from(millis) << SHIFT)
 }
 
 #[cfg(test)]
@@ -38,6 +51,18 @@ mod tests {
         let ids: Vec<Uuid> = (0..1000).map(|_| RandomIds.uuid()).collect();
         assert!(ids.is_sorted());
         assert_eq!(ids[0].get_version_num(), 7);
+    }
+
+    #[test]
+    fn a_clock_that_is_off_mints_at_another_time_and_nothing_else_changes() {
+        let (id, hour) = (RandomIds.uuid(), 3_600_000);
+        for offset in [-hour, 0, hour] {
+            let other = shifted(id, offset);
+            assert_eq!(other.get_version_num(), 7);
+            assert_eq!(shifted(other, -offset), id);
+            let millis = |id: Uuid| i64::try_from(id.as_u128() >> 80).unwrap();
+            assert_eq!(millis(other) - millis(id), offset);
+        }
     }
 
     #[test]

@@ -27,6 +27,8 @@ macro_rules! points {
 }
 
 points! {
+    /// Kills nothing: `return(MILLIS)` is how far the clock of this process is off. Below 0: behind.
+    ClockOffset = "clock.offset";
     /// Step 1: business rows and messages are written, their transaction is not committed.
     TransactionBeforeCommit = "transaction.before_commit";
     /// Step 1: the row is committed, nothing is published.
@@ -115,6 +117,17 @@ pub fn failpoint(point: Failpoint) {
     armed::hit(point);
 }
 
+/// How far the clock is off by what `FAILPOINTS` says, milliseconds; always 0 in a build without the feature.
+#[cfg(not(feature = "failpoints"))]
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "must vanish from shipped builds, unoptimised ones included")]
+pub(crate) fn clock_offset_ms() -> i64 {
+    0
+}
+
+#[cfg(feature = "failpoints")]
+pub(crate) use armed::clock_offset_ms;
+
 #[cfg(not(feature = "failpoints"))]
 pub(crate) fn arm(variable: Option<&str>) -> Result<(), String> {
     match variable {
@@ -165,6 +178,11 @@ mod armed {
             }
             _ => evaluate(),
         }
+    }
+
+    pub(crate) fn clock_offset_ms() -> i64 {
+        let read = |argument: Option<String>| argument.and_then(|millis| millis.parse().ok()).unwrap_or(0);
+        fail::eval(Failpoint::ClockOffset.name(), read).unwrap_or(0)
     }
 
     fn die(point: Failpoint) {

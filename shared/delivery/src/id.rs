@@ -81,6 +81,16 @@ impl MessageId {
     pub fn minted_at(self) -> Timestamp {
         minted_at(self.0)
     }
+
+    /// The same id, unless it was minted before `floor`: then one minted at `floor`, with the same random bits.
+    #[must_use]
+    pub fn not_before(self, floor: Timestamp) -> Self {
+        if self.minted_at() >= floor {
+            return self;
+        }
+        let millis = u128::try_from(floor.as_millis()).unwrap_or(0) & MILLIS_MASK;
+        Self(Uuid::from_u128(self.0.as_u128() & RANDOM_MASK | millis << MILLIS_SHIFT))
+    }
 }
 
 impl TryFrom<Uuid> for MessageId {
@@ -103,9 +113,15 @@ impl fmt::Display for MessageId {
     }
 }
 
-/// When a UUID was minted: version 7 begins with 48 bits of milliseconds.
+/// Version 7 begins with 48 bits of milliseconds.
+const MILLIS_SHIFT: u32 = 80;
+const MILLIS_MASK: u128 = (1 << 48) - 1;
+/// What follows: version, variant and 74 random bits.
+const RANDOM_MASK: u128 = (1 << MILLIS_SHIFT) - 1;
+
+/// When a UUID was minted.
 fn minted_at(uuid: Uuid) -> Timestamp {
-    Timestamp::from_millis(i64::try_from(uuid.as_u128() >> 80).unwrap_or(i64::MAX))
+    Timestamp::from_millis(i64::try_from(uuid.as_u128() >> MILLIS_SHIFT).unwrap_or(i64::MAX))
 }
 
 /// One run of one upstream process. Two runs of the same process are two incarnations.

@@ -7,11 +7,29 @@
 //! **Invariant:** the time is never ahead of the oldest unsettled message's, and never goes back. Any subset of the samples keeps that, so
 //! when there are too many, every second one is forgotten, and those to come are taken farther apart: the time then moves in larger steps,
 //! of about a thirtieth of the wait.
+//!
+//! What one incarnation has said binds those that are opened later, whose clocks may be behind: they mint nothing before it ([`floor`]).
 
 use std::collections::VecDeque;
 
 use crate::id::Seq;
+use crate::ports::messages::Opened;
 use crate::time::Timestamp;
+
+/// How far ahead of the database's clock a promise may lie and still bind who opens, milliseconds.
+pub const FLOOR_AHEAD_MAX_MS: u64 = 3_600_000;
+
+/// The time before which a new incarnation mints nothing: `named`, when it was named by its owner's clock, or, where that clock is behind,
+/// the latest time until which anybody has said that everything is settled. A certificate may have been given for that.
+///
+/// No promise is written that is ahead of the database's clock, so one that is ahead of it now means that this clock was set back. It is
+/// kept within [`FLOOR_AHEAD_MAX_MS`]. A time farther off was never a time; ids that wait for it would be compared by no reconciliation
+/// until it has come.
+#[must_use]
+pub fn floor(named: Timestamp, opened: Opened) -> Timestamp {
+    let binds = opened.promised <= opened.now.plus_millis(FLOOR_AHEAD_MAX_MS);
+    if binds { named.max(opened.promised) } else { named }
+}
 
 /// Samples that are kept at most.
 const MAX_SAMPLES: usize = 64;
@@ -93,6 +111,23 @@ mod tests {
 
     fn at(millis: i64) -> Timestamp {
         Timestamp::from_millis(millis)
+    }
+
+    #[test]
+    fn who_opens_mints_nothing_before_what_was_promised() {
+        let hour = i64::try_from(FLOOR_AHEAD_MAX_MS).unwrap();
+        let rows = [
+            ("nobody has said anything", 1_000, 0, 1_000, 1_000),
+            ("its clock is right", 1_000, 900, 1_000, 1_000),
+            ("its clock is behind", 1_000, 5_000, 5_001, 5_000),
+            ("its clock is ahead", 9_000, 5_000, 5_001, 9_000),
+            ("all clocks are behind what was said", 1_000, 5_000, 1_000, 5_000),
+            ("by no more than the bound", 1_000, 1_000 + hour, 1_000, 1_000 + hour),
+            ("by more than the bound", 1_000, 1_001 + hour, 1_000, 1_000),
+        ];
+        for (what, named, promised, now, expected) in rows {
+            assert_eq!(floor(at(named), Opened { promised: at(promised), now: at(now) }), at(expected), "{what}");
+        }
     }
 
     #[test]

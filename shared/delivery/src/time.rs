@@ -38,3 +38,38 @@ impl Timestamp {
         if self.0 <= earlier.0 { 0 } else { self.0.abs_diff(earlier.0) }
     }
 }
+
+/// A difference between two clocks that is worth a word, milliseconds.
+pub const MAX_SKEW_MS: i64 = 2_000;
+
+/// How far a clock that showed a time within `theirs` is from one that went from `ours.0` to `ours.1` meanwhile, at least;
+/// positive: theirs is ahead. Milliseconds.
+#[must_use]
+pub const fn skew_ms(ours: (i64, i64), theirs: (i64, i64)) -> i64 {
+    if theirs.0 > ours.1 {
+        theirs.0 - ours.1
+    } else if theirs.1 < ours.0 {
+        theirs.1 - ours.0
+    } else {
+        0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_certain_counts() {
+        let rows = [
+            ((100, 200), (150, 150), 0),
+            ((100, 200), (0, 100), 0),
+            ((100, 200), (200, 1_200), 0),
+            ((100, 200), (300, 1_300), 100),
+            ((5_000, 5_100), (3_000, 4_000), -1_000),
+        ];
+        for (ours, theirs, expected) in rows {
+            assert_eq!(skew_ms(ours, theirs), expected, "{ours:?} {theirs:?}");
+        }
+    }
+}

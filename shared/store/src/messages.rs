@@ -15,7 +15,7 @@ use countersign_delivery::id::{IdempotencyKey, IncarnationId, MessageId, Seq, Up
 use countersign_delivery::message::{Position, StoredMessage};
 use countersign_delivery::outbox::{Entry, Outcome, Patience};
 use countersign_delivery::ports::PortError;
-use countersign_delivery::ports::messages::{Entombed, Expiry, Heartbeat, Insertion, Messages, Numbered};
+use countersign_delivery::ports::messages::{Entombed, Expiry, Heartbeat, Insertion, Messages, Numbered, Opened};
 use countersign_delivery::ports::outbox::{Claim, Outbox, OutboxRow, Released};
 use countersign_delivery::ports::stored::{Stored, StoredPage};
 use countersign_delivery::reconcile::Window;
@@ -66,7 +66,7 @@ impl SqlMessages {
 
 #[async_trait]
 impl Messages for SqlMessages {
-    async fn open(&self, upstream: &UpstreamName, incarnation: IncarnationId, now: Timestamp) -> Result<(), PortError> {
+    async fn open(&self, upstream: &UpstreamName, incarnation: IncarnationId, now: Timestamp) -> Result<Opened, PortError> {
         fence::open(self.sql(), upstream, incarnation, now).await
     }
 

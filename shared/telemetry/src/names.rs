@@ -156,6 +156,8 @@ metrics_list! {
         "Messages that are stored and not yet settled: message and check confirmed.";
     Gauge WATERMARK_LAG_SECONDS = "countersign_watermark_lag_seconds" []
         "Age in seconds of the oldest message that is not settled.";
+    Gauge CLOCK_SKEW_SECONDS = "countersign_clock_skew_seconds" []
+        "How far upstream's clock was ahead of its database's when it opened its last incarnation, seconds; below 0: behind.";
     Counter RETENTION_DELETED_TOTAL = "countersign_retention_deleted_total" []
         "Rows of settled messages that upstream deleted after their retention.";
     Counter OUTBOX_SWEPT_TOTAL = "countersign_outbox_swept_total" []

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use countersign_delivery::outbox::{Entry, Status};
 use countersign_delivery::ports::messages::{
-    Entombed, Expiry, Heartbeat, IncarnationState, Inserted, Insertion, Messages, Numbered,
+    Entombed, Expiry, Heartbeat, IncarnationState, Inserted, Insertion, Messages, Numbered, Opened,
 };
 use countersign_delivery::ports::{Clock as _, PortError};
 use countersign_delivery::topology::Mode;
@@ -131,6 +131,12 @@ impl Data {
         Ok(Inserted::Stored)
     }
 
+    /// Until when everything was said to be settled at the latest, and by whom.
+    fn latest(&self, upstream: &UpstreamName) -> Option<(Timestamp, IncarnationId)> {
+        let own = self.incarnations.values().filter(|(of, _)| of == upstream);
+        own.map(|(_, row)| (row.settled_until, row.incarnation)).max()
+    }
+
     /// Deletes what is old among the `limit` lowest rows; returns how many those were.
     fn delete_page(&mut self, of: &Heartbeat, expiry: Expiry, limit: usize) -> usize {
         let closed = of.state == IncarnationState::Closed;
@@ -157,15 +163,16 @@ impl Data {
 
 #[async_trait]
 impl Messages for MemoryMessages {
-    async fn open(&self, upstream: &UpstreamName, incarnation: IncarnationId, now: Timestamp) -> Result<(), PortError> {
+    async fn open(&self, upstream: &UpstreamName, incarnation: IncarnationId, now: Timestamp) -> Result<Opened, PortError> {
         let mut data = self.open_data()?;
         if data.incarnations.contains_key(&incarnation) {
             return Err(switch::refused(WHAT, format!("incarnation {incarnation} is taken")));
         }
-        let state = IncarnationState::Open;
-        let heartbeat = Heartbeat { incarnation, counter: 0, watermark: Seq::FIRST, settled_until: now, adopter: None, state };
+        let (state, settled_until) = (IncarnationState::Open, now.min(self.clock.now()));
+        let heartbeat = Heartbeat { incarnation, counter: 0, watermark: Seq::FIRST, settled_until, adopter: None, state };
         data.incarnations.insert(incarnation, (upstream.clone(), heartbeat));
-        Ok(())
+        let promised = data.latest(upstream).map_or_else(Timestamp::default, |(promised, _)| promised);
+        Ok(Opened { promised, now: self.clock.now() })
     }
 
     async fn insert(&self, incarnation: IncarnationId, batch: &[Numbered]) -> Result<Insertion, PortError> {
@@ -210,7 +217,8 @@ impl Messages for MemoryMessages {
         if heartbeat.adopter.is_some() {
             return Ok(false);
         }
-        (heartbeat.counter, heartbeat.watermark, heartbeat.settled_until) = (counter, watermark, settled_until);
+        (heartbeat.counter, heartbeat.watermark) = (counter, watermark);
+        heartbeat.settled_until = heartbeat.settled_until.max(settled_until.min(self.clock.now()));
         Ok(true)
     }
 
@@ -277,7 +285,8 @@ impl Messages for MemoryMessages {
             left -= data.delete_page(&heartbeat, expiry, left);
             let Heartbeat { incarnation, state, .. } = heartbeat;
             let empty = !data.rows.keys().any(|position| position.incarnation == incarnation);
-            if empty && state == IncarnationState::Closed {
+            let tells_the_promise = data.latest(upstream).is_some_and(|(_, of)| of == incarnation);
+            if empty && state == IncarnationState::Closed && !tells_the_promise {
                 data.incarnations.remove(&incarnation);
             }
         }

@@ -89,7 +89,19 @@ impl Flow {
     /// # Errors
     /// When it cannot be opened.
     pub async fn upstream_database(&self) -> anyhow::Result<DatabaseConnection> {
-        let configuration = std::fs::read_to_string(self.ground.path("upstream.toml"))?;
+        self.database_of(Which::Upstream).await
+    }
+
+    /// A session in MSG DB.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub async fn msg_database(&self) -> anyhow::Result<DatabaseConnection> {
+        self.database_of(Which::Callback).await
+    }
+
+    async fn database_of(&self, which: Which) -> anyhow::Result<DatabaseConnection> {
+        let configuration = std::fs::read_to_string(self.ground.path(&format!("{}.toml", which.name())))?;
         let (_, database) = configuration.split_once("[database]").context("no [database]")?;
         let (_, url) = database.split_once("url = \"").context("no url")?;
         let mut options = ConnectOptions::new(url.split('"').next().unwrap_or_default());

@@ -64,11 +64,12 @@ impl Crew {
         self.spawn_with(member, "")
     }
 
-    /// The same with failpoints, as the variable FAILPOINTS takes them.
+    /// The same with failpoints, as the variable FAILPOINTS takes them. One that lives is killed first: it has the ports.
     ///
     /// # Errors
     /// When it cannot be executed.
     pub fn spawn_with(&mut self, member: usize, failpoints: &str) -> anyhow::Result<()> {
+        self.kill(member);
         self.members[member].running = Some(self.members[member].program(failpoints)?.spawn()?);
         Ok(())
     }
@@ -109,6 +110,33 @@ impl Crew {
             }
         }
         true
+    }
+
+    /// Whether a member lives.
+    #[must_use]
+    pub fn is_alive(&self, member: usize) -> bool {
+        self.members[member].running.as_ref().is_some_and(Running::is_alive)
+    }
+
+    /// Whether this life of a member came to the failpoint.
+    #[must_use]
+    pub fn has_hit(&self, member: usize, failpoint: &str) -> bool {
+        let said = format!("failpoint hit: {failpoint}\n");
+        self.members[member].running.as_ref().is_some_and(|running| running.log_text().contains(&said))
+    }
+
+    /// SIGTERM to one, without waiting for its end.
+    ///
+    /// # Errors
+    /// When it has ended before.
+    pub fn terminate(&self, member: usize) -> anyhow::Result<()> {
+        self.members[member].running.as_ref().context("it was not started")?.terminate()
+    }
+
+    /// The gRPC address of each member.
+    #[must_use]
+    pub fn grpc_urls(&self) -> Vec<String> {
+        self.members.iter().map(|member| member.grpc_url.clone()).collect()
     }
 
     /// SIGKILL.

@@ -6,5 +6,5 @@ mod backlog;
 mod blocked;
 mod cut_off;
 mod refused;
-mod rig;
+pub mod rig;
 mod silent;

@@ -1,5 +1,6 @@
 //! Dead letters as an operator meets them: callback takes them in, what died of each cause is listed, shown, sent again, discarded.
 
+mod killed;
 mod redrive;
 
 use anyhow::{Context as _, ensure};
@@ -14,6 +15,7 @@ use serde_json::{Value, json};
 use crate::command::{SETUP, expect};
 
 pub const DEAD: &str = "inventory.orders.dead";
+pub const QUARANTINE: &str = "countersign.quarantine";
 /// The id of a message that no upstream knows.
 const STRANGER: &str = "019abcde-0000-7000-8000-000000000001";
 
@@ -50,6 +52,17 @@ async fn garble(flow: &Flow) -> anyhow::Result<()> {
         .with_delivery_mode(2)
         .with_headers(FieldTable::from(headers));
     channel.basic_publish("".into(), SUBSCRIPTION.into(), BasicPublishOptions::default(), b"?", properties).await?.await?;
+    Ok(())
+}
+
+/// Publishes to a queue what nobody can read.
+pub async fn litter(flow: &Flow, queue: &str, count: u32) -> anyhow::Result<()> {
+    let (_connection, channel) = channel(flow).await?;
+    for number in 0..count {
+        let properties = BasicProperties::default().with_message_id(format!("litter-{number}").into()).with_delivery_mode(2);
+        let (options, body) = (BasicPublishOptions::default(), format!("no message {number} for {queue}"));
+        channel.basic_publish("".into(), queue.into(), options, body.as_bytes(), properties).await?.await?;
+    }
     Ok(())
 }
 
@@ -261,15 +274,8 @@ async fn what_nobody_can_read_is_taken_in_shown_and_discarded() -> anyhow::Resul
     let mut flow = Flow::new("dead_quarantine", SETUP).await?;
     flow.start(&[Which::Callback, Which::Downstream]).await?;
     flow.system.stop(Which::Callback).await?;
-    let (_connection, channel) = channel(&flow).await?;
-    for number in 0..EACH {
-        for queue in [SUBSCRIPTION, "countersign.receipts", "countersign.checks"] {
-            let body = format!("no message {number} for {queue}");
-            let properties = BasicProperties::default().with_message_id(format!("litter-{number}").into()).with_delivery_mode(2);
-            let publish =
-                channel.basic_publish("".into(), queue.into(), BasicPublishOptions::default(), body.as_bytes(), properties);
-            publish.await?.await?;
-        }
+    for queue in [SUBSCRIPTION, "countersign.receipts", "countersign.checks"] {
+        litter(&flow, queue, u32::try_from(EACH)?).await?;
     }
     flow.queue_reaches("countersign.quarantine", u32::try_from(EACH)?).await?;
     flow.start(&[Which::Callback]).await?;

@@ -1,5 +1,7 @@
 //! A listener on the exchange of events hears what becomes of messages that did not go the straight way, at least once.
 
+mod away;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, ensure};
@@ -23,7 +25,12 @@ struct Listener {
 impl Listener {
     /// Callback has declared the exchange by then.
     async fn bound(flow: &Flow) -> anyhow::Result<Self> {
-        let connection = Connection::connect(&flow.ground.amqp_url(), ConnectionProperties::default()).await?;
+        Self::bound_at(&flow.ground.amqp_url()).await
+    }
+
+    /// The same at a broker's address; a queue that is there is taken over.
+    async fn bound_at(url: &str) -> anyhow::Result<Self> {
+        let connection = Connection::connect(url, ConnectionProperties::default()).await?;
         let channel = connection.create_channel().await?;
         let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
         channel.queue_declare(QUEUE.into(), durable, FieldTable::default()).await?;
@@ -56,6 +63,18 @@ impl Listener {
             }
         }
         events
+    }
+
+    /// What was heard of a message, in the order in which it was heard first.
+    async fn story(&self, id: &str) -> Vec<String> {
+        let (mut known, mut story) = (BTreeSet::new(), Vec::new());
+        for (_, event) in self.heard.lock().await.iter().filter(|(_, event)| event["data"]["message_id"] == id) {
+            if known.insert(event["id"].to_string()) {
+                let kind = event["type"].as_str().unwrap_or_default();
+                story.push(kind.trim_start_matches("countersign.delivery.").to_owned());
+            }
+        }
+        story
     }
 
     /// Asserts that all that was heard is an event about one of these messages, without anything of its body.

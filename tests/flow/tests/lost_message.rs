@@ -47,6 +47,7 @@ async fn a_message_lost_again_and_again_is_parked(mut flow: Flow) -> anyhow::Res
     let thief = flow.lose_everything().await?;
     let ids = flow.send(0, 1).await?;
     flow.all_in_state(&ids, "parked").await?;
+    flow.parked_because(&ids[0], SUBSCRIPTION, "resends_exhausted").await?;
     thief.abort();
     flow.start(&[Which::Downstream]).await?;
     ensure!(flow.history(&ids[0], "resending").await? == 3, "parked without having spent its three resends");

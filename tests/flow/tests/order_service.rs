@@ -105,6 +105,8 @@ async fn lost_orders_come_out_of_their_table(mut flow: Flow) -> anyhow::Result<(
     for (id, reason) in [(&ids[1], "gone"), (&ids[2], "changed")] {
         let delivery = deliveries.iter().find(|delivery| delivery.message_id == *id).context("no delivery")?;
         ensure!(delivery.reason == reason, "{delivery:?}");
+        flow.parked_because(id, SUBSCRIPTION, reason).await?;
+        ensure!(flow.history(id, "resent").await? == 0, "{id} was sent again");
     }
     flow.finish().await
 }

@@ -87,13 +87,34 @@ async fn work(
     }
 }
 
-/// From a while before what is certified, the first time from as long ago as anything can be sent again, until now.
+/// From a while before what is certified, the first time from as long ago as anything can be sent again, until now. What is certified
+/// ahead of now was certified by a clock that was set back since: those minutes are compared as they come.
 fn asked(now: Timestamp, certified_until: Option<Timestamp>, overlap_ms: u64, dedup_retention_ms: u64) -> Window {
-    let since = certified_until.map_or(now.minus_millis(dedup_retention_ms), |until| until.minus_millis(overlap_ms));
+    let since = certified_until.map_or(now.minus_millis(dedup_retention_ms), |until| until.min(now).minus_millis(overlap_ms));
     Window { since: minute_of(since), until: minute_of(now).plus_millis(MINUTE_MS) }
 }
 
 fn tell(upstream: &UpstreamName, now: Timestamp, until: Timestamp) {
     let age = Duration::from_millis(now.millis_since(until)).as_secs_f64();
     metrics::gauge!(names::RECONCILE_CERTIFIED_AGE_SECONDS, "upstream" => upstream.to_string()).set(age);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_round_begins_before_what_is_certified_and_never_after_now() {
+        let at = |minutes: i64| Timestamp::from_millis(minutes * MINUTE_MS.cast_signed());
+        let rows = [
+            ("the first", None, 40, 101),
+            ("the next", Some(90), 80, 101),
+            ("certified until now", Some(100), 90, 101),
+            ("MSG DB's clock was set back", Some(500), 90, 101),
+        ];
+        for (what, certified, since, until) in rows {
+            let asked = asked(at(100).plus_millis(7), certified.map(at), 10 * MINUTE_MS, 60 * MINUTE_MS);
+            assert_eq!(asked, Window { since: at(since), until: at(until) }, "{what}");
+        }
+    }
 }

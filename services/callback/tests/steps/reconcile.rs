@@ -227,6 +227,24 @@ async fn a_receipt_for_another_fingerprint_verifies_nothing() {
     assert_eq!(net.checks().len(), 1, "its check finds the conflict");
 }
 
+/// Mode `confirmed`, and `outbox` without a check.
+#[tokio::test(start_paused = true)]
+async fn what_has_a_receipt_and_no_row_breaks_no_certificate_and_costs_a_listing_beside_others() {
+    let net = Net::new();
+    let unstored: Vec<Message> = (0..3).map(|n| message(20, n)).collect();
+    net.signed(&unstored, &Signed::Done).await;
+    let certificate = net.reconcile_one().await;
+    assert_eq!((certificate.state, counts(&certificate)), (State::Certified, [0; 7]), "alone in its minute, and in the hour");
+    assert_eq!(net.listings(), 0);
+
+    let messages = net.stored(9, 2);
+    net.signed(&messages, &Signed::Done).await;
+    net.signed(&[message(9, 5)], &Signed::Done).await;
+    let certificate = net.reconcile_one().await;
+    assert_eq!((certificate.state, counts(&certificate)), (State::Certified, [2, 2, 0, 0, 0, 0, 0]));
+    assert_eq!((net.listings(), net.checks().len()), (1, 0), "of its minute alone, and nothing is checked");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_subscription_that_answers_no_probe_is_skipped_and_nothing_is_checked() {
     let net = Net::new();

@@ -4,28 +4,15 @@
 //! What a clock that is off does harm is the age of messages: upstream stamps `sent_at`, and what is older than the retention is refused as
 //! stale, by downstream's and callback's clocks.
 
+use countersign_delivery::time::{MAX_SKEW_MS, skew_ms};
 use jiff::fmt::rfc2822::DateTimeParser;
 
 use crate::doctor::ask::Answer;
 use crate::doctor::finding::Finding;
 
 const SKEW: &str = "clocks.skew";
-/// A difference that is worth a word, milliseconds.
-const MAX_SKEW_MS: i64 = 2_000;
 /// `Date` tells whole seconds.
 const DATE_STEP_MS: i64 = 1_000;
-
-/// How far a clock that showed a time within `theirs` is from one that went from `ours.0` to `ours.1` meanwhile, at least;
-/// positive: theirs is ahead. Milliseconds.
-const fn skew_ms(ours: (i64, i64), theirs: (i64, i64)) -> i64 {
-    if theirs.0 > ours.1 {
-        theirs.0 - ours.1
-    } else if theirs.1 < ours.0 {
-        theirs.1 - ours.0
-    } else {
-        0
-    }
-}
 
 /// One clock by an exact time.
 pub fn judge_exact(subject: &str, between_ms: (i64, i64), now_ms: i64) -> Finding {
@@ -59,20 +46,6 @@ fn judge(subject: &str, skew_ms: i64) -> Finding {
 mod tests {
     use super::*;
     use crate::doctor::finding::Severity;
-
-    #[test]
-    fn only_what_is_certain_counts() {
-        let rows = [
-            ((100, 200), (150, 150), 0),
-            ((100, 200), (0, 100), 0),
-            ((100, 200), (200, 1_200), 0),
-            ((100, 200), (300, 1_300), 100),
-            ((5_000, 5_100), (3_000, 4_000), -1_000),
-        ];
-        for (ours, theirs, expected) in rows {
-            assert_eq!(skew_ms(ours, theirs), expected, "{ours:?} {theirs:?}");
-        }
-    }
 
     #[test]
     fn a_date_header_is_read_to_the_second() {

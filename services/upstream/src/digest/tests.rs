@@ -34,7 +34,7 @@ fn a_window_that_is_not_right_is_told_what_would_be() {
 
 #[test]
 fn settled_is_what_the_slowest_incarnation_says_and_never_later_than_now() {
-    assert_eq!(settled_until(&[], NOW), NOW);
+    assert_eq!(settled_until(&[], NOW), Timestamp::default(), "nobody has said anything");
     let (early, late) = (NOW.minus_millis(5_000), NOW.plus_millis(5_000));
     assert_eq!(settled_until(&[heartbeat(1, late)], NOW), NOW);
     assert_eq!(settled_until(&[heartbeat(1, late), heartbeat(2, early), heartbeat(3, NOW)], NOW), early);

@@ -5,25 +5,34 @@
 //! numbered again (fenced, rolled back) gets a new one: its insert is fenced together with the incarnation whose heartbeat counts it, so
 //! nothing is ever stored that was minted before a time until which everything was said to be settled. A transaction that is open, a
 //! commit without an answer and a message without a confirm are unsettled seqs like all others.
+//!
+//! A clock may be behind those of other replicas, or of a predecessor: what they have promised, and callback has certified, is the
+//! incarnation's floor ([`countersign_delivery::settled::floor`]). Until the clock has come up to it, ids bear the floor's time; they then
+//! lie in a minute later than the clock's, which is as good as any that is not certified. A clock that is ahead makes ids that lie in a
+//! minute to come: they are compared when the database's clocks have passed it, since no heartbeat says more than the database's clock.
+//!
+//! **Invariant:** nothing is minted before a time until which everything has been said to be settled.
 
 use std::sync::Arc;
 
 use countersign_delivery::ports::Ids;
 use countersign_delivery::settled::Settled;
 use countersign_delivery::watermark::Tracker;
-use countersign_delivery::{IncarnationId, MessageId, Seq, Timestamp};
+use countersign_delivery::{MessageId, Seq, Timestamp};
 
 /// Gives out seqs and ids; behind the ledger's lock.
 #[derive(Debug)]
 pub(super) struct Numbering {
     ids: Arc<dyn Ids>,
+    /// Nothing is minted before.
+    floor: Timestamp,
     pub tracker: Tracker,
     settled: Settled,
 }
 
 impl Numbering {
-    pub(super) fn new(incarnation: IncarnationId, ids: Arc<dyn Ids>) -> Self {
-        Self { ids, tracker: Tracker::default(), settled: Settled::since(incarnation.minted_at()) }
+    pub(super) fn new(floor: Timestamp, ids: Arc<dyn Ids>) -> Self {
+        Self { ids, floor, tracker: Tracker::default(), settled: Settled::since(floor) }
     }
 
     /// The next seq, and the id that goes with it.
@@ -39,6 +48,6 @@ impl Numbering {
     }
 
     fn mint(&self) -> MessageId {
-        MessageId::fresh(self.ids.uuid())
+        MessageId::fresh(self.ids.uuid()).not_before(self.floor)
     }
 }

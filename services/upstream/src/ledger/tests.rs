@@ -41,7 +41,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn a_ledger() -> Arc<Ledger> {
-    Ledger::own(incarnation(1), Arc::new(CountingIds::after(1)), Arc::default(), PAGE_BYTES)
+    Ledger::own(incarnation(1), incarnation(1).minted_at(), Arc::new(CountingIds::after(1)), Arc::default(), PAGE_BYTES)
 }
 
 fn seqs(ledger: &Ledger, tickets: Vec<Ticket>) -> Vec<Seq> {

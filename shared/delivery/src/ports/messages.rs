@@ -55,6 +55,15 @@ pub enum IncarnationState {
     Closed,
 }
 
+/// What an incarnation learns when it is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// The latest time until which any incarnation of this upstream, closed ones too, has said that everything is settled.
+    pub promised: Timestamp,
+    /// The database's time.
+    pub now: Timestamp,
+}
+
 /// An incarnation that is not closed, as its observers see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Heartbeat {
@@ -64,7 +73,8 @@ pub struct Heartbeat {
     pub counter: u64,
     /// Everything below is settled.
     pub watermark: Seq,
-    /// Every message that was minted under it before this time, by its owner's clock, is settled ([`crate::settled`]).
+    /// Every message that was minted under it before this time, by its owner's clock, is settled ([`crate::settled`]). Never later than
+    /// the database's clock was when it was written, and never goes back.
     pub settled_until: Timestamp,
     /// Who has claimed its inheritance.
     pub adopter: Option<IncarnationId>,
@@ -101,13 +111,15 @@ impl Expiry {
 /// Upstream's tables.
 #[async_trait]
 pub trait Messages: Send + Sync {
-    /// Inserts the incarnation (`open`) and its heartbeat (counter 0, watermark [`Seq::FIRST`], settled until `now`) in one transaction.
+    /// Inserts the incarnation (`open`) and its heartbeat (counter 0, watermark [`Seq::FIRST`], settled until `now`, or until the database's
+    /// time if that is earlier) in one transaction. What was promised is read after its commit: whoever reads the heartbeats before it
+    /// promises nothing later, and whoever reads them afterwards is held back by this one.
     ///
-    /// `now` is a time before which nothing is minted under it, by its owner's clock.
+    /// `now` is a time before which nothing is minted under it, by its owner's clock. Nothing may be minted before [`crate::settled::floor`].
     ///
     /// # Errors
-    /// [`PortError`].
-    async fn open(&self, upstream: &UpstreamName, incarnation: IncarnationId, now: Timestamp) -> Result<(), PortError>;
+    /// [`PortError`]; it may have been opened, and is left to adoption.
+    async fn open(&self, upstream: &UpstreamName, incarnation: IncarnationId, now: Timestamp) -> Result<Opened, PortError>;
 
     /// Inserts a batch in one transaction that share-locks the incarnation's row and requires it to be open, and not claimed by an
     /// adopter: from the claim on no further share lock is taken, so the fence waits only for transactions that were open then.
@@ -125,6 +137,8 @@ pub trait Messages: Send + Sync {
     async fn entomb(&self, position: Position) -> Result<Entombed, PortError>;
 
     /// The owner's heartbeat: one UPDATE, effective only while nobody has adopted it. False: adopted, stop accepting at once.
+    ///
+    /// `settled_until` is written no later than the database's time: an owner whose clock is ahead binds nobody to it.
     ///
     /// # Errors
     /// [`PortError`].
@@ -192,7 +206,8 @@ pub trait Messages: Send + Sync {
     /// A message goes when it is older than the retention **and** settled for good: below its incarnation's *stored* watermark, or in a
     /// closed incarnation. An adopter scans from the stored watermark, so what it may still need stays, whatever its age; so does what
     /// stands behind an unsettled message in the same incarnation, and a row of mode `outbox` that is not confirmed. A tombstone goes only with a closed incarnation: until then it keeps a
-    /// late insert out, afterwards the fence does. An incarnation's heartbeat goes with it. A deleted message frees its idempotency key,
+    /// late insert out, afterwards the fence does. An incarnation's heartbeat goes with it; the one that is settled until the latest time of
+    /// all (of several, the one whose incarnation has the highest id) stays, since it tells what was promised. A deleted message frees its idempotency key,
     /// and its id is unknown. Settled is not signed for: whether it was processed only callback knows.
     ///
     /// Age is the one place where clocks meet. A sender's clock that is slow, or a deleter's that is ahead, makes settled messages go that

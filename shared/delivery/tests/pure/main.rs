@@ -9,6 +9,7 @@ mod ids;
 mod model;
 mod outbox;
 mod probes;
+mod recheck;
 mod reconcile;
 mod redrive;
 mod routes;

@@ -2,12 +2,15 @@
 
 use countersign_delivery::id::{IncarnationId, Seq, UpstreamName};
 use countersign_delivery::ports::PortError;
-use countersign_delivery::ports::messages::{Heartbeat, IncarnationState};
+use countersign_delivery::ports::messages::{Heartbeat, IncarnationState, Opened};
 use countersign_delivery::time::Timestamp;
 use sea_orm::QueryResult;
 use uuid::Uuid;
 
+use crate::clock::now_within;
 use crate::sql::{Sql, signed, take, unreadable, unsigned};
+
+const OPENING: &str = "opening an incarnation";
 
 /// Inserts the incarnation and its heartbeat. A repeat after a lost answer changes nothing.
 pub(super) async fn open(
@@ -15,8 +18,8 @@ pub(super) async fn open(
     upstream: &UpstreamName,
     incarnation: IncarnationId,
     now: Timestamp,
-) -> Result<(), PortError> {
-    let tx = sql.begin("opening an incarnation").await?;
+) -> Result<Opened, PortError> {
+    let tx = sql.begin(OPENING).await?;
     let values = vec![incarnation.0.into(), upstream.as_str().into()];
     tx.run(
         "INSERT INTO countersign_incarnation (id, upstream, state) VALUES ($1, $2, 'open') ON CONFLICT (id) DO NOTHING",
@@ -24,13 +27,32 @@ pub(super) async fn open(
     )
     .await?;
     let values = vec![incarnation.0.into(), signed(Seq::FIRST.0).into(), now.as_millis().into()];
-    tx.run(
-        "INSERT INTO countersign_heartbeat (incarnation, counter, watermark, settled_until) VALUES ($1, 0, $2, $3) \
+    let statement = format!(
+        "INSERT INTO countersign_heartbeat (incarnation, counter, watermark, settled_until) VALUES ($1, 0, $2, {}) \
          ON CONFLICT (incarnation) DO NOTHING",
-        values,
-    )
-    .await?;
-    tx.commit().await
+        not_ahead(sql, "$3")
+    );
+    tx.run(&statement, values).await?;
+    tx.commit().await?;
+    opened(sql, upstream).await
+}
+
+/// What has been promised so far, asked after the commit.
+async fn opened(sql: &Sql, upstream: &UpstreamName) -> Result<Opened, PortError> {
+    let query = format!(
+        "SELECT COALESCE(MAX(h.settled_until), 0) AS promised, {} AS now FROM countersign_incarnation AS i \
+         JOIN countersign_heartbeat AS h ON h.incarnation = i.id WHERE i.upstream = $1",
+        now_within(sql.backend)
+    );
+    let rows = sql.read(OPENING, &query, vec![upstream.as_str().into()]).await?;
+    let row = rows.first().ok_or_else(|| unreadable("what was promised gave no row"))?;
+    let time = |column| take(row, column).map(Timestamp::from_millis);
+    Ok(Opened { promised: time("promised")?, now: time("now")? })
+}
+
+/// A time, or the database's if that is earlier.
+fn not_ahead(sql: &Sql, time: &str) -> String {
+    format!("{}({time}, {})", sql.either("LEAST", "MIN"), now_within(sql.backend))
 }
 
 /// The owner's sign of life; false once somebody has adopted it.
@@ -41,10 +63,14 @@ pub(super) async fn beat(
     watermark: Seq,
     settled_until: Timestamp,
 ) -> Result<bool, PortError> {
-    let statement = "UPDATE countersign_heartbeat SET counter = $2, watermark = $3, settled_until = $4 \
-                     WHERE incarnation = $1 AND adopter IS NULL";
+    let statement = format!(
+        "UPDATE countersign_heartbeat SET counter = $2, watermark = $3, settled_until = {}(settled_until, {}) \
+         WHERE incarnation = $1 AND adopter IS NULL",
+        sql.either("GREATEST", "MAX"),
+        not_ahead(sql, "$4")
+    );
     let values = vec![incarnation.0.into(), signed(counter).into(), signed(watermark.0).into(), settled_until.as_millis().into()];
-    Ok(sql.write("beating", statement, values).await?.rows_affected() == 1)
+    Ok(sql.write("beating", &statement, values).await?.rows_affected() == 1)
 }
 
 /// Everything of this upstream that is not closed.

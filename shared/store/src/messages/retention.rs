@@ -65,8 +65,8 @@ async fn delete_page(sql: &Sql, of: &Incarnation, expiry: Expiry, limit: u64) ->
     Ok(sql.write(DELETING, &statement, values).await?.rows_affected())
 }
 
-/// Deletes a closed incarnation without rows, with its heartbeat. Whoever still holds its name finds nothing to insert under, to adopt or
-/// to beat for.
+/// Deletes a closed incarnation without rows, with its heartbeat, if another one's tells of a later promise. Whoever still holds its name
+/// finds nothing to insert under, to adopt or to beat for.
 async fn delete_if_empty(sql: &Sql, incarnation: IncarnationId) -> Result<(), PortError> {
     let row = "SELECT 1 FROM countersign_message AS m WHERE m.incarnation = $1 LIMIT 1";
     if !sql.read(DELETING, row, vec![incarnation.0.into()]).await?.is_empty() {
@@ -74,7 +74,12 @@ async fn delete_if_empty(sql: &Sql, incarnation: IncarnationId) -> Result<(), Po
     }
     let tx = sql.begin(DELETING).await?;
     let statement = "DELETE FROM countersign_incarnation WHERE id = $1 AND state = 'closed' \
-                     AND NOT EXISTS (SELECT 1 FROM countersign_message AS m WHERE m.incarnation = $1)";
+                     AND NOT EXISTS (SELECT 1 FROM countersign_message AS m WHERE m.incarnation = $1) \
+                     AND EXISTS (SELECT 1 FROM countersign_incarnation AS o \
+                       JOIN countersign_heartbeat AS later ON later.incarnation = o.id \
+                       JOIN countersign_heartbeat AS own ON own.incarnation = $1 \
+                       WHERE o.upstream = countersign_incarnation.upstream \
+                       AND (later.settled_until, o.id) > (own.settled_until, own.incarnation))";
     if tx.run(statement, vec![incarnation.0.into()]).await?.rows_affected() == 0 {
         return tx.rollback().await;
     }

@@ -26,6 +26,7 @@ macro_rules! messages_suite {
             an_unknown_commit_that_happened_is_found,
             an_unknown_commit_that_did_not_happen_is_entombed_for_good,
             the_owner_beats_until_it_is_adopted,
+            what_is_said_to_be_settled_neither_goes_back_nor_ahead_of_the_databases_clock,
             adoption_compares_and_sets,
             a_fenced_incarnation_with_a_dead_adopter_is_adoptable_again,
             a_scan_ascends_from_a_seq_and_leaves_tombstones_out,
@@ -251,6 +252,24 @@ pub async fn the_owner_beats_until_it_is_adopted(messages: &impl Messages) {
     let adopted = seen(messages, 1).await.expect("it is not closed");
     assert_eq!((adopted.watermark, adopted.adopter), (Seq(5), Some(incarnation(2))), "a moved watermark is not harmless");
     assert_eq!(adopted.settled_until, OPENED.plus_millis(5), "what it left behind holds it back until it is closed");
+}
+
+/// As the name says: an owner whose clock is ahead binds nobody to its time.
+pub async fn what_is_said_to_be_settled_neither_goes_back_nor_ahead_of_the_databases_clock(messages: &impl Messages) {
+    let until = async |of| seen(messages, of).await.expect("it is open").settled_until;
+    let a_century = 100 * 365 * 86_400_000;
+    let ahead = OPENED.plus_millis(a_century);
+    let opened = messages.open(&upstream("shop"), incarnation(1), ahead).await.expect("an incarnation opens");
+    let first = until(1).await;
+    assert!(OPENED <= first && first <= opened.now && opened.now < ahead, "{first:?} {opened:?}");
+    assert_eq!(opened.promised, first);
+    assert!(messages.beat(incarnation(1), 1, Seq::FIRST, ahead).await.expect("the store is up"));
+    let second = until(1).await;
+    assert!(first <= second && second < ahead, "{second:?}");
+    assert!(messages.beat(incarnation(1), 2, Seq::FIRST, OPENED).await.expect("the store is up"));
+    assert_eq!(until(1).await, second);
+    let behind = messages.open(&upstream("shop"), incarnation(2), OPENED).await.expect("an incarnation opens");
+    assert_eq!((behind.promised, until(2).await), (second, OPENED));
 }
 
 /// As the name says: a beat or another adopter in between, and the claim fails.

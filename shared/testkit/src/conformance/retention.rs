@@ -22,6 +22,7 @@ macro_rules! retention_suite {
             a_batch_is_bounded_and_takes_the_oldest_first,
             a_deleted_key_is_free_and_a_kept_one_is_not,
             other_upstreams_keep_theirs,
+            the_incarnation_that_tells_of_the_latest_promise_stays,
             what_is_gone_is_settled_and_nothing_is_inserted_adopted_or_beaten_for,
             deleters_at_the_same_time_delete_each_row_once,
             however_it_goes_only_what_is_old_and_settled_is_deleted,
@@ -61,6 +62,9 @@ fn keyed(seq: u64, key: &str) -> Numbered {
     Numbered { seq, message: Message { idempotency_key, ..message } }
 }
 
+/// An incarnation that tells of the latest promise, so that others' heartbeats can go.
+const LAST: u64 = 99;
+
 async fn watermark(messages: &impl Messages, of: u64, seq: u64) {
     assert!(messages.beat(incarnation(of), seq, Seq(seq), OPENED).await.expect("the store is up"));
 }
@@ -88,8 +92,9 @@ pub async fn old_messages_below_the_watermark_go_and_others_stay(messages: &impl
 
 /// As the name says; one that is empty from the start goes as well.
 pub async fn in_a_closed_incarnation_all_that_is_old_goes_and_then_the_incarnation(messages: &impl Messages) {
-    open(messages, 1).await;
-    open(messages, 2).await;
+    for of in [1, 2, LAST] {
+        open(messages, of).await;
+    }
     insert(messages, 1, &[old(1), at(2, 2, YOUNG), old(3)]).await;
     for of in 1..=2 {
         messages.close(incarnation(of)).await.expect("the store is up");
@@ -167,8 +172,29 @@ pub async fn other_upstreams_keep_theirs(messages: &impl Messages) {
     assert_eq!(seqs(messages, 1).await, [1]);
 }
 
+/// As the name says, empty and closed, until another one's heartbeat tells of a later one; other upstreams' do not count.
+pub async fn the_incarnation_that_tells_of_the_latest_promise_stays(messages: &impl Messages) {
+    let (promised, later) = (OPENED.plus_millis(60_000), OPENED.plus_millis(90_000));
+    let told =
+        async |of: u64| messages.open(&upstream("shop"), incarnation(of), OPENED).await.expect("an incarnation opens").promised;
+    messages.open(&upstream("other"), incarnation(LAST), later).await.expect("an incarnation opens");
+    assert_eq!(told(1).await, OPENED, "its own");
+    assert!(messages.beat(incarnation(1), 1, Seq::FIRST, promised).await.expect("the store is up"));
+    assert_eq!(told(2).await, promised);
+    for of in 1..=2 {
+        messages.close(incarnation(of)).await.expect("the store is up");
+    }
+    assert_eq!(delete(messages, 100).await, 0);
+    assert_eq!(told(2).await, promised, "2 is gone, 1 is not");
+    assert!(messages.beat(incarnation(2), 1, Seq::FIRST, later).await.expect("the store is up"));
+    assert_eq!(delete(messages, 100).await, 0);
+    messages.open(&upstream("shop"), incarnation(1), OPENED).await.expect("its name is free: it has gone");
+    assert_eq!(told(3).await, later);
+}
+
 /// As the name says, of an incarnation; whoever has been asleep for so long learns that it is over.
 pub async fn what_is_gone_is_settled_and_nothing_is_inserted_adopted_or_beaten_for(messages: &impl Messages) {
+    open(messages, LAST).await;
     open(messages, 1).await;
     insert(messages, 1, &[old(1)]).await;
     let heartbeat = seen(messages, 1).await.expect("it is open");
@@ -212,6 +238,8 @@ pub async fn however_it_goes_only_what_is_old_and_settled_is_deleted(messages: &
     const STEPS: u64 = 250;
     let memory = MemoryMessages::default();
     let (mut dice, mut books) = (Dice::new(7), Books::default());
+    open(messages, LAST).await;
+    open(&memory, LAST).await;
     for step in 1..=STEPS {
         let of = 1 + dice.below(4);
         match dice.below(8) {

@@ -10,7 +10,7 @@ use super::{dead, delivery_is};
 use crate::command::{SETUP, expect};
 
 /// So many orders in the dead-letter queue, and a handler that takes them from now on.
-async fn rejected(flow: &mut Flow, count: u32) -> anyhow::Result<Vec<String>> {
+pub async fn rejected(flow: &mut Flow, count: u32) -> anyhow::Result<Vec<String>> {
     flow.start(&Which::ALL).await?;
     flow.system.behave(&json!({"status": 422})).await?;
     let ids = flow.send(0, count).await?;

@@ -4,7 +4,7 @@ use countersign_flow::{Flow, PATIENCE, Setup};
 use countersign_launcher::{Which, wait_until};
 use sea_orm::{ConnectionTrait as _, DatabaseConnection, DbBackend, Statement};
 
-use super::rig::{Expected, SHORT, impatient, session, through, under_load};
+use super::rig::{Expected, SHORT, impatient, read_only, through, under_load};
 
 const LOCK: &str = "BEGIN; LOCK TABLE countersign_delivery IN ACCESS EXCLUSIVE MODE";
 /// Waits for locks that are longer than the wait for a connection.
@@ -25,7 +25,7 @@ async fn run(session: &DatabaseConnection, statements: &str) -> anyhow::Result<(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn statements_time_out_behind_a_lock() -> anyhow::Result<()> {
     let flow = flow("msgdb_locked", SHORT).await?;
-    let session = session(&flow).await?;
+    let session = flow.msg_database().await?;
     let expected = Expected { dependency: "receipts", words: &["MSG DB", "lock timeout"], can_be_read: false };
     through(flow, expected, async || run(&session, LOCK).await, async || run(&session, "ROLLBACK").await).await
 }
@@ -33,7 +33,7 @@ async fn statements_time_out_behind_a_lock() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_connections_wait() -> anyhow::Result<()> {
     let flow = flow("msgdb_pool", PATIENT).await?;
-    let session = session(&flow).await?;
+    let session = flow.msg_database().await?;
     let expected = Expected { dependency: "database", words: &["max_connections"], can_be_read: false };
     through(flow, expected, async || run(&session, LOCK).await, async || run(&session, "ROLLBACK").await).await
 }
@@ -41,25 +41,16 @@ async fn all_connections_wait() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_is_read_only() -> anyhow::Result<()> {
     let flow = flow("msgdb_read_only", SHORT).await?;
-    let session = session(&flow).await?;
-    let set = async |value: &str| {
-        // The test's own session stays as it is.
-        let statements = format!(
-            "SET default_transaction_read_only = off; DO $do$ BEGIN \
-             EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = {value}', current_database()); END $do$; \
-             SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        );
-        run(&session, &statements).await
-    };
+    let session = flow.msg_database().await?;
     let expected = Expected { dependency: "database", words: &["read-only"], can_be_read: true };
-    through(flow, expected, async || set("on").await, async || set("off").await).await
+    through(flow, expected, async || read_only(&session, "on").await, async || read_only(&session, "off").await).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deadlocks_and_failures_to_serialise_are_tried_again() -> anyhow::Result<()> {
     let mut flow = flow("msgdb_conflicts", SHORT).await?;
     flow.start(&Which::ALL).await?;
-    let session = session(&flow).await?;
+    let session = flow.msg_database().await?;
     let trigger = format!(
         "CREATE SEQUENCE fault; \
          CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ DECLARE n bigint := nextval('fault'); BEGIN \

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use countersign_flow::{Flow, PATIENCE};
-use countersign_launcher::{Which, wait_until};
+use countersign_launcher::{Postgres, Which, wait_until};
 use countersign_wire::proto::RedriveDeliveryRequest;
-use sea_orm::{ConnectOptions, DatabaseConnection};
+use rustix::process::{Pid, Signal, kill_process};
+use sea_orm::{ConnectionTrait as _, DatabaseConnection, DbBackend, Statement};
 use tokio::time::interval;
 use tonic::Code;
 
@@ -44,18 +45,41 @@ pub fn impatient(flow: &Flow, keys: &str) -> anyhow::Result<()> {
 /// The usual ones.
 pub const SHORT: &str = "connect_timeout_ms = 500\nstatement_timeout_ms = 1000\nlock_timeout_ms = 500";
 
-/// A session of the test's own in MSG DB.
-pub async fn session(flow: &Flow) -> anyhow::Result<DatabaseConnection> {
-    let configuration = std::fs::read_to_string(flow.ground.path("callback.toml"))?;
-    let (_, url) = configuration.split_once("url = \"").context("no url")?;
-    let urls = url.split("url = \"").map(|rest| rest.split('"').next().unwrap_or_default());
-    let url = std::iter::once(url.split('"').next().unwrap_or_default())
-        .chain(urls)
-        .find(|url| url.starts_with("postgres") || url.starts_with("sqlite"))
-        .context("no database")?;
-    let mut options = ConnectOptions::new(url);
-    options.max_connections(1).sqlx_logging(false);
-    Ok(sea_orm::Database::connect(options).await?)
+/// Has new sessions of MSG DB, which is on `PostgreSQL`, only read (`on`) or write again (`off`), and ends all but the test's own.
+pub async fn read_only(session: &DatabaseConnection, value: &str) -> anyhow::Result<()> {
+    // The test's own session stays as it is.
+    let statements = format!(
+        "SET default_transaction_read_only = off; DO $do$ BEGIN \
+         EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = {value}', current_database()); END $do$; \
+         SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    );
+    Ok(session.execute_unprepared(&statements).await.map(drop)?)
+}
+
+/// A server that stands still, with all sessions but the test's own: in the middle of whatever they were at, and nobody is told.
+pub struct Frozen(Vec<Pid>);
+
+impl Frozen {
+    /// Freezes it.
+    pub async fn freeze(postgres: &Postgres, session: &DatabaseConnection) -> anyhow::Result<Self> {
+        const OTHERS: &str = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+        postgres.pause()?;
+        let mut frozen = Vec::new();
+        for row in session.query_all_raw(Statement::from_string(DbBackend::Postgres, OTHERS)).await? {
+            let pid = Pid::from_raw(row.try_get("", "pid")?).context("pid 0")?;
+            kill_process(pid, Signal::STOP)?;
+            frozen.push(pid);
+        }
+        Ok(Self(frozen))
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&mut self, postgres: &Postgres) -> anyhow::Result<()> {
+        for pid in self.0.drain(..) {
+            kill_process(pid, Signal::CONT)?;
+        }
+        postgres.resume()
+    }
 }
 
 /// Breaks MSG DB under load, asserts that nothing is judged and nothing acked meanwhile, mends it, and asserts that nothing came of it.

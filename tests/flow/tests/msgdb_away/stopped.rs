@@ -2,16 +2,13 @@
 
 use anyhow::Context as _;
 use countersign_launcher::Postgres;
-use rustix::process::{Pid, Signal, kill_process};
-use sea_orm::{ConnectionTrait as _, DbBackend, Statement};
 use tempfile::TempDir;
 use tokio::sync::Mutex;
 
-use super::rig::{Expected, SHORT, impatient, session, through};
+use super::rig::{Expected, Frozen, SHORT, impatient, through};
 use crate::bad_input::private::{Own, flow};
 
 const AWAY: Expected = Expected { dependency: "database", words: &[" "], can_be_read: false };
-const OTHERS: &str = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_and_started_again() -> anyhow::Result<()> {
@@ -46,22 +43,12 @@ async fn frozen_with_all_its_sessions() -> anyhow::Result<()> {
     let url = postgres.create_database("msg").await?;
     let flow = flow("msgdb_frozen", Own { msg_db: Some(url), ..Own::default() }).await?;
     impatient(&flow, SHORT)?;
-    let own = session(&flow).await?;
-    let frozen = Mutex::new(Vec::new());
+    let own = flow.msg_database().await?;
+    let frozen = Mutex::new(None);
     let freeze = async || {
-        postgres.pause()?;
-        for row in own.query_all_raw(Statement::from_string(DbBackend::Postgres, OTHERS)).await? {
-            let pid = Pid::from_raw(row.try_get("", "pid")?).context("pid 0")?;
-            kill_process(pid, Signal::STOP)?;
-            frozen.lock().await.push(pid);
-        }
+        *frozen.lock().await = Some(Frozen::freeze(&postgres, &own).await?);
         Ok(())
     };
-    let thaw = async || {
-        for pid in frozen.lock().await.drain(..) {
-            kill_process(pid, Signal::CONT)?;
-        }
-        postgres.resume()
-    };
+    let thaw = async || frozen.lock().await.as_mut().context("it was not frozen")?.thaw(&postgres);
     through(flow, AWAY, freeze, thaw).await
 }
