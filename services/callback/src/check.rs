@@ -12,7 +12,6 @@ use countersign_boot::{Failpoint, failpoint};
 use countersign_delivery::check::{Check, Mark};
 use countersign_delivery::ports::broker::Delivered;
 use countersign_delivery::ports::deliveries::{Change, DeliveryKey};
-use countersign_delivery::recheck::{Pace, Recheck, recheck};
 use countersign_delivery::state::{Event, Illegal, ParkReason};
 use countersign_telemetry::invariants;
 
@@ -124,7 +123,7 @@ async fn resend(desk: &Desk, plan: &mut Plan, entries: &[Entry]) -> Result<(), E
         for (wanted, outcome) in wanted.into_iter().zip(outcomes) {
             if let command_resend::Outcome::Again(_) = outcome {
                 let mark = entries[place].check.mark(&wanted.subscription).cloned();
-                plan.keep[place].push(Kept { mark, pace: outcome.pace(), ..Kept::plain(wanted.subscription) });
+                plan.keep[place].push(Kept { mark, soon: outcome.is_crowded(), ..Kept::plain(wanted.subscription) });
             }
         }
     }
@@ -138,15 +137,16 @@ async fn arm_again(desk: &Desk, plan: Plan, entries: &[Entry]) -> (Vec<usize>, O
     let mut put_off = Vec::new();
     for (place, kept) in plan.keep.into_iter().enumerate().filter(|(_, kept)| !kept.is_empty()) {
         let entry = &entries[place];
-        let pace = kept.iter().map(|kept| kept.pace).max().unwrap_or(Pace::Ladder);
-        let Recheck { delay_ms, waits } = recheck(&desk.topology, entry.check.waits, pace);
+        // What only found others first is none the older for it.
+        let soon = kept.iter().all(|kept| kept.soon);
+        let delay_ms = desk.topology.recheck_delay_ms(if soon { 0 } else { entry.check.waits });
         let until = plan.now.plus_millis(delay_ms);
         let due = kept.iter().filter(|kept| kept.due_at.is_some_and(|due| due <= until));
         put_off.push(due.map(|kept| key(&entry.check, kept)).collect::<Vec<_>>());
         new.push(NewCheck {
             queue: desk.topology.check_tier_queue(delay_ms),
             upstream: entry.upstream.clone(),
-            check: again(&entry.check, kept, waits),
+            check: again(&entry.check, kept, u32::from(!soon)),
         });
         places.push(entry.position);
     }
@@ -161,11 +161,11 @@ fn key(check: &Check, kept: &Kept) -> DeliveryKey {
     DeliveryKey { message_id: check.message_id, subscription: kept.subscription.clone() }
 }
 
-/// The same check once more, for those who still need a look: same try, after so many waits, the marks of this look.
+/// The same check once more, for those who still need a look: same try, so many waits more, the marks of this look.
 fn again(check: &Check, kept: Vec<Kept>, waits: u32) -> Check {
     let marks: Vec<Mark> = kept.iter().filter_map(|kept| kept.mark.clone()).collect();
     let required = kept.into_iter().map(|kept| kept.subscription).collect();
-    Check { waits, required, marks, ..check.clone() }
+    Check { waits: check.waits.saturating_add(waits), required, marks, ..check.clone() }
 }
 
 /// A row whose next look is on its way is not overdue. Without this each sweep would add one more check to every row that waits long.

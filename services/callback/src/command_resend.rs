@@ -14,7 +14,6 @@ use countersign_boot::{Failpoint, failpoint};
 use countersign_delivery::message::{Attempt, TraceContext};
 use countersign_delivery::ports::PortError;
 use countersign_delivery::ports::deliveries::{Change, DeliveryKey};
-use countersign_delivery::recheck::Pace;
 use countersign_delivery::state::{Command, Delivery, Event, Facts, Illegal, ParkReason, ResendReason};
 use countersign_delivery::{MessageId, SubscriptionName, Timestamp, UpstreamName};
 use countersign_telemetry::{invariants, names, propagate};
@@ -28,8 +27,6 @@ use crate::upstreams::{Answer, CallError, ResendOrder};
 
 /// Upstreams that one step calls at the same time.
 const CALLS_AT_ONCE: usize = 16;
-/// The word for a call that was not answered.
-const CALL_FAILED: &str = "call_failed";
 /// The word for a call that goes on although nobody waits for it any more.
 const UNDER_WAY: &str = "under_way";
 
@@ -86,14 +83,10 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// When the next look may come: soon if only others were first and the upstream is well, after a bounded while if it does not answer.
+    /// Whether only others were first: the upstream is well, and the next look may come soon.
     #[must_use]
-    pub fn pace(self) -> Pace {
-        match self {
-            Self::Again(word) if word == Closed::Busy.as_str() || word == Closed::Rate.as_str() => Pace::Soon,
-            Self::Again(word) if [Closed::Breaker.as_str(), CALL_FAILED, UNDER_WAY].contains(&word) => Pace::Unreachable,
-            _ => Pace::Ladder,
-        }
+    pub fn is_crowded(self) -> bool {
+        matches!(self, Self::Again(word) if word == Closed::Busy.as_str() || word == Closed::Rate.as_str())
     }
 }
 
@@ -168,9 +161,9 @@ async fn call_for_a_while(
     let (of, to) = (desk.clone(), upstream.clone());
     let call = desk.tasks.spawn("a resend call", async move { one_call(&of, &to, &chunk, written, leave).await });
     match tokio::time::timeout(desk.lines.patience(), call).await {
-        Ok(Ok(ended)) => ended.map(|(answers, failed)| (answers, failed.then_some(CALL_FAILED))),
+        Ok(Ok(ended)) => ended.map(|(answers, failed)| (answers, failed.then_some("call_failed"))),
         // It panicked, which its task has told. Its orders stand as far as it came, and are repeated when their lease has ended.
-        Ok(Err(_)) => Ok((unanswered, Some(CALL_FAILED))),
+        Ok(Err(_)) => Ok((unanswered, Some("call_failed"))),
         Err(_) => {
             line.note_slow();
             tracing::info!(%upstream, orders = unanswered.len(), "a resend call takes long: its checks are armed again meanwhile");
@@ -356,7 +349,7 @@ fn count(outcome: &'static str, orders: usize) {
 }
 
 fn tell_failure(upstream: &UpstreamName, error: &CallError, orders: usize, opened: bool) {
-    count(CALL_FAILED, orders);
+    count("call_failed", orders);
     tracing::warn!(%upstream, %error, orders, "a resend call failed; no attempt is spent");
     if opened {
         tracing::warn!(%upstream, "the breaker opened: it is not called for a while");

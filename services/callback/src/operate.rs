@@ -3,21 +3,24 @@
 //! Each act is one row of the audit (I11): begun before anything is looked at, so that what is refused has its row too, and ended with what
 //! became of it. An act whose row cannot be written is not tried. What can fail in between: this process (the row stays begun; the states of
 //! all deliveries of the act change in one transaction, with lines of history that name the operator, and a redrive's order goes on from there as
-//! any other does); MSG DB (the act has failed, or its end is missing from the audit, and the log has it).
+//! any other does); MSG DB (the act has failed, or its end is missing from the audit, and the log has it). Acts on dead letters have their
+//! [`row`] in the same audit.
 
 mod discard;
+pub mod forbidden;
 mod park;
 mod redrive;
 mod restore;
+pub mod row;
 mod rows;
 
-use countersign_boot::{Failpoint, failpoint};
 use countersign_delivery::ports::PortError;
 use countersign_delivery::ports::audit::{Act, ActResult, NewAct};
 use countersign_delivery::state::Illegal;
 use countersign_delivery::{MessageId, SubscriptionName};
 use countersign_telemetry::{names, with_sources};
 
+use self::row::Row;
 use crate::desk::Desk;
 
 /// Bytes of an operator's name at most.
@@ -26,8 +29,6 @@ pub const BY_MAX: usize = 64;
 pub const REASON_MAX: usize = 500;
 /// Bytes of anything else that was asked with, in the audit at most.
 const GIVEN_MAX: usize = 200;
-/// Bytes of what became of an act, in the audit at most.
-const DETAIL_MAX: usize = 1_000;
 
 /// An act as it was asked for; nothing of it is checked yet.
 #[derive(Clone, Debug)]
@@ -97,26 +98,17 @@ impl Checked {
 /// # Errors
 /// [`Refusal`].
 pub async fn operate(desk: &Desk, ask: &Ask) -> Result<Vec<ActOutcome>, Refusal> {
-    let number = match desk.audit.begin(&row_of(ask)).await {
-        Ok(number) => number,
+    let row = match Row::begin(desk, &row_of(ask)).await {
+        Ok(row) => row,
         Err(error) => {
             tell(ask, ActResult::Failed, "it could not be written into the audit, so it was not tried");
             return Err(error.into());
         }
     };
-    failpoint(Failpoint::CallbackAfterActBegun);
     let outcome = carry_out(desk, ask).await;
-    failpoint(Failpoint::CallbackAfterActApplied);
     let (result, detail) = ended(&outcome);
     tell(ask, result, &detail);
-    if let Err(error) = desk.audit.end(number, result, &detail).await {
-        tracing::error!(
-            number,
-            result = result.as_str(),
-            error = with_sources(&error),
-            "the end of an act is missing from the audit"
-        );
-    }
+    row.end(desk, result, &detail).await;
     outcome
 }
 
@@ -127,6 +119,9 @@ async fn carry_out(desk: &Desk, ask: &Ask) -> Result<Vec<ActOutcome>, Refusal> {
         Act::Park => park::park(desk, &checked).await,
         Act::Discard => discard::discard(desk, &checked).await,
         Act::Restore => restore::restore(desk, &checked).await,
+        Act::RedriveDeadLetters | Act::DiscardDeadLetters => {
+            Err(Refusal::Input(format!("{} is not about deliveries: order it of DeadLetterService", ask.act.as_str())))
+        }
     }
 }
 
@@ -147,28 +142,21 @@ fn check(ask: &Ask) -> Result<Checked, Refusal> {
     Ok(Checked { id, subscription, by: by.to_owned(), reason: reason.to_owned(), allow_duplicate: ask.allow_duplicate })
 }
 
-/// The row as it is begun: the id in its one form where it is one, and everything cut to what the audit keeps.
+/// The row as it is begun: the id in its one form where it is one.
 fn row_of(ask: &Ask) -> NewAct {
     let target = MessageId::parse(&ask.message_id).map_or_else(|_| ask.message_id.clone(), |id| id.to_string());
-    NewAct {
-        by: clipped(ask.by.trim(), BY_MAX),
-        act: ask.act,
-        target: clipped(&target, GIVEN_MAX),
-        subscription: clipped(&ask.subscription, GIVEN_MAX),
-        reason: clipped(ask.reason.trim(), REASON_MAX),
-    }
+    NewAct { by: ask.by.clone(), act: ask.act, target, subscription: ask.subscription.clone(), reason: ask.reason.clone() }
 }
 
 fn ended(outcome: &Result<Vec<ActOutcome>, Refusal>) -> (ActResult, String) {
-    let (result, words) = match outcome {
+    match outcome {
         Ok(outcomes) => {
             let word = |one: &ActOutcome| format!("{}: {}", one.subscription, one.result);
             (ActResult::Done, outcomes.iter().map(word).collect::<Vec<_>>().join(", "))
         }
         Err(refusal @ Refusal::Database(_)) => (ActResult::Failed, refusal.to_string()),
         Err(refusal) => (ActResult::Refused, refusal.to_string()),
-    };
-    (result, clipped(&words, DETAIL_MAX))
+    }
 }
 
 fn tell(ask: &Ask, result: ActResult, detail: &str) {

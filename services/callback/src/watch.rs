@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_boot::{Context, Dependency};
-use countersign_broker::{Broker, topology};
+use countersign_broker::{Broker, reconnected, topology};
 use countersign_delivery::Topology;
 use countersign_store::Database;
 use tokio_util::sync::CancellationToken;
@@ -57,26 +57,31 @@ pub(crate) fn broker(context: &Context, broker: &Broker) {
     drop(context.tasks.spawn("follow the broker", async move { stop.run_until_cancelled_owned(following).await }));
 }
 
-/// Declares (if `apply`) and looks until every queue is there; readiness says what is missing. The token is cancelled when all is there.
+/// Declares (if `apply`) and looks until every queue is there, at each new connection: a broker that was away may have lost them. Readiness
+/// says what is missing; the token is cancelled when all is there for the first time.
 pub(crate) fn queues(
     context: &Context,
+    broker: &Broker,
     config: countersign_broker::Config,
     wanted: Arc<Topology>,
     apply: bool,
 ) -> CancellationToken {
     let shown = context.health.dependency("topology");
     let found = CancellationToken::new();
-    let there = found.clone();
+    let (there, mut state) = (found.clone(), broker.state());
     let looking = async move {
         loop {
             match look(config.clone(), wanted.clone(), apply).await {
                 Ok(()) => {
                     there.cancel();
-                    return shown.ready();
+                    shown.ready();
+                    reconnected(&mut state).await;
                 }
-                Err(problem) => shown.unready(problem),
+                Err(problem) => {
+                    shown.unready(problem);
+                    tokio::time::sleep(LOOK).await;
+                }
             }
-            tokio::time::sleep(LOOK).await;
         }
     };
     let stop = context.stop.soft_token();

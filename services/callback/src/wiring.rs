@@ -22,6 +22,7 @@ use crate::grpc::reconcile::Reconciliations;
 use crate::grpc::{DeadLetterApi, Service};
 use crate::intake::{Intake, Work};
 use crate::lines::Lines;
+use crate::operate::forbidden;
 use crate::probe::Demands;
 use crate::reconcile::{self, Reconciler, Seen};
 use crate::retention;
@@ -45,7 +46,7 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     let topology = Arc::new(config.topology.load()?);
     let broker = Broker::connect(config.broker.clone(), context.service(), &TaskTracker::new(), context.stop.hard_token())?;
     watch::broker(&context, &broker);
-    let queues = watch::queues(&context, config.broker.clone(), topology.clone(), config.topology.apply);
+    let queues = watch::queues(&context, &broker, config.broker.clone(), topology.clone(), config.topology.apply);
 
     let shown = context.health.dependency("database");
     let opened = Database::open(&config.database, Tables::Deliveries, &shown).await;
@@ -82,13 +83,15 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
         watch::reconciliations(&context, &reconciler, schedule);
     }
 
+    let forbidden = forbidden::audited(desk.clone(), context.tasks.clone());
     let letters = DeadLetterApi::new(desk.clone(), context.tasks.clone(), context.stop.clone());
     let letters = DeadLetterServiceServer::new(letters).max_decoding_message_size(REQUEST_MAX);
     let service = Service::new(desk, context.tasks.clone(), context.stop.clone());
     let server = CallbackServiceServer::new(service).max_decoding_message_size(REQUEST_MAX);
     let reconciliations = Reconciliations::new(reconciler, context.tasks.clone(), context.stop.clone());
     let third = ReconciliationServiceServer::new(reconciliations).max_decoding_message_size(REQUEST_MAX);
-    context.serve_grpc(GrpcServices::new(DESCRIPTORS).add(server).add(letters).add(third)).await?;
+    let services = GrpcServices::new(DESCRIPTORS).on_forbidden(forbidden).add(server).add(letters).add(third);
+    context.serve_grpc(services).await?;
     Ok(())
 }
 

@@ -47,7 +47,7 @@ pub enum Verb {
     Restore(operate::RestoreArgs),
     /// Show what callback and operators did about a message's deliveries.
     History(operate::HistoryArgs),
-    /// List the acts of operators on deliveries, refused ones too, newest first.
+    /// List the acts of operators on deliveries and dead letters, refused ones too, newest first.
     Audit(operate::AuditArgs),
     /// Look at messages of mode outbox that the broker refused too often, and release them.
     #[command(subcommand)]

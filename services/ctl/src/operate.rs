@@ -43,14 +43,14 @@ struct On {
 
 /// Who acts.
 #[derive(Args)]
-struct Operator {
+pub struct Operator {
     /// Who you are; your login name if you do not say.
     #[arg(long, env = "USER")]
     by: Option<String>,
 }
 
 impl Operator {
-    fn name(self) -> String {
+    pub fn name(self) -> String {
         // Nameless, callback says what to do.
         self.by.filter(|by| !by.is_empty()).unwrap_or_else(|| whoami::username().unwrap_or_default())
     }

@@ -85,7 +85,7 @@ impl Service {
         let broker =
             Broker::connect(config.broker.clone(), &config.downstream.name, &TaskTracker::new(), context.stop.hard_token())?;
         watch_broker(&context, &broker);
-        let all_there = topology_check::watch(&context, config.broker.clone(), topology.clone(), config.topology.apply);
+        let all_there = topology_check::watch(&context, &broker, config.broker.clone(), topology.clone(), config.topology.apply);
 
         let mut records = Records::default();
         let names_in_redis = handlers.iter().filter(|served| served.subscription.guard.uses_redis());

@@ -1,9 +1,10 @@
-//! Whether the broker has what the topology says. Services look; only the local default declares.
+//! Whether the broker has what the topology says, looked at once for each connection: a broker that was away may have lost it. Services look;
+//! only the local default declares.
 
 use std::time::Duration;
 
 use countersign_boot::Context;
-use countersign_broker::{Config, topology};
+use countersign_broker::{Broker, Config, reconnected, topology};
 use countersign_delivery::Topology;
 use tokio_util::sync::CancellationToken;
 
@@ -12,8 +13,10 @@ use countersign_telemetry::with_sources;
 /// Between two looks while something is missing.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// Declares (if `apply`) and looks until all is there; readiness says what is missing. The token is cancelled when all is there.
-pub fn watch(context: &Context, config: Config, wanted: Topology, apply: bool) -> CancellationToken {
+/// Declares (if `apply`) and looks until all is there, at each new connection; readiness says what is missing. The token is cancelled when all
+/// is there for the first time.
+pub fn watch(context: &Context, broker: &Broker, config: Config, wanted: Topology, apply: bool) -> CancellationToken {
+    let mut state = broker.state();
     let all_there = CancellationToken::new();
     let found = all_there.clone();
     let shown = context.health.dependency("topology");
@@ -22,11 +25,14 @@ pub fn watch(context: &Context, config: Config, wanted: Topology, apply: bool) -
             match look(&config, &wanted, apply).await {
                 Ok(()) => {
                     found.cancel();
-                    return shown.ready();
+                    shown.ready();
+                    reconnected(&mut state).await;
                 }
-                Err(problem) => shown.unready(problem),
+                Err(problem) => {
+                    shown.unready(problem);
+                    tokio::time::sleep(PAUSE).await;
+                }
             }
-            tokio::time::sleep(PAUSE).await;
         }
     };
     drop(context.tasks.spawn("look at the topology", context.stop.soft_token().run_until_cancelled_owned(looking)));

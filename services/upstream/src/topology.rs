@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use countersign_boot::Dependency;
-use countersign_broker::{Error, State, topology};
+use countersign_broker::{Error, State, reconnected, topology};
 use countersign_delivery::Topology;
 use tokio::sync::watch::Receiver;
 use tokio::time::{Instant, sleep};
@@ -31,7 +31,7 @@ impl Watch {
             match self.look().await {
                 Ok(differences) if differences.is_empty() => {
                     self.dependency.ready();
-                    self.next_connection().await;
+                    reconnected(&mut self.state).await;
                     continue;
                 }
                 Ok(differences) => {
@@ -57,13 +57,5 @@ impl Watch {
             topology::apply(&self.config, &self.topology).await?;
         }
         topology::verify(&self.config, &self.topology).await
-    }
-
-    /// Returns when the connection has gone and come back.
-    async fn next_connection(&mut self) {
-        let _ = self.state.wait_for(|state| !state.is_up()).await;
-        if self.state.wait_for(State::is_up).await.is_err() {
-            std::future::pending::<()>().await;
-        }
     }
 }

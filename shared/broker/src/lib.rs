@@ -26,4 +26,4 @@ pub mod topology;
 pub use broker::Broker;
 pub use config::{Config, Login};
 pub use error::Error;
-pub use state::{DownReason, State};
+pub use state::{DownReason, State, reconnected};

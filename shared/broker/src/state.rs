@@ -43,6 +43,14 @@ impl fmt::Display for State {
     }
 }
 
+/// Returns when the connection has gone and come back: the broker may have lost what it had. Never, once the broker is not watched any more.
+pub async fn reconnected(state: &mut watch::Receiver<State>) {
+    let gone = state.wait_for(|state| !state.is_up()).await.is_ok();
+    if !gone || state.wait_for(State::is_up).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
 /// Why there is no connection.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DownReason {
@@ -171,6 +179,17 @@ impl Board {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_connection_has_come_back_only_after_it_has_gone() {
+        let (told, mut state) = watch::channel(State::Up);
+        let mut back = std::pin::pin!(reconnected(&mut state));
+        assert!(futures::poll!(&mut back).is_pending());
+        told.send_replace(State::Down(DownReason::Starting));
+        assert!(futures::poll!(&mut back).is_pending());
+        told.send_replace(State::Up);
+        assert!(futures::poll!(&mut back).is_ready());
+    }
 
     #[test]
     fn the_worst_connection_counts() {

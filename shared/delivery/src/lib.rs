@@ -21,7 +21,6 @@ pub mod policy;
 pub mod ports;
 pub mod probe;
 pub mod receipt;
-pub mod recheck;
 pub mod reconcile;
 pub mod redrive;
 pub mod routing;

@@ -24,7 +24,8 @@ fn token(name: &str) -> String {
 /// Has every service ask its callers who they are.
 fn guard(flow: &Flow) -> anyhow::Result<()> {
     let hash = |name: &str| Sha256::digest(token(name)).iter().fold(String::new(), |hash, byte| hash + &format!("{byte:02x}"));
-    let entry = |(name, role): (&str, &str)| format!("[[tokens]]\nname = {name:?}\nroles = [{role:?}]\nsha256 = \"{}\"\n", hash(name));
+    let entry =
+        |(name, role): (&str, &str)| format!("[[tokens]]\nname = {name:?}\nroles = [{role:?}]\nsha256 = \"{}\"\n", hash(name));
     let tokens = flow.ground.path("tokens.toml");
     std::fs::write(&tokens, CALLERS.map(entry).concat())?;
     for (name, _) in CALLERS {
@@ -120,9 +121,15 @@ async fn each_does_what_its_role_may_and_signs_with_its_own_name(mut flow: Flow)
     may_not(&flow, "otto", &["discard", &id, "--reason", "no"]).await?;
     may(&flow, "ada", &["discard", &id, "--reason", "a test"]).await?;
     let acts = may(&flow, "vera", &["audit"]).await?;
-    let rows = acts["acts"].as_array().context("no acts")?.iter().map(|row| (row["by"].clone(), row["act"].clone(), row["result"].clone()));
+    let rows = acts["acts"]
+        .as_array()
+        .context("no acts")?
+        .iter()
+        .map(|row| (row["by"].clone(), row["act"].clone(), row["result"].clone()));
     let rows: Vec<_> = rows.collect();
-    for expected in [("otto", "park", "done"), ("vera", "park", "refused"), ("otto", "discard", "refused"), ("ada", "discard", "done")] {
+    for expected in
+        [("otto", "park", "done"), ("vera", "park", "refused"), ("otto", "discard", "refused"), ("ada", "discard", "done")]
+    {
         let expected = (json!(expected.0), json!(expected.1), json!(expected.2));
         ensure!(rows.contains(&expected), "{expected:?} is missing in {rows:?}");
     }
@@ -130,7 +137,8 @@ async fn each_does_what_its_role_may_and_signs_with_its_own_name(mut flow: Flow)
     for which in [Which::Upstream, Which::Downstream, Which::Callback] {
         let (status, text) = metrics(&flow, which, "vera").await?;
         ensure!(status == 200 && !text.contains(PAYLOAD) && !text.contains(&token("vera")), "{}: {status}", which.name());
-        let violated = text.lines().filter(|line| line.starts_with("countersign_invariant_violations_total") && !line.ends_with(" 0"));
+        let violated =
+            text.lines().filter(|line| line.starts_with("countersign_invariant_violations_total") && !line.ends_with(" 0"));
         ensure!(violated.count() == 0, "{text}");
         ensure!(metrics(&flow, which, "shop").await?.0 == 403, "{}", which.name());
         let log = flow.system.log_of(which)?;

@@ -29,6 +29,23 @@ pub async fn dead(flow: &Flow, code: i32, verb: &str, options: &[&str]) -> anyho
     expect(flow, code, &arguments).await.with_context(|| format!("dead {verb} {options:?}"))
 }
 
+/// What the audit has of orders about dead letters: act and result, oldest first.
+pub async fn audited(flow: &Flow) -> anyhow::Result<Vec<(String, String)>> {
+    let listed = expect(flow, 0, &["audit"]).await?;
+    let word = |row: &Value, key: &str| row[key].as_str().unwrap_or_default().to_owned();
+    let rows = listed["acts"].as_array().context("no acts")?.iter().rev();
+    let rows = rows.filter(|row| word(row, "act").ends_with("_dead_letters")).map(|row| (word(row, "act"), word(row, "result")));
+    Ok(rows.collect())
+}
+
+/// That these orders are all there are; `redrive` or `discard`, and the result.
+pub async fn audit_has(flow: &Flow, expected: &[(&str, &str)]) -> anyhow::Result<()> {
+    let found = audited(flow).await?;
+    let expected: Vec<_> = expected.iter().map(|(act, result)| (format!("{act}_dead_letters"), (*result).to_owned())).collect();
+    ensure!(found == expected, "one row for each order: {found:?}");
+    Ok(())
+}
+
 async fn channel(flow: &Flow) -> anyhow::Result<(Connection, Channel)> {
     let connection = Connection::connect(&flow.ground.amqp_url(), ConnectionProperties::default()).await?;
     let channel = connection.create_channel().await?;
@@ -233,6 +250,13 @@ async fn the_rest_is_discarded(flow: Flow, [.., known]: &[String; 4]) -> anyhow:
     let told =
         log.lines().any(|line| line.contains("discard_dead_letter") && line.contains(&parked) && line.contains("a test order"));
     ensure!(told && !log.contains("{\\\"order\\\":9}"), "the discard is not logged as it should be");
+    let expected =
+        [("redrive", "done"), ("redrive", "refused"), ("redrive", "refused"), ("discard", "done"), ("discard", "done")];
+    audit_has(&flow, &expected).await?;
+    let audit = expect(&flow, 0, &["audit", "--act", "discard_dead_letters", "--limit", "1"]).await?;
+    let last = &audit["acts"][0];
+    ensure!(last["about"] == "all" && last["subscription"] == SUBSCRIPTION && last["reason"] == "nobody needs them", "{last}");
+    ensure!(last["detail"] == "2 discarded, 0 not" && last["ended_at"] != "" && last["by"] != "", "{last}");
     let acts = flow.system.metric(Which::Callback, "countersign_operator_acts_total").await?;
     ensure!(acts >= 7.0, "{acts} acts were counted");
     flow.finish().await
@@ -264,6 +288,7 @@ async fn bad_input_is_named() -> anyhow::Result<()> {
         ensure!(said.as_str().is_some_and(|said| said.contains(hint)), "{arguments:?} was told {said}, without {hint}");
     }
     ensure!(dead(&flow, 0, "redrive", &["--all"]).await?["redriven"] == 0, "none is no error");
+    audit_has(&flow, &[("redrive", "refused"), ("discard", "refused"), ("discard", "refused"), ("redrive", "done")]).await?;
     flow.finish().await
 }
 

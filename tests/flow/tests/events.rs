@@ -1,6 +1,6 @@
 //! A listener on the exchange of events hears what becomes of messages that did not go the straight way, at least once.
 
-mod away;
+pub mod away;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +16,7 @@ use tokio::sync::Mutex;
 const QUEUE: &str = "listener";
 
 /// A queue of somebody else, bound to everything, and what came out of it.
-struct Listener {
+pub struct Listener {
     _connection: Connection,
     channel: Channel,
     heard: Mutex<Vec<(String, Value)>>,
@@ -24,7 +24,7 @@ struct Listener {
 
 impl Listener {
     /// Callback has declared the exchange by then.
-    async fn bound(flow: &Flow) -> anyhow::Result<Self> {
+    pub async fn bound(flow: &Flow) -> anyhow::Result<Self> {
         Self::bound_at(&flow.ground.amqp_url()).await
     }
 
@@ -39,7 +39,7 @@ impl Listener {
         Ok(Self { _connection: connection, channel, heard: Mutex::default() })
     }
 
-    async fn listen(&self) -> anyhow::Result<()> {
+    pub async fn listen(&self) -> anyhow::Result<()> {
         let options = BasicGetOptions { no_ack: true };
         while let Some(message) = self.channel.basic_get(QUEUE.into(), options).await? {
             let event = serde_json::from_slice(&message.data).context("an event that is no JSON")?;
@@ -63,6 +63,15 @@ impl Listener {
             }
         }
         events
+    }
+
+    /// What was heard, of which message.
+    pub async fn heard(&self) -> BTreeSet<(String, String)> {
+        let pair = |(key, event): &(String, Value)| {
+            let what = key.split('.').next().unwrap_or_default().to_owned();
+            (what, event["subject"].as_str().unwrap_or_default().to_owned())
+        };
+        self.heard.lock().await.iter().map(pair).collect()
     }
 
     /// What was heard of a message, in the order in which it was heard first.

@@ -21,6 +21,8 @@ use sea_orm::{ConnectionTrait as _, DatabaseConnection, Statement};
 use serde_json::json;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
+use crate::events::Listener;
+use crate::events::away::rows;
 use books::Books;
 use deck::{Deck, points};
 use operator::Redrives;
@@ -147,6 +149,7 @@ async fn play(flow: &mut Flow, run: &Run) -> anyhow::Result<()> {
     let mut crew = Crew::of_service(flow, Which::Callback, MEMBERS)?;
     crew.start().await?;
     flow.start(&[Which::Downstream, Which::Upstream]).await?;
+    let listener = Listener::bound(flow).await?;
     let (book, ids, redrives) = Box::pin(disturbed(flow, &mut crew, run)).await?;
     crew.stop().await?;
     let hits = hits(&crew)?;
@@ -166,8 +169,31 @@ async fn play(flow: &mut Flow, run: &Run) -> anyhow::Result<()> {
     }
     flow.dead_letters_reach("", 0).await?;
     flow.no_invariant_was_violated()?;
+    if run.every_point {
+        all_is_told(flow, &listener, &books).await?;
+    }
     let never: Vec<_> = hits.iter().filter(|(_, count)| **count == 0).collect();
     ensure!(!run.every_point || never.is_empty(), "never come to: {never:?}");
+    Ok(())
+}
+
+/// Waits until MSG DB has no event left, and asserts that a listener has heard of each delivery that did not go the straight way. What a callback
+/// had taken when it was killed comes again when its lease is over.
+async fn all_is_told(flow: &Flow, listener: &Listener, books: &Books) -> anyhow::Result<()> {
+    wait_until("all events to be told", PATIENCE, async || rows(flow).await.is_ok_and(|rows| rows == 0)).await?;
+    listener.listen().await?;
+    let heard = listener.heard().await;
+    let mut expected = 0;
+    for delivery in &books.deliveries {
+        let attempt = delivery.attempt.unwrap_or_default();
+        let was_parked = attempt.epoch > 0;
+        for (what, is_due) in [("parked", was_parked), ("recovered", was_parked || attempt.number > 1)] {
+            let is_heard = heard.contains(&(what.to_owned(), delivery.message_id.clone()));
+            ensure!(is_heard || !is_due, "nobody was told that {delivery:?} was {what}");
+            expected += usize::from(is_due);
+        }
+    }
+    println!("{expected} events that had to come were heard");
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 //! What is counted is counted by others than callback: the business service, the broker, and a stand-in between callback and each upstream.
 
 mod backlog;
-mod bank;
+pub mod bank;
 mod due_at_once;
 mod full_queue;
 mod judged;
@@ -36,7 +36,7 @@ fn is_long() -> bool {
 }
 
 /// Sends orders `first..first + count` to the upstream at this address and returns their ids.
-async fn send_to(url: &str, first: u32, count: u32) -> anyhow::Result<Vec<String>> {
+pub async fn send_to(url: &str, first: u32, count: u32) -> anyhow::Result<Vec<String>> {
     let mut upstream = UpstreamServiceClient::new(Endpoint::from_shared(url.to_owned())?.timeout(PATIENCE).connect().await?);
     let mut ids = Vec::new();
     for from in (first..first + count).step_by(usize::try_from(CALL)?) {

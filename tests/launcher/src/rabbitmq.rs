@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use rustix::process::Signal;
 use tokio::net::TcpStream;
 
@@ -141,6 +141,19 @@ impl RabbitMq {
     /// [`RabbitMq::settle`].
     pub fn kill9(&self) {
         self.running.kill9();
+    }
+
+    /// Deletes everything that a killed node has stored: [`RabbitMq::start_again`] then brings up a node that has never heard of anything.
+    ///
+    /// # Errors
+    /// When it still runs, or its files cannot be deleted.
+    pub fn lose_data(&self) -> anyhow::Result<()> {
+        if self.running.is_alive() {
+            bail!("the RabbitMQ node still runs: kill it before its data is deleted");
+        }
+        let data = self.dir.join(files::DATA);
+        std::fs::remove_dir_all(&data).with_context(|| format!("deleting {}", data.display()))?;
+        std::fs::create_dir(&data).with_context(|| format!("creating {}", data.display()))
     }
 
     /// SIGSTOP to the node: clients stay connected and hear nothing, not even heartbeats.

@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 
 use countersign_delivery::check::Mark;
-use countersign_delivery::decide::{self, Evidence, WaitFor, decide, parked_as};
+use countersign_delivery::decide::{self, Evidence, decide, parked_as};
 use countersign_delivery::expiry::Memory;
 use countersign_delivery::message::Attempt;
 use countersign_delivery::ports::deliveries::DeliveryKey;
 use countersign_delivery::probe::Lane;
-use countersign_delivery::recheck::Pace;
 use countersign_delivery::state::{Delivery, Facts, ParkReason};
 use countersign_delivery::{SubscriptionName, Timestamp, Verdict};
 use countersign_telemetry::names;
@@ -48,14 +47,14 @@ pub(super) struct Kept {
     pub mark: Option<Mark>,
     /// When the sweep would look at its row.
     pub due_at: Option<Timestamp>,
-    /// What is in the way.
-    pub pace: Pace,
+    /// Nothing is in the way but others who came first.
+    pub soon: bool,
 }
 
 impl Kept {
     /// Without a mark, and without a row known.
     pub fn plain(subscription: SubscriptionName) -> Self {
-        Self { subscription, mark: None, due_at: None, pace: Pace::Ladder }
+        Self { subscription, mark: None, due_at: None, soon: false }
     }
 }
 
@@ -94,15 +93,13 @@ fn judge_one(desk: &Desk, look: &Look, (at, entry): (usize, &Entry), rows: &[Opt
         worst = worst.max(WORDS.iter().position(|known| *known == word).unwrap_or(0));
         match verdict {
             Verdict::Verified | Verdict::Stale => {}
-            Verdict::Wait { why, mark, wants_probe_after } => {
+            Verdict::Wait { mark, wants_probe_after, .. } => {
                 if let (Some(lane), Some(after)) = (lane, wants_probe_after) {
                     let demand = plan.demands.entry(lane).or_insert(after);
                     *demand = after.max(*demand);
                 }
                 let due_at = row.and_then(|row| row.due_at);
-                // An order that is open although its lease lives was given to an upstream that has not answered yet.
-                let pace = if why == WaitFor::Order { Pace::Unreachable } else { Pace::Ladder };
-                plan.keep[at].push(Kept { subscription: subscription.clone(), mark, due_at, pace });
+                plan.keep[at].push(Kept { subscription: subscription.clone(), mark, due_at, soon: false });
             }
             Verdict::Resend { attempt, why } => {
                 let seen_live_until = genuine.and_then(|row| row.live_until);

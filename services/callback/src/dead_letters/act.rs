@@ -2,10 +2,13 @@
 //!
 //! What can fail: see `redrive`; the caller, who goes away (the act ends after those that are under way, and the same order goes on from
 //! there). An act deals only with letters that were there when it began: what dies again on its way waits for the next one.
+//!
+//! **Invariant (I11):** the row of an order in the audit is begun before any letter is touched, and ended before its last word is told.
 
 use std::time::Duration;
 
 use countersign_boot::Stop;
+use countersign_delivery::ports::audit::{Act as Ordered, ActResult};
 use countersign_delivery::ports::dead_letters::Closing;
 use countersign_telemetry::{names, with_sources};
 use tokio::sync::mpsc;
@@ -15,6 +18,7 @@ use super::redrive::redrive;
 use super::{Filter, Opened, Page, search};
 use crate::desk::Desk;
 use crate::error::Error;
+use crate::operate::row::Row;
 
 /// Letters a second when nobody says how many, and at most.
 pub const RATE_DEFAULT: u32 = 100;
@@ -104,13 +108,17 @@ pub struct Summary {
     pub stopped: Option<String>,
 }
 
-/// Carries an order out. Ends early when nobody listens to `events` any more.
-pub async fn carry_out(desk: Desk, order: Order, stop: Stop, events: mpsc::Sender<Event>) {
+/// Carries an order out, and ends its row in the audit; a dry run has none. Ends early when nobody listens to `events` any more.
+pub async fn carry_out(desk: Desk, order: Order, row: Option<Row>, stop: Stop, events: mpsc::Sender<Event>) {
     let mut act = Act { desk, order, stop, events, summary: Summary::default() };
     act.summary.stopped = act.by_chunks().await.err();
     act.summary.more |= act.summary.stopped.is_some();
     let (summary, Order { filter, by, reason, .. }) = (&act.summary, &act.order);
     tracing::info!(place = ?filter.stored.place, by, reason, ?summary, "an operator's act on dead letters");
+    if let Some(row) = row {
+        let (result, detail) = act.ended();
+        row.end(&act.desk, result, &detail).await;
+    }
     // Whoever is gone does not miss it.
     let _ = act.events.send(Event::End(act.summary)).await;
 }
@@ -154,6 +162,23 @@ impl Act {
             }
         }
         Ok(())
+    }
+
+    /// As the audit has it.
+    fn ended(&self) -> (ActResult, String) {
+        let Summary { done, not_done, more, stopped } = &self.summary;
+        let result = match (stopped, done, not_done) {
+            (Some(_), ..) => ActResult::Failed,
+            (None, 0, 1..) => ActResult::Refused,
+            (None, ..) => ActResult::Done,
+        };
+        let words = match self.order.deed {
+            Deed::Redrive { .. } => "redriven or settled",
+            Deed::Discard => "discarded",
+        };
+        let more = if *more { ", there may be more" } else { "" };
+        let stopped = stopped.as_ref().map(|why| format!("; it ended early: {why}")).unwrap_or_default();
+        (result, format!("{done} {words}, {not_done} not{more}{stopped}"))
     }
 
     async fn one_chunk(&mut self, letters: Vec<Opened>) -> Result<(), String> {
@@ -209,6 +234,17 @@ fn chunk(page: Page, latest: u64) -> Page {
 
 fn words(error: &Error) -> String {
     with_sources(error)
+}
+
+impl Deed {
+    /// The word for an order of it.
+    #[must_use]
+    pub const fn act(self) -> Ordered {
+        match self {
+            Self::Redrive { .. } => Ordered::RedriveDeadLetters,
+            Self::Discard => Ordered::DiscardDeadLetters,
+        }
+    }
 }
 
 impl Order {

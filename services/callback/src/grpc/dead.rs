@@ -1,5 +1,6 @@
 //! `DeadLetterService`: checks what is asked, has it done, and puts it into words.
 
+mod order;
 mod words;
 
 use std::pin::Pin;
@@ -7,8 +8,8 @@ use std::pin::Pin;
 use bytes::Bytes;
 use countersign_boot::access::{only, signed};
 use countersign_boot::{Role, Stop, Tasks};
+use countersign_delivery::ports::audit::NewAct;
 use countersign_delivery::ports::dead_letters::Place;
-use countersign_telemetry::names;
 use countersign_wire::proto;
 use countersign_wire::proto::dead_letter_service_server::DeadLetterService;
 use countersign_wire::proto::{
@@ -17,22 +18,21 @@ use countersign_wire::proto::{
     RedriveDeadLettersResponse,
 };
 use futures::{Stream, StreamExt as _};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tonic::{Request, Response, Status};
 
+use self::order::{Asked, in_words};
 use super::{PAGE_DEFAULT, PAGE_MAX, status};
-use crate::dead_letters::act::{Deed, LETTERS_MAX, Order, RATE_DEFAULT, RATE_MAX, carry_out};
+use crate::dead_letters::act::{Deed, LETTERS_MAX, Order, RATE_DEFAULT, RATE_MAX};
 use crate::dead_letters::{Filter, Opened, search};
 use crate::desk::Desk;
+use crate::operate::{BY_MAX, REASON_MAX};
 
 /// Letters of one message in an answer, and bytes of their bodies.
 const COPIES_MAX: usize = 100;
 const BODIES_MAX: u64 = 16 * 1024 * 1024;
 /// Most messages named by a filter.
 const IDS_MAX: usize = 1_000;
-/// Longest name of an operator, and longest reason, bytes.
-const BY_MAX: usize = 64;
-const REASON_MAX: usize = 500;
 /// Answers that wait for a slow caller; the act waits when there are more.
 const WAITING_ANSWERS: usize = 64;
 
@@ -81,19 +81,14 @@ impl DeadLetterApi {
         words::filter(filter, place)
     }
 
-    /// Starts an act and streams what it tells, each as `answer` has it.
-    fn act<T: 'static>(
-        &self,
-        asked: Result<Order, Status>,
-        answer: fn(DeadLetterEvent) -> T,
-    ) -> Result<Response<Answers<T>>, Status> {
-        let order = asked.inspect_err(|_| {
-            metrics::counter!(names::OPERATOR_ACTS_TOTAL, "act" => "dead_letters", "result" => "refused").increment(1);
-        })?;
+    /// Starts an act, once its row is begun, and streams what it tells, each as `answer` has it.
+    async fn act<T: 'static>(&self, asked: Asked, answer: fn(DeadLetterEvent) -> T) -> Result<Response<Answers<T>>, Status> {
         self.open()?;
         let (events, told) = mpsc::channel(WAITING_ANSWERS);
-        let under_way = carry_out(self.desk.clone(), order, self.stop.clone(), events);
+        let (begun, is_begun) = oneshot::channel();
+        let under_way = order::order(self.desk.clone(), asked, self.stop.clone(), events, begun);
         drop(self.tasks.spawn("an operator's act on dead letters", under_way));
+        is_begun.await.map_err(|_| Status::internal("the order ended in a panic before any letter was touched"))??;
         let events = futures::stream::unfold(told, async |mut told| Some((told.recv().await?, told)));
         Ok(Response::new(Box::pin(events.map(move |event| Ok(answer(words::event(event)))))))
     }
@@ -102,7 +97,13 @@ impl DeadLetterApi {
         if self.stop.is_soft() { Err(Status::unavailable("this callback is stopping: ask another")) } else { Ok(()) }
     }
 
-    fn redrive(&self, asked: RedriveDeadLettersRequest) -> Result<Order, Status> {
+    fn asked_redrive(&self, asked: RedriveDeadLettersRequest) -> Asked {
+        let deed = Deed::Redrive { rate: if asked.rate == 0 { RATE_DEFAULT } else { asked.rate } };
+        let row = row(deed, asked.filter.as_ref(), asked.limit, &asked.by, &asked.reason);
+        Asked { row, validate_only: asked.validate_only, checked: self.redrive(asked, deed) }
+    }
+
+    fn redrive(&self, asked: RedriveDeadLettersRequest, deed: Deed) -> Result<Order, Status> {
         let filter = self.filter(asked.filter)?;
         if filter.stored.place == Place::Quarantine {
             return Err(Status::invalid_argument("what is in quarantine belongs to no subscription: it cannot be redriven"));
@@ -113,9 +114,8 @@ impl DeadLetterApi {
         if asked.rate > RATE_MAX {
             return Err(Status::invalid_argument(format!("rate {}: 1 to {RATE_MAX} letters a second", asked.rate)));
         }
-        let rate = if asked.rate == 0 { RATE_DEFAULT } else { asked.rate };
         let order = Order {
-            deed: Deed::Redrive { rate },
+            deed,
             filter,
             limit: limit(asked.limit),
             validate_only: asked.validate_only,
@@ -123,6 +123,11 @@ impl DeadLetterApi {
             reason: asked.reason,
         };
         checked(order, asked.all)
+    }
+
+    fn asked_discard(&self, asked: DiscardDeadLettersRequest) -> Asked {
+        let row = row(Deed::Discard, asked.filter.as_ref(), asked.limit, &asked.by, &asked.reason);
+        Asked { row, validate_only: asked.validate_only, checked: self.discard(asked) }
     }
 
     fn discard(&self, asked: DiscardDeadLettersRequest) -> Result<Order, Status> {
@@ -215,8 +220,8 @@ impl DeadLetterService for DeadLetterApi {
         &self,
         request: Request<RedriveDeadLettersRequest>,
     ) -> Result<Response<Self::RedriveDeadLettersStream>, Status> {
-        let asked = self.redrive(signed(request, |asked| &mut asked.by));
-        self.act(asked, |event| RedriveDeadLettersResponse { event: Some(event) })
+        let asked = self.asked_redrive(signed(request, |asked| &mut asked.by));
+        self.act(asked, |event| RedriveDeadLettersResponse { event: Some(event) }).await
     }
 
     type DiscardDeadLettersStream = Answers<DiscardDeadLettersResponse>;
@@ -225,24 +230,35 @@ impl DeadLetterService for DeadLetterApi {
         &self,
         request: Request<DiscardDeadLettersRequest>,
     ) -> Result<Response<Self::DiscardDeadLettersStream>, Status> {
-        let asked = self.discard(signed(request, |asked| &mut asked.by));
-        self.act(asked, |event| DiscardDeadLettersResponse { event: Some(event) })
+        let asked = self.asked_discard(signed(request, |asked| &mut asked.by));
+        self.act(asked, |event| DiscardDeadLettersResponse { event: Some(event) }).await
     }
+}
+
+/// The row of an order, as it was asked.
+fn row(deed: Deed, filter: Option<&DeadLetterFilter>, limit: u32, by: &str, reason: &str) -> NewAct {
+    let everything = DeadLetterFilter::default();
+    let filter = filter.unwrap_or(&everything);
+    let (target, subscription) = (in_words(filter, limit), filter.subscription.clone());
+    NewAct { by: by.to_owned(), act: deed.act(), target, subscription, reason: reason.to_owned() }
 }
 
 /// What both acts have in common.
 fn checked(order: Order, all: bool) -> Result<Order, Status> {
+    let (by, reason) = (order.by.trim().to_owned(), order.reason.trim().to_owned());
+    let order = Order { by, reason, ..order };
     if order.filter.stored.place == Place::Anywhere {
         return Err(Status::invalid_argument("name a subscription, or quarantine: an act deals with one of them at a time"));
     }
     if order.filter.is_open() && !all {
         return Err(Status::invalid_argument("this selects every letter of it: name messages or a filter, or ask for all"));
     }
-    if order.by.len() > BY_MAX {
-        return Err(Status::invalid_argument(format!("by has {} bytes; at most {BY_MAX} are accepted", order.by.len())));
+    if order.by.is_empty() || order.by.len() > BY_MAX {
+        let words = format!("by: has {} bytes: say who does it, in 1 to {BY_MAX}", order.by.len());
+        return Err(Status::invalid_argument(words));
     }
     if order.reason.len() > REASON_MAX {
-        return Err(Status::invalid_argument(format!("the reason has {} bytes; at most {REASON_MAX}", order.reason.len())));
+        return Err(Status::invalid_argument(format!("reason: has {} bytes: use at most {REASON_MAX}", order.reason.len())));
     }
     Ok(order)
 }

@@ -22,7 +22,7 @@ use crate::rig::{Rig, Settings, armed};
 const DEAD: &str = "inventory.dead";
 const EPOCH_1: Attempt = Attempt { epoch: 1, number: 1 };
 
-fn message(n: u64) -> Message {
+pub fn message(n: u64) -> Message {
     a_message_with(n, &format!("{{\"order\":{n}}}"))
 }
 
@@ -48,7 +48,7 @@ async fn taken_in(rig: &Rig, numbers: &[u64]) {
 }
 
 /// Messages that callback has heard of as rejected, and has parked; their letters taken in.
-async fn rejected(numbers: &[u64]) -> Rig {
+pub async fn rejected(numbers: &[u64]) -> Rig {
     let rig = Rig::new();
     let failed = Signed::Failed { reason: FailReason::Rejected, detail: "no such article".into() };
     rig.sign(numbers.iter().map(|n| a_receipt_of(&message(*n), &subscription("inventory"), failed.clone())).collect()).await;
@@ -66,7 +66,7 @@ const REDRIVE: Deed = Deed::Redrive { rate: 10_000 };
 
 async fn act(rig: &Rig, order: Order) -> (Vec<Outcome>, Summary) {
     let (events, mut told) = mpsc::channel(10_000);
-    carry_out(rig.desk.clone(), order, Stop::default(), events).await;
+    carry_out(rig.desk.clone(), order, None, Stop::default(), events).await;
     let (mut outcomes, mut summary) = (Vec::new(), None);
     while let Some(event) = told.recv().await {
         match event {
@@ -81,7 +81,7 @@ async fn letters(rig: &Rig) -> Vec<Letter> {
     rig.letters.list(&Stored::default(), 0, 1_000).await.unwrap()
 }
 
-async fn states(rig: &Rig) -> Vec<&'static str> {
+pub async fn states(rig: &Rig) -> Vec<&'static str> {
     letters(rig).await.iter().map(|letter| letter.state.as_str()).collect()
 }
 
@@ -199,7 +199,7 @@ async fn a_dry_run_a_limit_and_a_pattern_leave_the_rest_alone() {
 async fn an_act_ends_when_whoever_ordered_it_goes_away_and_goes_on_when_it_is_ordered_again() {
     let rig = rejected(&(1..=20).collect::<Vec<_>>()).await;
     let (events, mut told) = mpsc::channel(10);
-    let act_of_one = carry_out(rig.desk.clone(), order(Deed::Redrive { rate: 1 }), Stop::default(), events);
+    let act_of_one = carry_out(rig.desk.clone(), order(Deed::Redrive { rate: 1 }), None, Stop::default(), events);
     let leave = async {
         for _ in 0..3 {
             assert!(told.recv().await.is_some());

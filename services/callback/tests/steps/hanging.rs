@@ -7,7 +7,6 @@ use countersign_callback::command_resend;
 use countersign_callback::upstreams::Answer;
 use countersign_delivery::check::{Check, CheckBatch};
 use countersign_delivery::ports::broker::Delivered;
-use countersign_delivery::recheck::Pace;
 use countersign_delivery::state::Command;
 use countersign_testkit::build::{a_check, a_check_of, a_message, a_message_with, upstream};
 use countersign_wire::checks;
@@ -77,15 +76,10 @@ async fn an_answer_that_comes_late_is_written_down_all_the_same() {
 }
 
 #[test]
-fn what_is_in_the_way_says_when_it_comes_again() {
-    let rows = [
-        (Pace::Soon, ["busy", "rate_limited"].as_slice()),
-        (Pace::Unreachable, &["breaker_open", "call_failed", "under_way"]),
-        (Pace::Ladder, &["not_confirmed", "out_of_date", "spoken_since", "unknown_id"]),
-    ];
-    for (pace, words) in rows {
-        for word in words {
-            assert_eq!(command_resend::Outcome::Again(word).pace(), pace, "{word}");
-        }
+fn only_what_others_crowd_out_comes_again_soon() {
+    let crowded = |word| command_resend::Outcome::Again(word).is_crowded();
+    assert!(crowded("busy") && crowded("rate_limited"));
+    for word in ["breaker_open", "call_failed", "under_way", "not_confirmed", "out_of_date"] {
+        assert!(!crowded(word), "{word}");
     }
 }

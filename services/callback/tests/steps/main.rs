@@ -5,6 +5,7 @@ mod dead_letters;
 mod events;
 mod hanging;
 mod intake;
+mod letters_audited;
 mod operators;
 mod reconcile;
 mod record;

@@ -33,6 +33,8 @@ struct Books {
     upstreams: BTreeMap<String, (UpstreamName, Vec<(SubscriptionName, Message)>)>,
     settled_until: Timestamp,
     kept_from: Option<Timestamp>,
+    /// Before each page comes an empty one: upstream looks at so many rows for a page at most, and this subscription has none among them.
+    hollow: bool,
     sums: Vec<Window>,
     lists: Vec<(SubscriptionName, Window)>,
 }
@@ -70,7 +72,7 @@ impl Digests for FakeDigests {
         Ok(StoredSums { upstream, settled_until: books.settled_until, kept_from: books.kept_from, sums })
     }
 
-    /// Pages of two; a token is the index of the next message.
+    /// Pages of two; a token is the index of the next message, with a dash once an empty page has come before it.
     async fn list(
         &self,
         address: &str,
@@ -79,8 +81,12 @@ impl Digests for FakeDigests {
         page_token: String,
     ) -> Result<StoredPage, DigestError> {
         let (_, stored) = self.of(address)?;
-        let from = if page_token.is_empty() { 0 } else { page_token.parse().unwrap() };
-        self.lock().lists.push((subscription.clone(), window));
+        let mut books = self.lock();
+        books.lists.push((subscription.clone(), window));
+        if books.hollow && !page_token.starts_with('-') {
+            return Ok(StoredPage { messages: Vec::new(), next_page_token: format!("-{page_token}") });
+        }
+        let from = page_token.trim_start_matches('-').parse().unwrap_or(0);
         let wanted = stored.into_iter().filter(|(to, message)| to == subscription && window.contains(message.id.minted_at()));
         let all: Vec<Stored> = wanted
             .map(|(_, message)| Stored { message_id: message.id, fingerprint: message.fingerprint, sent_at: message.sent_at })
@@ -201,6 +207,17 @@ async fn what_is_missing_gets_a_due_check_of_its_first_try() {
     assert_eq!(certificate.certified_until(), Some(NOW.minus_millis(9 * MINUTE_MS)));
     let due = |message| ("countersign.checks".to_owned(), a_check_of(message));
     assert_eq!(net.checks(), [due(&messages[3]), due(&messages[4])]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_page_is_not_the_last_one() {
+    let net = Net::new();
+    net.digests.lock().hollow = true;
+    let messages = net.stored(9, 5);
+    net.signed(&messages[..3], &Signed::Done).await;
+    let certificate = net.reconcile_one().await;
+    assert_eq!((certificate.state, counts(&certificate)), (State::Differs, [5, 3, 0, 0, 0, 2, 0]));
+    assert_eq!((net.listings(), net.checks().len()), (6, 2), "three pages, each with an empty one before it");
 }
 
 #[tokio::test(start_paused = true)]

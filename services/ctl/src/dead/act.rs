@@ -14,6 +14,7 @@ use tonic::Status;
 
 use super::select::{self, Place, Selection};
 use crate::exit::{Done, Stopped};
+use crate::operate::Operator;
 use crate::send_file::signals::Signals;
 use crate::target::Target;
 use crate::{client, output};
@@ -30,7 +31,7 @@ pub struct RedriveArgs {
     /// Letters a second, 1 to 10000.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rate: u32,
-    /// Why; goes into the letters' and deliveries' history.
+    /// Why; goes into the audit and the letters' and deliveries' history.
     #[arg(long, value_name = "TEXT", default_value = "")]
     because: String,
 }
@@ -43,7 +44,7 @@ pub struct DiscardArgs {
     selection: Selection,
     #[command(flatten)]
     bounds: Bounds,
-    /// Why; goes into its record and callback's log.
+    /// Why; goes into the audit and to the letters.
     #[arg(long, value_name = "TEXT")]
     because: String,
 }
@@ -60,9 +61,8 @@ struct Bounds {
     /// Change nothing, and show what would be done.
     #[arg(long)]
     dry_run: bool,
-    /// Who does it.
-    #[arg(long, env = "USER", default_value = "")]
-    by: String,
+    #[command(flatten)]
+    operator: Operator,
 }
 
 /// What an act does, in words.
@@ -74,8 +74,8 @@ struct Deed {
 pub async fn redrive(target: &Target, args: RedriveArgs) -> anyhow::Result<Done> {
     let place = Place { subscription: Some(args.subscription), quarantine: false };
     let (filter, ids) = args.selection.filter(place, select::now())?;
-    let Bounds { all, limit, dry_run: validate_only, by } = args.bounds;
-    let (filter, rate, reason) = (Some(filter), args.rate, args.because);
+    let Bounds { all, limit, dry_run: validate_only, operator } = args.bounds;
+    let (filter, rate, by, reason) = (Some(filter), args.rate, operator.name(), args.because);
     let request = RedriveDeadLettersRequest { filter, all, limit, rate, validate_only, by, reason };
     let signals = Signals::new()?;
     let answers = client::dead_letters(target)
@@ -90,8 +90,9 @@ pub async fn redrive(target: &Target, args: RedriveArgs) -> anyhow::Result<Done>
 
 pub async fn discard(target: &Target, args: DiscardArgs) -> anyhow::Result<Done> {
     let (filter, ids) = args.selection.filter(args.place, select::now())?;
-    let Bounds { all, limit, dry_run: validate_only, by } = args.bounds;
-    let request = DiscardDeadLettersRequest { filter: Some(filter), all, limit, validate_only, by, reason: args.because };
+    let Bounds { all, limit, dry_run: validate_only, operator } = args.bounds;
+    let (by, reason) = (operator.name(), args.because);
+    let request = DiscardDeadLettersRequest { filter: Some(filter), all, limit, validate_only, by, reason };
     let signals = Signals::new()?;
     let answers = client::dead_letters(target)
         .await?

@@ -1,4 +1,4 @@
-//! `countersign audit`: who did what about deliveries, or was refused.
+//! `countersign audit`: who did what about deliveries and dead letters, or was refused.
 
 use clap::Args;
 use countersign_wire::proto::{AuditEntry, ListAuditRequest};
@@ -16,7 +16,7 @@ pub struct AuditArgs {
     /// Only about this message.
     #[arg(default_value = "")]
     id: String,
-    /// Only this act: redrive, park, discard, restore.
+    /// Only this act: `redrive`, `park`, `discard`, `restore`, `redrive_dead_letters`, `discard_dead_letters`.
     #[arg(long, default_value = "")]
     act: String,
     /// Only this operator's.
@@ -48,7 +48,7 @@ pub async fn audit(target: &Target, args: AuditArgs) -> anyhow::Result<Done> {
             [output::time(entry.at_ms), by, act, target, subscription, result, reason, detail]
         });
         let more = if more { "\nthere are more: raise --limit" } else { "" };
-        format!("{}{more}", output::table(["at", "by", "act", "message", "subscription", "result", "reason", "detail"], rows))
+        format!("{}{more}", output::table(["at", "by", "act", "about", "subscription", "result", "reason", "detail"], rows))
     });
     Ok(Done::All)
 }
@@ -60,7 +60,7 @@ fn as_json(entry: &AuditEntry) -> Value {
         "ended_at": output::time(entry.ended_at_ms),
         "by": entry.by,
         "act": entry.act,
-        "message_id": entry.target,
+        "about": entry.target,
         "subscription": entry.subscription,
         "reason": entry.reason,
         "result": entry.result,

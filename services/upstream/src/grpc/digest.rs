@@ -114,3 +114,6 @@ fn stored(row: &StoredRow) -> proto::Stored {
         sent_at_ms: row.sent_at.as_millis(),
     }
 }
+
+#[cfg(test)]
+mod tests;

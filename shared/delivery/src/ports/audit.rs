@@ -4,6 +4,9 @@
 //! transaction (upstream is called, the broker confirms), and a refused one has none. So there is never an act without a row, whatever
 //! dies in between; a row that still says [`ActResult::Begun`] belongs to an act whose process ended, or lost its database, in the middle of it.
 //! Whether it took hold is in the delivery's history then, whose line is written in the transaction of the state and names the operator.
+//!
+//! An order about dead letters is one row however many letters it selects; what became of each is kept with the letter, which names the
+//! operator and the reason too.
 
 use async_trait::async_trait;
 
@@ -21,11 +24,16 @@ pub enum Act {
     Discard,
     /// Take a discard back.
     Restore,
+    /// Send dead letters to their work queue again.
+    RedriveDeadLetters,
+    /// Put dead letters away for good.
+    DiscardDeadLetters,
 }
 
 impl Act {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Redrive, Self::Park, Self::Discard, Self::Restore];
+    pub const ALL: [Self; 6] =
+        [Self::Redrive, Self::Park, Self::Discard, Self::Restore, Self::RedriveDeadLetters, Self::DiscardDeadLetters];
 
     /// The word used in the database, in JSON and in metrics.
     #[must_use]
@@ -35,6 +43,8 @@ impl Act {
             Self::Park => "park",
             Self::Discard => "discard",
             Self::Restore => "restore",
+            Self::RedriveDeadLetters => "redrive_dead_letters",
+            Self::DiscardDeadLetters => "discard_dead_letters",
         }
     }
 }

@@ -9,7 +9,6 @@ mod ids;
 mod model;
 mod outbox;
 mod probes;
-mod recheck;
 mod reconcile;
 mod redrive;
 mod routes;

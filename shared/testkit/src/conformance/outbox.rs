@@ -11,7 +11,7 @@ use countersign_delivery::{Message, MessageId, Seq, StoredMessage};
 
 use crate::build::{a_message_with, incarnation, message_id, position, upstream};
 use crate::conformance::messages::{insert, open};
-use crate::conformance::retention::{EXPIRY, OLD};
+use crate::conformance::retention::{EXPIRY, LAST, OLD};
 use crate::conformance::walk::Dice;
 use crate::messages::MemoryMessages;
 
@@ -307,6 +307,7 @@ pub async fn outcomes_for_what_is_not_there_are_passed_over(store: &(impl Messag
 pub async fn retention_deletes_what_is_confirmed_and_passes_over_the_rest(store: &(impl Messages + Outbox)) {
     let old = |n| Numbered { message: Message { sent_at: OLD, ..outgoing(n).message }, ..outgoing(n) };
     open(store, 1).await;
+    open(store, LAST).await;
     insert(store, 1, &(1..=6).map(old).collect::<Vec<_>>()).await;
     fail(store, [1, 2]).await;
     record(store, [4, 6], Outcome::Confirmed, AT_ONCE).await;

@@ -63,7 +63,7 @@ fn keyed(seq: u64, key: &str) -> Numbered {
 }
 
 /// An incarnation that tells of the latest promise, so that others' heartbeats can go.
-const LAST: u64 = 99;
+pub(super) const LAST: u64 = 99;
 
 async fn watermark(messages: &impl Messages, of: u64, seq: u64) {
     assert!(messages.beat(incarnation(of), seq, Seq(seq), OPENED).await.expect("the store is up"));

@@ -16,13 +16,18 @@ pub struct Own {
     pub databases: Option<(String, String)>,
     /// Callback's alone.
     pub msg_db: Option<String>,
+    /// Databases of the shared PostgreSQL, where none is given, instead of SQLite.
+    pub postgres: bool,
 }
 
 /// Wires the services; starts none.
 pub async fn flow(test: &str, own: Own) -> anyhow::Result<Flow> {
     let ground = Ground::new(test).await?;
-    let (upstream_database, callback_database) =
-        own.databases.unwrap_or_else(|| (ground.sqlite("upstream"), own.msg_db.unwrap_or_else(|| ground.sqlite("msg"))));
+    let (upstream_database, callback_database) = match own.databases {
+        Some(databases) => databases,
+        None if own.postgres => (ground.database("up").await?, ground.database("msg").await?),
+        None => (ground.sqlite("upstream"), own.msg_db.unwrap_or_else(|| ground.sqlite("msg"))),
+    };
     let wiring = Wiring {
         dir: ground.dir().to_owned(),
         amqp: own.amqp.unwrap_or_else(|| ground.amqp_url()),

@@ -6,7 +6,7 @@ use countersign_launcher::{Program, Running, SUBSCRIPTION, Which, binary, wait_u
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use super::{dead, delivery_is};
+use super::{audit_has, dead, delivery_is};
 use crate::command::{SETUP, expect};
 
 /// So many orders in the dead-letter queue, and a handler that takes them from now on.
@@ -95,7 +95,7 @@ async fn callback_killed_after_it_has_sent_on_postgres() -> anyhow::Result<()> {
 }
 
 /// Of 200 some are redriven, some are ordered or sent with nothing written down of it, the rest untouched: the same command goes on, and each has
-/// one effect.
+/// one effect. The order that was cut off stays begun in the audit.
 async fn callback_killed_in_the_middle(test: &str, postgres: bool, point: &str) -> anyhow::Result<()> {
     let mut flow = Flow::new(test, Setup { postgres, ..SETUP }).await?;
     let ids = rejected(&mut flow, 200).await?;
@@ -109,6 +109,7 @@ async fn callback_killed_in_the_middle(test: &str, postgres: bool, point: &str) 
     let rest = dead(&flow, 0, "redrive", &["--all", "--rate", "400"]).await?;
     let redriven = rest["redriven"].as_u64().context("no count")?;
     ensure!((80..=120).contains(&redriven), "{redriven} were left");
+    audit_has(&flow, &[("redrive", "begun"), ("redrive", "done")]).await?;
     flow.all_signed(&ids).await?;
     flow.each_effected_once(&ids).await?;
     flow.dead_letters_reach(SUBSCRIPTION, 0).await?;
@@ -131,6 +132,7 @@ async fn a_redrive_that_is_stopped_goes_on() -> anyhow::Result<()> {
     ensure!((1..=18).contains(&left), "{left} are left");
     let rest: Value = dead(&flow, 0, "redrive", &["--all"]).await?;
     ensure!(rest["redriven"] == left, "{rest}");
+    audit_has(&flow, &[("redrive", "failed"), ("redrive", "done")]).await?;
     flow.all_signed(&ids).await?;
     flow.each_effected_once(&ids).await?;
     flow.finish().await

@@ -18,7 +18,7 @@ const PARKED: u32 = 20;
 const TURNS: usize = 3;
 
 /// Rows of events that MSG DB has.
-async fn rows(flow: &Flow) -> anyhow::Result<usize> {
+pub async fn rows(flow: &Flow) -> anyhow::Result<usize> {
     let database = flow.msg_database().await?;
     let count = Statement::from_string(database.get_database_backend(), "SELECT count(*) AS n FROM countersign_event");
     let row = database.query_one_raw(count).await?.context("no count")?;

@@ -86,25 +86,33 @@ async fn visit(channel: &Channel, prey: Prey, book: &Book) -> anyhow::Result<usi
     let queue = if prey == Prey::Messages { SUBSCRIPTION } else { "countersign.receipts" };
     let first = FieldTable::from(BTreeMap::from([("x-priority".into(), AMQPValue::LongInt(PRIORITY))]));
     let mut consumer = channel.basic_consume(queue.into(), "thief".into(), BasicConsumeOptions::default(), first).await?;
-    let taken = timeout(STAY, consumer.next()).await.ok().flatten();
-    channel.basic_cancel("thief".into(), BasicCancelOptions::default()).await?;
-    let mut lost = 0;
-    // What came while it was leaving is in hand, too.
-    let late = timeout(STAY, consumer.next()).await.ok().flatten();
-    for delivery in taken.into_iter().chain(late) {
+    let mut lost = Vec::new();
+    // Settled before it leaves: what a consumer holds that leaves may go back to the queue, and would not be lost.
+    if let Ok(Some(delivery)) = timeout(STAY, consumer.next()).await {
         let delivery = delivery?;
-        let losses = losses(prey, &delivery)?;
-        if losses.is_empty() || losses.iter().any(|(_, loss)| loss.attempt.number > TRIES_MAX) {
-            delivery.acker.nack(BasicNackOptions { multiple: false, requeue: true }).await?;
-            continue;
+        lost = losses(prey, &delivery)?;
+        if lost.iter().any(|(_, loss)| loss.attempt.number > TRIES_MAX) {
+            lost.clear();
         }
-        delivery.acker.ack(BasicAckOptions::default()).await?;
-        for (id, loss) in &losses {
-            book.note(id, *loss);
+        if lost.is_empty() {
+            put_back(&delivery).await?;
+        } else {
+            delivery.acker.ack(BasicAckOptions::default()).await?;
         }
-        lost += losses.len();
     }
-    Ok(lost)
+    channel.basic_cancel("thief".into(), BasicCancelOptions::default()).await?;
+    if let Ok(Some(late)) = timeout(STAY, consumer.next()).await {
+        put_back(&late?).await?;
+    }
+    for (id, loss) in &lost {
+        book.note(id, *loss);
+    }
+    Ok(lost.len())
+}
+
+async fn put_back(delivery: &Delivery) -> anyhow::Result<()> {
+    delivery.acker.nack(BasicNackOptions { multiple: false, requeue: true }).await?;
+    Ok(())
 }
 
 /// What would be lost with a delivery: nothing of a message with a probe.

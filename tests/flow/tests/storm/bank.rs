@@ -4,10 +4,10 @@ use countersign_flow::{Flow, PATIENCE};
 use countersign_launcher::{Program, Running, binary, free_port, wait_until};
 
 /// Its name.
-pub(super) const BANK: &str = "bank";
+pub const BANK: &str = "bank";
 
 #[derive(Debug)]
-pub(super) struct Bank {
+pub struct Bank {
     program: Program,
     ready_url: String,
     grpc_url: String,
@@ -16,7 +16,7 @@ pub(super) struct Bank {
 
 impl Bank {
     /// On a `PostgreSQL` database of this flow, with the other's configuration in all else; not started.
-    pub(super) async fn of(flow: &Flow) -> anyhow::Result<Self> {
+    pub async fn of(flow: &Flow) -> anyhow::Result<Self> {
         let (http, grpc) = (free_port()?, free_port()?);
         let program = Program::new(binary("upstream")?)
             .arg("--config")
@@ -31,12 +31,12 @@ impl Bank {
         Ok(Self { program, ready_url, grpc_url, running: None })
     }
 
-    pub(super) fn grpc_url(&self) -> &str {
+    pub fn grpc_url(&self) -> &str {
         &self.grpc_url
     }
 
     /// Starts it and waits until it is ready.
-    pub(super) async fn start(&mut self) -> anyhow::Result<()> {
+    pub async fn start(&mut self) -> anyhow::Result<()> {
         let http = reqwest::Client::builder().timeout(PATIENCE).no_proxy().build()?;
         self.running = Some(self.program.spawn()?);
         let ready = async || http.get(&self.ready_url).send().await.is_ok_and(|answer| answer.status().is_success());
@@ -44,7 +44,7 @@ impl Bank {
     }
 
     /// SIGKILL.
-    pub(super) fn kill9(&mut self) {
+    pub fn kill9(&mut self) {
         self.running = None;
     }
 }

@@ -14,6 +14,9 @@ const LEAST_VERSION: (u32, u32) = (3, 10);
 /// Schedulers of the node; the machine is shared with everything under test.
 const SCHEDULERS: &str = "2:2";
 
+/// The folder in which a node keeps all it stores.
+pub(super) const DATA: &str = "data";
+
 /// The folder that holds the broker's scripts. The packaged wrapper in the `PATH` switches to another user and knows one
 /// node per machine, so it is not what we want.
 pub(super) fn scripts() -> anyhow::Result<PathBuf> {
@@ -66,7 +69,7 @@ pub(super) struct Ports {
 
 /// Writes configuration, plugin list and cookie below `dir`.
 pub(super) fn write_files(dir: &Path, ports: Ports) -> anyhow::Result<()> {
-    for folder in ["home", "data", "log", "plugins"] {
+    for folder in ["home", DATA, "log", "plugins"] {
         create_dir_all(dir.join(folder)).with_context(|| format!("creating files in {}", dir.display()))?;
     }
     let Ports { amqp, admin, .. } = ports;
@@ -110,7 +113,7 @@ pub(super) fn with_environment(mut program: Program, dir: &Path, ports: Ports) -
         ("RABBITMQ_CONFIG_FILE", "rabbitmq.conf"),
         ("RABBITMQ_CONFIG_FILES", "conf.d"),
         ("RABBITMQ_ADVANCED_CONFIG_FILE", "advanced.config"),
-        ("RABBITMQ_MNESIA_BASE", "data"),
+        ("RABBITMQ_MNESIA_BASE", DATA),
         ("RABBITMQ_LOG_BASE", "log"),
         ("RABBITMQ_ENABLED_PLUGINS_FILE", "enabled_plugins"),
         ("RABBITMQ_PLUGINS_EXPAND_DIR", "plugins"),
