@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use countersign_boot::topology::TopologySource;
-use countersign_boot::{Frame, Grpc, Http, Log, Settings, Shutdown, Traces};
+use countersign_boot::{AccessSection, Client, Frame, Grpc, Http, Log, Settings, Shutdown, Tls, Traces};
 use countersign_delivery::Topology;
 use countersign_delivery::policy::Policy;
 use serde::{Deserialize, Serialize};
@@ -28,6 +28,12 @@ pub struct Config {
     pub http: Http,
     /// Section `[grpc]`: operators' questions and orders; default 127.0.0.1:7103.
     pub grpc: Grpc,
+    /// Section `[tls]`: the certificate of both servers.
+    pub tls: Tls,
+    /// Section `[access]`: who may call them.
+    pub access: AccessSection,
+    /// Section `[client]`: how it shows itself to upstreams.
+    pub client: Client,
     /// Section `[shutdown]`.
     pub shutdown: Shutdown,
     /// Section `[topology]`.
@@ -49,6 +55,9 @@ impl Default for Config {
             traces: Traces::default(),
             http: Http::loopback(7113),
             grpc: Grpc::loopback(7103),
+            tls: Tls::default(),
+            access: AccessSection::default(),
+            client: Client::default(),
             shutdown: Shutdown::default(),
             topology: TopologySource::default(),
             database: "sqlite://msg.db".into(),
@@ -61,11 +70,13 @@ impl Default for Config {
 
 impl Settings for Config {
     fn frame(&self) -> Frame<'_> {
-        Frame { log: &self.log, traces: &self.traces, http: &self.http, grpc: &self.grpc, shutdown: &self.shutdown }
+        let Self { log, traces, http, grpc, tls, access, shutdown, .. } = self;
+        Frame { log, traces, http, grpc, tls, access, shutdown }
     }
 
     fn validate(&self) -> Vec<String> {
         let mut problems = self.database.problems();
+        problems.extend(self.client.problems());
         problems.extend(self.broker.problems());
         problems.extend(self.policy.problems());
         problems.extend(self.callback.problems());

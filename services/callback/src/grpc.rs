@@ -8,6 +8,7 @@ pub mod reconcile;
 mod render;
 
 use countersign_boot::Stop;
+use countersign_boot::access::signed;
 use countersign_delivery::ports::PortError;
 use countersign_delivery::ports::audit::Act;
 use countersign_delivery::ports::deliveries::Filter;
@@ -98,13 +99,14 @@ impl CallbackService for Service {
         &self,
         request: Request<RedriveDeliveryRequest>,
     ) -> Result<Response<RedriveDeliveryResponse>, Status> {
-        let RedriveDeliveryRequest { message_id, subscription, allow_duplicate, by, reason } = request.into_inner();
+        let RedriveDeliveryRequest { message_id, subscription, allow_duplicate, by, reason } =
+            signed(request, |asked| &mut asked.by);
         let ask = Ask { act: Act::Redrive, message_id, subscription, by, reason, allow_duplicate };
         Ok(Response::new(RedriveDeliveryResponse { results: self.operate(ask).await? }))
     }
 
     async fn park_delivery(&self, request: Request<ParkDeliveryRequest>) -> Result<Response<ParkDeliveryResponse>, Status> {
-        let ParkDeliveryRequest { message_id, subscription, by, reason } = request.into_inner();
+        let ParkDeliveryRequest { message_id, subscription, by, reason } = signed(request, |asked| &mut asked.by);
         let ask = Ask { act: Act::Park, message_id, subscription, by, reason, allow_duplicate: false };
         Ok(Response::new(ParkDeliveryResponse { results: self.operate(ask).await? }))
     }
@@ -113,7 +115,7 @@ impl CallbackService for Service {
         &self,
         request: Request<DiscardDeliveryRequest>,
     ) -> Result<Response<DiscardDeliveryResponse>, Status> {
-        let DiscardDeliveryRequest { message_id, subscription, by, reason } = request.into_inner();
+        let DiscardDeliveryRequest { message_id, subscription, by, reason } = signed(request, |asked| &mut asked.by);
         let ask = Ask { act: Act::Discard, message_id, subscription, by, reason, allow_duplicate: false };
         Ok(Response::new(DiscardDeliveryResponse { results: self.operate(ask).await? }))
     }
@@ -122,7 +124,7 @@ impl CallbackService for Service {
         &self,
         request: Request<RestoreDeliveryRequest>,
     ) -> Result<Response<RestoreDeliveryResponse>, Status> {
-        let RestoreDeliveryRequest { message_id, subscription, by, reason } = request.into_inner();
+        let RestoreDeliveryRequest { message_id, subscription, by, reason } = signed(request, |asked| &mut asked.by);
         let ask = Ask { act: Act::Restore, message_id, subscription, by, reason, allow_duplicate: false };
         Ok(Response::new(RestoreDeliveryResponse { results: self.operate(ask).await? }))
     }

@@ -7,6 +7,7 @@
 //! [`row`] in the same audit.
 
 mod discard;
+pub mod forbidden;
 mod park;
 mod redrive;
 mod restore;

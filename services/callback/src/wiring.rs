@@ -15,13 +15,14 @@ use countersign_wire::proto::dead_letter_service_server::DeadLetterServiceServer
 use countersign_wire::proto::reconciliation_service_server::ReconciliationServiceServer;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Callback, Config};
+use crate::config::Config;
 use crate::desk::{Desk, Figures};
 use crate::events::{self, Teller};
 use crate::grpc::reconcile::Reconciliations;
 use crate::grpc::{DeadLetterApi, Service};
 use crate::intake::{Intake, Work};
 use crate::lines::Lines;
+use crate::operate::forbidden;
 use crate::probe::Demands;
 use crate::reconcile::{self, Reconciler, Seen};
 use crate::retention;
@@ -77,26 +78,29 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     retention::start(&context, &desk, &consumers, &config.callback);
     watch::letters(&context, &desk);
     watch::sweeps(&context, &desk, Duration::from_millis(config.callback.sweep_interval_ms));
-    let reconciler = reconciler(&config.callback, &desk, &database);
+    let reconciler = reconciler(&config, &desk, &database);
     if let Some(schedule) = config.callback.schedule() {
         watch::reconciliations(&context, &reconciler, schedule);
     }
 
+    let forbidden = forbidden::audited(desk.clone(), context.tasks.clone());
     let letters = DeadLetterApi::new(desk.clone(), context.tasks.clone(), context.stop.clone());
     let letters = DeadLetterServiceServer::new(letters).max_decoding_message_size(REQUEST_MAX);
     let service = Service::new(desk, context.tasks.clone(), context.stop.clone());
     let server = CallbackServiceServer::new(service).max_decoding_message_size(REQUEST_MAX);
     let reconciliations = Reconciliations::new(reconciler, context.tasks.clone(), context.stop.clone());
     let third = ReconciliationServiceServer::new(reconciliations).max_decoding_message_size(REQUEST_MAX);
-    context.serve_grpc(GrpcServices::new(DESCRIPTORS).add(server).add(letters).add(third)).await?;
+    let services = GrpcServices::new(DESCRIPTORS).on_forbidden(forbidden).add(server).add(letters).add(third);
+    context.serve_grpc(services).await?;
     Ok(())
 }
 
-fn reconciler(own: &Callback, desk: &Desk, database: &Database) -> Reconciler {
+fn reconciler(config: &Config, desk: &Desk, database: &Database) -> Reconciler {
+    let own = &config.callback;
     let probe_wait = Duration::from_millis(own.reconcile_probe_wait_ms);
     let retention_ms = Some(own.retention_ms).filter(|retention_ms| *retention_ms > 0);
     let figures = reconcile::Figures { probe_wait, retention_ms, missing_max: reconcile::MISSING_MAX };
-    let digests = Arc::new(GrpcDigests::new(Duration::from_millis(own.reconcile_call_deadline_ms)));
+    let digests = Arc::new(GrpcDigests::new(Duration::from_millis(own.reconcile_call_deadline_ms), &config.client));
     Reconciler::new(desk.clone(), Arc::new(database.reconciliation()), digests, own.addresses(), figures)
 }
 
@@ -107,7 +111,7 @@ fn desk(config: &Config, context: &Context, topology: Arc<Topology>, broker: &Br
         letters: Arc::new(database.dead_letters()),
         audit: Arc::new(database.audit()),
         publisher: Arc::new(broker.clone()),
-        upstreams: Arc::new(GrpcUpstreams::new(own.addresses(), Duration::from_millis(own.call_deadline_ms))),
+        upstreams: Arc::new(GrpcUpstreams::new(own.addresses(), Duration::from_millis(own.call_deadline_ms), &config.client)),
         clock: context.clock.clone(),
         ids: context.ids.clone(),
         topology,

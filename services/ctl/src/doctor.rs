@@ -105,7 +105,7 @@ async fn examine(target: &Target, args: &DoctorArgs) -> anyhow::Result<Vec<Findi
     findings.extend(told);
     let installed: Vec<Installed> =
         parts.into_iter().map(|(which, part)| Installed { which, http_url: args.http_url(which, part.as_ref()), part }).collect();
-    let http = Http::new(limit)?;
+    let http = Http::new(limit, &target.client())?;
     let part = |which| installed.iter().find(|one| one.which == which).and_then(|one| one.part.as_ref());
     let uses_redis = wanted.as_ref().is_none_or(|wanted| redis::is_used(&wanted.topology));
     let redis_of_downstream = async {
@@ -117,7 +117,7 @@ async fn examine(target: &Target, args: &DoctorArgs) -> anyhow::Result<Vec<Findi
     let (reached, heard, called, asked) = tokio::join!(
         connections::brokers(&installed, limit),
         connections::services(&installed, &http),
-        connections::calls(&installed, &target.upstream, &target.callback, limit),
+        connections::calls(&installed, target, limit),
         redis_of_downstream,
     );
     findings.extend(connections::judge_brokers(&reached));

@@ -8,10 +8,10 @@ mod redrive;
 mod restore;
 
 use clap::Args;
+use countersign_boot::client::Authorized;
 use countersign_wire::proto::DeliveryActResult;
 use countersign_wire::proto::callback_service_client::CallbackServiceClient;
 use serde_json::{Value, json};
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use crate::exit::{Done, may_pass};
@@ -56,7 +56,7 @@ impl Operator {
     }
 }
 
-type Callback = CallbackServiceClient<Channel>;
+type Callback = CallbackServiceClient<Authorized>;
 
 /// What became of everything that was asked for.
 #[derive(Default)]

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use clap::Args;
+use countersign_boot::client::Authorized;
 use countersign_wire::proto::upstream_service_client::UpstreamServiceClient;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
@@ -28,7 +29,6 @@ use futures::stream::FuturesOrdered;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
 
 use crate::client;
 use crate::exit::{Done, Stopped};
@@ -138,7 +138,7 @@ fn read_ahead(file: PathBuf, format: FileFormat, id_field: String, args: SendArg
 
 /// Batches on their way.
 struct Sending {
-    upstream: UpstreamServiceClient<Channel>,
+    upstream: UpstreamServiceClient<Authorized>,
     patience: Duration,
     /// Ends the retries of what is under way.
     stop: CancellationToken,
@@ -152,7 +152,7 @@ struct Sending {
 }
 
 impl Sending {
-    fn new(upstream: UpstreamServiceClient<Channel>, patience: Duration, tally: Tally, bar: ProgressBar) -> Self {
+    fn new(upstream: UpstreamServiceClient<Authorized>, patience: Duration, tally: Tally, bar: ProgressBar) -> Self {
         Self {
             upstream,
             patience,

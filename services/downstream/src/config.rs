@@ -5,7 +5,7 @@ mod subscription;
 use std::collections::BTreeSet;
 
 use countersign_boot::topology::TopologySource;
-use countersign_boot::{Frame, Grpc, Http, Log, Settings, Shutdown, Traces};
+use countersign_boot::{AccessSection, Frame, Grpc, Http, Log, Settings, Shutdown, Tls, Traces};
 use countersign_delivery::SubscriptionName;
 use countersign_delivery::policy::Policy;
 use countersign_delivery::topology::Guard;
@@ -32,6 +32,10 @@ pub struct Config {
     pub http: Http,
     /// What operators ask of it; 127.0.0.1:7102.
     pub grpc: Grpc,
+    /// The certificate of both servers.
+    pub tls: Tls,
+    /// Who may call them.
+    pub access: AccessSection,
     /// How a stop goes.
     pub shutdown: Shutdown,
     /// Where `RabbitMQ` is.
@@ -56,6 +60,8 @@ impl Default for Config {
             traces: Traces::default(),
             http: Http::loopback(7112),
             grpc: Grpc::loopback(7102),
+            tls: Tls::default(),
+            access: AccessSection::default(),
             shutdown: Shutdown::default(),
             broker: countersign_broker::Config::default(),
             redis: countersign_dedup::Server::default(),
@@ -202,7 +208,8 @@ impl Config {
 
 impl Settings for Config {
     fn frame(&self) -> Frame<'_> {
-        Frame { log: &self.log, traces: &self.traces, http: &self.http, grpc: &self.grpc, shutdown: &self.shutdown }
+        let Self { log, traces, http, grpc, tls, access, shutdown, .. } = self;
+        Frame { log, traces, http, grpc, tls, access, shutdown }
     }
 
     fn validate(&self) -> Vec<String> {

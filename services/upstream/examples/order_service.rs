@@ -11,7 +11,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::post;
 use axum::{Json, Router};
-use countersign_boot::Context;
+use countersign_boot::{Context, Role};
 use countersign_upstream::{
     Config, MessageSource, NewMessage, Rebuilt, Refusal, Service, SourceError, TransactionError, Upstream, Wanted, async_trait,
 };
@@ -108,7 +108,7 @@ fn main() -> ExitCode {
         let prepared =
             upstream.transaction(|tx| Box::pin(async move { tx.connection().execute_unprepared(SCHEMA).await.map(drop) }));
         prepared.await?;
-        context.http(Router::new().route("/orders", post(place)).with_state(upstream));
+        context.http(Role::Producer, Router::new().route("/orders", post(place)).with_state(upstream));
         Ok(())
     })
 }

@@ -1,7 +1,7 @@
 //! Configuration of upstream: every key with its default and its bounds.
 
 use countersign_boot::topology::TopologySource;
-use countersign_boot::{Frame, Grpc, Http, Log, Settings, Shutdown, Traces};
+use countersign_boot::{AccessSection, Frame, Grpc, Http, Log, Settings, Shutdown, Tls, Traces};
 use countersign_delivery::UpstreamName;
 use countersign_delivery::policy::Policy;
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,10 @@ pub struct Config {
     pub http: Http,
     /// Section `[grpc]`: sends and resends; default 127.0.0.1:7101.
     pub grpc: Grpc,
+    /// Section `[tls]`: the certificate of both servers.
+    pub tls: Tls,
+    /// Section `[access]`: who may call them.
+    pub access: AccessSection,
     /// Section `[shutdown]`.
     pub shutdown: Shutdown,
     /// Section `[topology]`.
@@ -41,6 +45,8 @@ impl Default for Config {
             traces: Traces::default(),
             http: Http::loopback(7111),
             grpc: Grpc::loopback(7101),
+            tls: Tls::default(),
+            access: AccessSection::default(),
             shutdown: Shutdown::default(),
             topology: TopologySource::default(),
             database: "sqlite://upstream.db".into(),
@@ -53,7 +59,8 @@ impl Default for Config {
 
 impl Settings for Config {
     fn frame(&self) -> Frame<'_> {
-        Frame { log: &self.log, traces: &self.traces, http: &self.http, grpc: &self.grpc, shutdown: &self.shutdown }
+        let Self { log, traces, http, grpc, tls, access, shutdown, .. } = self;
+        Frame { log, traces, http, grpc, tls, access, shutdown }
     }
 
     fn validate(&self) -> Vec<String> {

@@ -5,6 +5,8 @@ pub(crate) mod digest;
 mod outbox;
 pub(crate) mod status;
 
+use countersign_boot::Role;
+use countersign_boot::access::only;
 use countersign_delivery::{IdempotencyKey, MessageId};
 use countersign_wire::proto;
 use countersign_wire::proto::upstream_service_server::{UpstreamService, UpstreamServiceServer};
@@ -67,6 +69,9 @@ impl UpstreamService for Api {
         &self,
         request: Request<proto::GetMessageRequest>,
     ) -> Result<Response<proto::GetMessageResponse>, Status> {
+        if request.get_ref().with_body {
+            only(&request, Role::Operator, "with_body")?;
+        }
         let proto::GetMessageRequest { by, with_body } = request.into_inner();
         let invalid = |error: countersign_delivery::id::InvalidId| Status::invalid_argument(error.to_string());
         let by = match by {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use countersign_boot::{Context, GrpcServices};
+use countersign_boot::{Context, GrpcServices, Role};
 use countersign_broker::Broker;
 use countersign_store::{Database, Tables};
 use countersign_wire::proto;
@@ -109,7 +109,7 @@ impl Service {
     pub async fn serve(self, context: &Context) -> Result<Upstream, Error> {
         let section = self.config.upstream.clone();
         let upstream = self.start(context).await?;
-        context.http(http::router(upstream.clone(), &section));
+        context.http(Role::Producer, http::router(upstream.clone(), &section));
         let services =
             GrpcServices::new(proto::DESCRIPTORS).add(grpc::server(upstream.clone())).add(grpc::digest::server(upstream.clone()));
         context.serve_grpc(services).await?;

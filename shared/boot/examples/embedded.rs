@@ -9,7 +9,8 @@ use axum::Router;
 use axum::body::Body;
 use axum::routing::get;
 use countersign_boot::{
-    Context, Failpoint, Frame, Grpc, GrpcServices, Http, Log, Secret, Settings, Shutdown, Stop, Traces, failpoint,
+    AccessSection, Context, Failpoint, Frame, Grpc, GrpcServices, Http, Log, Role, Secret, Settings, Shutdown, Stop, Tls, Traces,
+    failpoint,
 };
 use futures::{FutureExt as _, StreamExt as _};
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,8 @@ struct Config {
     traces: Traces,
     http: Http,
     grpc: Grpc,
+    tls: Tls,
+    access: AccessSection,
     shutdown: Shutdown,
     work: Work,
 }
@@ -41,6 +44,8 @@ impl Default for Config {
             traces: Traces::default(),
             http: Http::loopback(0),
             grpc: Grpc::loopback(0),
+            tls: Tls::default(),
+            access: AccessSection::default(),
             shutdown: Shutdown::default(),
             work: Work { broker: "amqp://guest:guest@127.0.0.1:5672".into(), hold_ms: 0, fail: false, reason: String::new() },
         }
@@ -49,7 +54,8 @@ impl Default for Config {
 
 impl Settings for Config {
     fn frame(&self) -> Frame<'_> {
-        Frame { log: &self.log, traces: &self.traces, http: &self.http, grpc: &self.grpc, shutdown: &self.shutdown }
+        let Self { log, traces, http, grpc, tls, access, shutdown, .. } = self;
+        Frame { log, traces, http, grpc, tls, access, shutdown }
     }
 }
 
@@ -92,7 +98,7 @@ fn main() -> std::process::ExitCode {
         });
         let stop = context.stop.clone();
         let routes = Router::new().route("/hello", get(async move || greeting));
-        context.http(routes.route("/long", get(async move || long_answer(stop))));
+        context.http(Role::Viewer, routes.route("/long", get(async move || long_answer(stop))));
         context.serve_grpc(GrpcServices::new(&[])).await?;
         Ok(())
     })

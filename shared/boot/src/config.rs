@@ -16,6 +16,7 @@ use figment::{Figment, Profile, Provider as _, providers::Format as _, providers
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::access::{AccessSection, Tls};
 use crate::error::Error;
 
 pub use countersign_telemetry::{Log, LogFormat, LogOutput, Traces};
@@ -49,6 +50,10 @@ pub struct Frame<'a> {
     pub http: &'a Http,
     /// Section `[grpc]`.
     pub grpc: &'a Grpc,
+    /// Section `[tls]`.
+    pub tls: &'a Tls,
+    /// Section `[access]`.
+    pub access: &'a AccessSection,
     /// Section `[shutdown]`.
     pub shutdown: &'a Shutdown,
 }

@@ -8,6 +8,7 @@ use countersign_delivery::ports::{Clock, Ids};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::access::{Access, AccessSection, Role, Tls, gate};
 use crate::addresses::Addresses;
 use crate::config::Grpc;
 use crate::error::Error;
@@ -32,11 +33,27 @@ pub struct Context {
     pub(crate) frame: Arc<Shared>,
 }
 
+/// How this process is called.
+#[derive(Debug, Clone)]
+pub(crate) struct Served {
+    pub grpc: Grpc,
+    pub tls: Tls,
+    pub access: AccessSection,
+}
+
+impl Default for Served {
+    fn default() -> Self {
+        Self { grpc: Grpc::loopback(0), tls: Tls::default(), access: AccessSection::default() }
+    }
+}
+
 /// What the frame and the context share beyond the public parts.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub service: &'static str,
-    pub grpc: Grpc,
+    pub served: Served,
+    /// Set before anything is served.
+    pub access: OnceLock<Access>,
     pub servers: TaskTracker,
     pub servers_stop: CancellationToken,
     pub router: Mutex<axum::Router>,
@@ -51,20 +68,21 @@ impl Context {
     /// opens one, takes a free port.
     #[must_use]
     pub fn detached(service: &'static str, clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) -> Self {
-        Self::new(service, clock, ids, Grpc::loopback(0), None)
+        Self::new(service, clock, ids, Served::default(), None)
     }
 
     pub(crate) fn new(
         service: &'static str,
         clock: Arc<dyn Clock>,
         ids: Arc<dyn Ids>,
-        grpc: Grpc,
+        served: Served,
         addresses_file: Option<PathBuf>,
     ) -> Self {
         let stop = Stop::default();
         let frame = Shared {
             service,
-            grpc,
+            served,
+            access: OnceLock::new(),
             servers: TaskTracker::new(),
             servers_stop: CancellationToken::new(),
             router: Mutex::default(),
@@ -82,11 +100,13 @@ impl Context {
         self.frame.service
     }
 
-    /// Adds routes to the HTTP server, beside `/health/live`, `/health/ready` and `/metrics`, which cannot be replaced.
+    /// Adds routes to the HTTP server, beside `/health/live`, `/health/ready` and `/metrics`, which cannot be replaced. Their callers
+    /// need the role `needed`, and are in the request's extensions ([`Caller`](crate::Caller)).
     ///
     /// # Panics
     /// When a path was added before, or a second fallback.
-    pub fn http(&self, router: axum::Router) {
+    pub fn http(&self, needed: Role, router: axum::Router) {
+        let router = gate::needing(needed, router);
         let mut added = self.frame.router.lock().unwrap_or_else(PoisonError::into_inner);
         *added = std::mem::take(&mut *added).merge(router);
     }
@@ -98,6 +118,15 @@ impl Context {
     /// [`Error::GrpcTwice`] for a second call.
     pub async fn serve_grpc(&self, services: GrpcServices) -> Result<SocketAddr, Error> {
         grpc::serve(self, services).await
+    }
+
+    /// How callers are known, by section `[access]`.
+    pub(crate) fn access(&self) -> Result<Access, Error> {
+        if let Some(access) = self.frame.access.get() {
+            return Ok(access.clone());
+        }
+        let access = Access::open(self, &self.frame.served.access)?;
+        Ok(self.frame.access.get_or_init(|| access).clone())
     }
 
     pub(crate) fn is_started(&self) -> bool {

@@ -26,6 +26,9 @@ pub enum Error {
     /// The file descriptor set given for reflection cannot be decoded.
     #[error("the file descriptor set for gRPC reflection is broken: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
+    /// The file descriptor set says nothing of roles.
+    #[error("the file descriptor set of the gRPC services is broken: {0}")]
+    Descriptors(#[source] prost_reflect::DescriptorError),
     /// The file for `--addresses` cannot be written.
     #[error("--addresses {} cannot be written: {source}", path.display())]
     Addresses {

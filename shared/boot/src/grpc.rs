@@ -17,24 +17,35 @@ use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
+use crate::access::Methods;
+use crate::access::gate::{GrpcGate, OnForbidden};
 use crate::context::Context;
 use crate::error::Error;
 use crate::health::Health;
 use crate::listener::{BoundedListener, KEEPALIVE_ANSWER};
+use crate::tls::Acceptor;
 
 /// The services of one gRPC server. Message sizes are set by each service on its own server type.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct GrpcServices {
     routes: Routes,
     names: Vec<&'static str>,
     descriptors: &'static [u8],
+    on_forbidden: Option<OnForbidden>,
 }
 
 impl GrpcServices {
-    /// No services yet; `descriptors` is the encoded `FileDescriptorSet` that reflection shows.
+    /// No services yet; `descriptors` is the encoded `FileDescriptorSet` that reflection shows, and that says which role each method needs.
     #[must_use]
     pub fn new(descriptors: &'static [u8]) -> Self {
-        Self { routes: Routes::default(), names: Vec::new(), descriptors }
+        Self { routes: Routes::default(), names: Vec::new(), descriptors, on_forbidden: None }
+    }
+
+    /// Has somebody told of every call of a known caller who lacks the role for it.
+    #[must_use]
+    pub fn on_forbidden(mut self, told: OnForbidden) -> Self {
+        self.on_forbidden = Some(told);
+        self
     }
 
     /// Adds one generated server.
@@ -53,7 +64,7 @@ impl GrpcServices {
 }
 
 pub(crate) async fn serve(context: &Context, services: GrpcServices) -> Result<SocketAddr, Error> {
-    let config = &context.frame.grpc;
+    let config = &context.frame.served.grpc;
     let wrong = |source| Error::Listen { key: "grpc.listen", address: config.listen, source };
     let (reporter, health) = tonic_health::server::health_reporter();
     let reflection = || {
@@ -63,6 +74,10 @@ pub(crate) async fn serve(context: &Context, services: GrpcServices) -> Result<S
     };
     let routes =
         services.routes.add_service(health).add_service(reflection().build_v1()?).add_service(reflection().build_v1alpha()?);
+
+    let methods = Methods::of(services.descriptors).map_err(Error::Descriptors)?;
+    let routes = GrpcGate { access: context.access()?, methods, on_forbidden: services.on_forbidden }.before(routes);
+    let acceptor = Acceptor::open(context, &context.frame.served.tls, &["h2"])?;
 
     let listener = TcpListener::bind(config.listen).await.map_err(wrong)?;
     let address = listener.local_addr().map_err(wrong)?;
@@ -76,7 +91,8 @@ pub(crate) async fn serve(context: &Context, services: GrpcServices) -> Result<S
         .http2_keepalive_interval(Some(Duration::from_millis(config.keepalive_ms)))
         .http2_keepalive_timeout(Some(KEEPALIVE_ANSWER))
         .add_routes(routes);
-    let incoming = incoming::incoming(BoundedListener::new(listener, "grpc.max_connections", config.max_connections));
+    let listener = BoundedListener::new(listener, "grpc.max_connections", config.max_connections);
+    let incoming = incoming::incoming(listener, acceptor, config.max_connections);
     let (stop, outcome) = (context.frame.servers_stop.clone(), context.stop.clone());
     context.frame.servers.spawn(async move {
         let ended = server.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await;

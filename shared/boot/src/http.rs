@@ -20,12 +20,14 @@ use countersign_telemetry::Metrics;
 use tokio::net::TcpListener;
 use tower::ServiceExt as _;
 
+use crate::access::{Role, gate};
 use crate::config::Http;
 use crate::context::Context;
 use crate::error::Error;
 use crate::health::Phase;
 use crate::http::connection::Connections;
 use crate::listener::BoundedListener;
+use crate::tls::Acceptor;
 
 /// The media type of Prometheus' text format.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -38,13 +40,16 @@ struct Served {
 
 /// Opens the server. It answers at once, while the service still sets up; the service's own routes join later.
 pub(crate) async fn serve(context: &Context, config: &Http, metrics: Metrics) -> Result<SocketAddr, Error> {
+    let access = context.access()?;
+    let acceptor = Acceptor::open(context, &context.frame.served.tls, &["h2", "http/1.1"])?;
     let wrong = |source| Error::Listen { key: "http.listen", address: config.listen, source };
     let listener = TcpListener::bind(config.listen).await.map_err(wrong)?;
     let address = listener.local_addr().map_err(wrong)?;
     let _ = context.frame.http_address.set(address);
     let (servers, stop) = (context.frame.servers.clone(), context.frame.servers_stop.clone());
     let mut listener = BoundedListener::new(listener, "http.max_connections", config.max_connections);
-    let connections = Connections::new(router(context.clone(), metrics), config, listener.crowded(), stop.clone());
+    let router = gate::identified(router(context.clone(), metrics), access);
+    let connections = Connections::new(router, acceptor, config, listener.crowded(), stop.clone());
     context.frame.servers.spawn(async move {
         while let Some((stream, place)) = stop.run_until_cancelled(listener.next()).await {
             servers.spawn(connections.clone().serve(stream, place));
@@ -57,7 +62,7 @@ fn router(context: Context, metrics: Metrics) -> Router {
     Router::new()
         .route("/health/live", get(|| async { "live\n" }))
         .route("/health/ready", get(ready))
-        .route("/metrics", get(scrape))
+        .merge(gate::needing(Role::Viewer, Router::new().route("/metrics", get(scrape))))
         .fallback(of_the_service)
         .with_state(Served { context, metrics })
 }
@@ -100,7 +105,7 @@ mod tests {
             (answer.status().as_u16(), answer.headers().contains_key(header::RETRY_AFTER))
         };
         assert_eq!(ask("/hello").await, (503, true));
-        context.http(Router::new().route("/hello", get(|| async { "hello\n" })));
+        context.http(Role::Viewer, Router::new().route("/hello", get(|| async { "hello\n" })));
         assert_eq!((ask("/hello").await, ask("/other").await), ((200, false), (503, true)));
         context.health.running();
         assert_eq!((ask("/hello").await, ask("/other").await), ((200, false), (404, false)));

@@ -12,7 +12,7 @@ use tokio::runtime::Runtime;
 
 use crate::clock::{RandomIds, SystemClock};
 use crate::config::{self, Http, Settings};
-use crate::context::Context;
+use crate::context::{Context, Served};
 use crate::error::Error;
 use crate::shutdown::{Signals, stop_in_order};
 use crate::{failpoints, http};
@@ -138,8 +138,9 @@ where
 {
     let frame = settings.frame();
     let (limits, http) = (frame.shutdown.clone(), frame.http.clone());
+    let served = Served { grpc: frame.grpc.clone(), tls: frame.tls.clone(), access: frame.access.clone() };
     let clock = Arc::new(SystemClock);
-    let context = Context::new(service, clock, Arc::new(RandomIds), frame.grpc.clone(), cli.addresses);
+    let context = Context::new(service, clock, Arc::new(RandomIds), served, cli.addresses);
     let guard = match countersign_telemetry::install(service, frame.log, frame.traces) {
         Ok(guard) => guard,
         Err(error) => return refuse(service, &error.into()),

@@ -3,7 +3,7 @@
 //! A binary is one line, and a team that embeds a service in its own binary writes the same line with its own closure:
 //!
 //! ```no_run
-//! use countersign_boot::{Context, Frame, Grpc, Http, Log, Settings, Shutdown, Traces};
+//! use countersign_boot::{AccessSection, Context, Frame, Grpc, Http, Log, Settings, Shutdown, Tls, Traces};
 //!
 //! #[derive(serde::Serialize, serde::Deserialize)]
 //! #[serde(deny_unknown_fields)]
@@ -12,6 +12,8 @@
 //!     traces: Traces,
 //!     http: Http,
 //!     grpc: Grpc,
+//!     tls: Tls,
+//!     access: AccessSection,
 //!     shutdown: Shutdown,
 //! }
 //! # impl Default for Config {
@@ -21,13 +23,16 @@
 //! #             traces: Traces::default(),
 //! #             http: Http::loopback(7111),
 //! #             grpc: Grpc::loopback(7101),
+//! #             tls: Tls::default(),
+//! #             access: AccessSection::default(),
 //! #             shutdown: Shutdown::default(),
 //! #         }
 //! #     }
 //! # }
 //! impl Settings for Config {
 //!     fn frame(&self) -> Frame<'_> {
-//!         Frame { log: &self.log, traces: &self.traces, http: &self.http, grpc: &self.grpc, shutdown: &self.shutdown }
+//!         let Self { log, traces, http, grpc, tls, access, shutdown } = self;
+//!         Frame { log, traces, http, grpc, tls, access, shutdown }
 //!     }
 //! }
 //!
@@ -47,12 +52,14 @@
 //! ```
 //!
 //! The story: [`launch()`] reads the command line and the [`config`], starts logs, traces and metrics, opens the HTTP
-//! server ([`health`], metrics), calls the service's `run` with a [`Context`], and stays until a signal or a failed task.
+//! server ([`health`], metrics) behind the gate ([`access`]), calls the service's `run` with a [`Context`], and stays until a signal or a failed task.
 //! Then it stops everything in the one order that loses nothing ([`shutdown`]).
 //!
 //! **Invariant:** wall clock, random ids, the process's environment and detached tasks are touched here and nowhere else.
 
+pub mod access;
 mod addresses;
+pub mod client;
 pub mod clock;
 pub mod config;
 mod context;
@@ -66,8 +73,13 @@ mod listener;
 pub mod shutdown;
 pub mod stop;
 pub mod tasks;
+mod tls;
 pub mod topology;
+mod watched;
 
+pub use access::gate::{Forbidden, OnForbidden};
+pub use access::{AccessSection, Caller, Role, Tls};
+pub use client::Client;
 pub use clock::{RandomIds, SystemClock};
 pub use config::{Frame, Grpc, Http, Log, Secret, Settings, Shutdown, Traces};
 pub use context::Context;

@@ -234,6 +234,10 @@ metrics_list! {
         "Acts of operators, refused ones too.";
     Gauge BUILD_INFO = "countersign_build_info" ["service", "version"]
         "Always 1; its labels say what runs.";
+    Counter ACCESS_DENIED_TOTAL = "countersign_access_denied_total" ["surface", "reason"]
+        "Calls that were not let in, by surface (grpc, http) and reason (nothing, unknown, later, forbidden).";
+    Gauge TLS_CERTIFICATE_ENDS_TIMESTAMP_SECONDS = "countersign_tls_certificate_ends_timestamp_seconds" []
+        "When the certificate that this service shows ends, seconds since the Unix epoch.";
     Gauge DEPENDENCY_READY = "countersign_dependency_ready" ["dependency"]
         "1 while this dependency works, else 0.";
     Counter TASK_PANICS_TOTAL = "countersign_task_panics_total" ["task"]

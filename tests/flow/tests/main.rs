@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests have no launch frame; the ban is for the product")]
 
+mod access;
 mod adopter_killed;
 mod bad_input;
 mod breaker;

@@ -6,7 +6,8 @@ mod words;
 use std::pin::Pin;
 
 use bytes::Bytes;
-use countersign_boot::{Stop, Tasks};
+use countersign_boot::access::{only, signed};
+use countersign_boot::{Role, Stop, Tasks};
 use countersign_delivery::ports::audit::NewAct;
 use countersign_delivery::ports::dead_letters::Place;
 use countersign_wire::proto;
@@ -184,7 +185,11 @@ impl DeadLetterService for DeadLetterApi {
 
     async fn get_dead_letter(&self, request: Request<GetDeadLetterRequest>) -> Result<Response<GetDeadLetterResponse>, Status> {
         self.open()?;
-        let GetDeadLetterRequest { subscription, quarantine, message_id, with_body, by } = request.into_inner();
+        if request.get_ref().with_body {
+            only(&request, Role::Operator, "with_body")?;
+        }
+        let asked = signed(request, |asked| &mut asked.by);
+        let GetDeadLetterRequest { subscription, quarantine, message_id, with_body, by } = asked;
         if message_id.is_empty() {
             return Err(Status::invalid_argument("name a message_id"));
         }
@@ -215,7 +220,7 @@ impl DeadLetterService for DeadLetterApi {
         &self,
         request: Request<RedriveDeadLettersRequest>,
     ) -> Result<Response<Self::RedriveDeadLettersStream>, Status> {
-        let asked = self.asked_redrive(request.into_inner());
+        let asked = self.asked_redrive(signed(request, |asked| &mut asked.by));
         self.act(asked, |event| RedriveDeadLettersResponse { event: Some(event) }).await
     }
 
@@ -225,7 +230,7 @@ impl DeadLetterService for DeadLetterApi {
         &self,
         request: Request<DiscardDeadLettersRequest>,
     ) -> Result<Response<Self::DiscardDeadLettersStream>, Status> {
-        let asked = self.asked_discard(request.into_inner());
+        let asked = self.asked_discard(signed(request, |asked| &mut asked.by));
         self.act(asked, |event| DiscardDeadLettersResponse { event: Some(event) }).await
     }
 }

@@ -1,5 +1,6 @@
 //! Reconciliation on demand, and the last certificates.
 
+use countersign_boot::access::signed;
 use countersign_boot::{Stop, Tasks};
 use countersign_delivery::reconcile::{Certificate, Line, MINUTE_MS, State, Window, minute_of};
 use countersign_delivery::{Timestamp, UpstreamName};
@@ -63,7 +64,7 @@ impl Reconciliations {
 #[tonic::async_trait]
 impl ReconciliationService for Reconciliations {
     async fn reconcile(&self, request: Request<proto::ReconcileRequest>) -> Result<Response<proto::ReconcileResponse>, Status> {
-        let request = request.into_inner();
+        let request = signed(request, |asked| &mut asked.by);
         let (by, validate_only) = (request.by.clone(), request.validate_only);
         let outcome = self.run(request).await;
         let result = if outcome.is_ok() { "done" } else { "refused" };

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tonic::transport::{Channel, Endpoint};
+use countersign_boot::Client;
+use countersign_boot::client::{AddressError, Authorized, Bearer, TLS_AGE};
+use tonic::transport::Channel;
 
 /// Time to open a connection.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -17,13 +19,15 @@ const CHANNELS_MAX: usize = 1_000;
 #[derive(Debug)]
 pub(super) struct Channels {
     deadline: Duration,
-    open: Mutex<BTreeMap<String, Channel>>,
+    client: Client,
+    bearer: Bearer,
+    open: Mutex<BTreeMap<String, (Instant, Channel)>>,
 }
 
 impl Channels {
     /// `deadline` bounds each call, its connection included.
-    pub(super) fn new(deadline: Duration) -> Self {
-        Self { deadline, open: Mutex::default() }
+    pub(super) fn new(deadline: Duration, client: &Client) -> Self {
+        Self { deadline, client: client.clone(), bearer: client.bearer(), open: Mutex::default() }
     }
 
     /// The longest time of a call.
@@ -36,21 +40,24 @@ impl Channels {
         u64::try_from(self.deadline.as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// The connection to an address; it opens with the first call.
-    pub(super) fn to(&self, address: &str) -> Result<Channel, tonic::transport::Error> {
+    /// The connection to an address; it opens with the first call. One with TLS is replaced after a while, by then with the files of then.
+    pub(super) fn to(&self, address: &str) -> Result<Authorized, AddressError> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(channel) = open.get(address) {
-            return Ok(channel.clone());
+        let fresh = |opened: &Instant| !address.starts_with("https:") || opened.elapsed() < TLS_AGE;
+        if let Some((_, channel)) = open.get(address).filter(|(opened, _)| fresh(opened)) {
+            return Ok(self.bearer.on(channel.clone()));
         }
-        let endpoint = Endpoint::from_shared(address.to_owned())?
+        let endpoint = self
+            .client
+            .endpoint(address)?
             .connect_timeout(CONNECT.min(self.deadline))
             .timeout(self.deadline)
             .http2_keep_alive_interval(KEEPALIVE)
             .tcp_nodelay(true);
         let channel = endpoint.connect_lazy();
-        if open.len() < CHANNELS_MAX {
-            open.insert(address.to_owned(), channel.clone());
+        if open.len() < CHANNELS_MAX || open.contains_key(address) {
+            open.insert(address.to_owned(), (Instant::now(), channel.clone()));
         }
-        Ok(channel)
+        Ok(self.bearer.on(channel))
     }
 }

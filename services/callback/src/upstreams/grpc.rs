@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use countersign_boot::Client;
 use countersign_delivery::UpstreamName;
 use countersign_telemetry::propagate;
 use countersign_wire::proto::upstream_service_client::UpstreamServiceClient;
@@ -24,8 +25,8 @@ pub struct GrpcUpstreams {
 impl GrpcUpstreams {
     /// `deadline` bounds each call, its connection included.
     #[must_use]
-    pub fn new(addresses: Addresses, deadline: Duration) -> Self {
-        Self { addresses, channels: Channels::new(deadline) }
+    pub fn new(addresses: Addresses, deadline: Duration, client: &Client) -> Self {
+        Self { addresses, channels: Channels::new(deadline, client) }
     }
 }
 

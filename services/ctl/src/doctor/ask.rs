@@ -1,10 +1,11 @@
 //! Asking over HTTP, with a limit in time and in size.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use countersign_boot::{Secret, SystemClock};
+use countersign_boot::{Client, Secret, SystemClock};
 use countersign_delivery::ports::Clock as _;
 use serde_json::Value;
 
@@ -36,27 +37,56 @@ impl Answer {
     }
 }
 
+/// What shows the other side who asks.
+#[derive(Clone, Copy, Debug)]
+pub enum Shown<'a> {
+    /// Nothing.
+    Nothing,
+    /// User and password.
+    Password(&'a str, &'a Secret),
+    /// What the command shows to services.
+    Token,
+}
+
 /// Asks questions over HTTP.
 #[derive(Clone, Debug)]
 pub struct Http {
     client: reqwest::Client,
+    /// The token file of the command; empty: none.
+    token_file: PathBuf,
     limit: Duration,
 }
 
 impl Http {
     /// # Errors
-    /// When the client cannot be built.
-    pub fn new(limit: Duration) -> anyhow::Result<Self> {
-        let client = reqwest::Client::builder().no_proxy().timeout(limit).build().context("no HTTP client can be built")?;
-        Ok(Self { client, limit })
+    /// When a file cannot be read, or the client cannot be built.
+    pub fn new(limit: Duration, shown: &Client) -> anyhow::Result<Self> {
+        let read = |file: &Path| std::fs::read(file).with_context(|| format!("{} cannot be read", file.display()));
+        let mut client = reqwest::Client::builder().no_proxy().timeout(limit);
+        if !shown.ca_file.as_os_str().is_empty() {
+            let authorities = reqwest::Certificate::from_pem_bundle(&read(&shown.ca_file)?);
+            client = client.tls_certs_only(authorities.context("--ca-file holds no certificates (PEM)")?);
+        }
+        if !shown.certificate_file.as_os_str().is_empty() {
+            let both = [read(&shown.certificate_file)?, read(&shown.key_file)?].concat();
+            let identity = reqwest::Identity::from_pem(&both);
+            client = client.identity(identity.context("--certificate-file and --key-file cannot be used")?);
+        }
+        let client = client.build().context("no HTTP client can be built")?;
+        Ok(Self { client, token_file: shown.token_file.clone(), limit })
     }
 
     /// One GET. An error is in words and holds no password.
-    pub async fn get(&self, url: &str, login: Option<(&str, &Secret)>) -> Result<Answer, String> {
-        let mut request = self.client.get(url);
-        if let Some((user, password)) = login {
-            request = request.basic_auth(user, Some(password.expose()));
-        }
+    pub async fn get(&self, url: &str, shown: Shown<'_>) -> Result<Answer, String> {
+        let request = self.client.get(url);
+        let request = match shown {
+            Shown::Password(user, password) => request.basic_auth(user, Some(password.expose())),
+            Shown::Token if !self.token_file.as_os_str().is_empty() => {
+                let token = std::fs::read_to_string(&self.token_file);
+                request.bearer_auth(token.map_err(|error| format!("{}: {error}", self.token_file.display()))?.trim())
+            }
+            Shown::Nothing | Shown::Token => request,
+        };
         let before = SystemClock.now().as_millis();
         let asking = async {
             let response = request.send().await.map_err(in_words)?;

@@ -10,9 +10,10 @@ use tonic::transport::Endpoint;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::doctor::ask::{Answer, Http, within};
+use crate::doctor::ask::{Answer, Http, Shown, within};
 use crate::doctor::finding::Finding;
 use crate::doctor::settings::{Installed, Part, Which, reachable};
+use crate::target::Target;
 
 const BROKER: &str = "connections.broker";
 const HTTP: &str = "connections.http";
@@ -119,7 +120,7 @@ pub struct Heard {
 pub async fn services(installed: &[Installed], http: &Http) -> Vec<Heard> {
     let asked = installed.iter().map(|one| async move {
         let (ready, metrics) = (format!("{}/health/ready", one.http_url), format!("{}/metrics", one.http_url));
-        let (ready, metrics) = tokio::join!(http.get(&ready, None), http.get(&metrics, None));
+        let (ready, metrics) = tokio::join!(http.get(&ready, Shown::Token), http.get(&metrics, Shown::Token));
         Heard { which: one.which, ready, metrics }
     });
     futures::future::join_all(asked).await
@@ -213,21 +214,19 @@ pub struct Called {
 ///
 /// # Errors
 /// When an address cannot be read.
-pub async fn calls(installed: &[Installed], upstream: &str, callback: &str, limit: Duration) -> anyhow::Result<Vec<Called>> {
+pub async fn calls(installed: &[Installed], target: &Target, limit: Duration) -> anyhow::Result<Vec<Called>> {
     let mut asked = Vec::new();
     for (which, url, service) in [
-        (Which::Upstream, upstream, "countersign.v1.UpstreamService"),
-        (Which::Callback, callback, "countersign.v1.CallbackService"),
+        (Which::Upstream, &target.upstream, "countersign.v1.UpstreamService"),
+        (Which::Callback, &target.callback, "countersign.v1.CallbackService"),
     ] {
-        let endpoint = Endpoint::from_shared(url.to_owned())
-            .map_err(|_| anyhow::anyhow!("--{which} {url} is not an address such as http://127.0.0.1:7101"))?
-            .connect_timeout(limit)
-            .timeout(limit);
+        let endpoint = target.client().endpoint(url).map_err(|error| anyhow::anyhow!("--{which}: {error}"))?;
+        let endpoint = endpoint.connect_timeout(limit).timeout(limit);
         let part = installed.iter().find(|one| one.which == which).and_then(|one| one.part.as_ref());
-        let configured = part.and_then(|part| part.grpc.listen).map(|listen| format!("http://{}", reachable(listen)));
+        let configured = part.and_then(|part| Some(format!("{}://{}", part.scheme(), reachable(part.grpc.listen?))));
         asked.push(async move {
             let answer = within(limit, call(endpoint, service)).await;
-            Called { which, url: url.to_owned(), answer, configured }
+            Called { which, url: url.clone(), answer, configured }
         });
     }
     Ok(futures::future::join_all(asked).await)

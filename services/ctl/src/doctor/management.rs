@@ -5,7 +5,7 @@ use countersign_broker::{Config, Login};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::doctor::ask::{Answer, Http};
+use crate::doctor::ask::{Answer, Http, Shown};
 
 /// Where the management interface usually listens.
 const PORT: u16 = 15_672;
@@ -166,7 +166,8 @@ pub async fn ask(http: &Http, address: &Address) -> Result<Managed, Closed> {
 }
 
 async fn get(http: &Http, address: &Address, path: &str) -> Result<Answer, Closed> {
-    let login = (!address.named).then_some((address.login.user.as_str(), &address.login.password));
+    let Address { login, .. } = address;
+    let login = if address.named { Shown::Nothing } else { Shown::Password(&login.user, &login.password) };
     let answer = http.get(&format!("{}/api/{path}", address.url), login).await;
     let answer = answer.map_err(|words| Closed {
         found: format!("{} does not answer: {words}", address.shown()),

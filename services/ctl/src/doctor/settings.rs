@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use countersign_boot::config::{load_part, variables};
 use countersign_boot::topology::TopologySource;
-use countersign_boot::{Error, Secret};
+use countersign_boot::{Error, Secret, Tls};
 use countersign_delivery::policy::Policy;
 use serde::{Deserialize, Serialize};
 
@@ -59,10 +59,18 @@ pub struct Part {
     pub policy: Policy,
     pub http: Listen,
     pub grpc: Listen,
+    pub tls: Tls,
     pub database: Database,
     pub upstream: Upstream,
     pub downstream: Downstream,
     pub callback: Callback,
+}
+
+impl Part {
+    /// How its servers are spoken to.
+    pub fn scheme(&self) -> &'static str {
+        if self.tls.is_on() { "https" } else { "http" }
+    }
 }
 
 /// Of `[http]` and `[grpc]`.
@@ -225,7 +233,7 @@ fn in_words(error: Error) -> String {
 pub fn http_url(which: Which, part: Option<&Part>) -> String {
     let default = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), which.http_port());
     let listen = part.and_then(|part| part.http.listen).unwrap_or(default);
-    format!("http://{}", reachable(listen))
+    format!("{}://{}", part.map_or("http", Part::scheme), reachable(listen))
 }
 
 /// A wildcard address as loopback.

@@ -5,12 +5,12 @@
 use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
+use countersign_boot::client::Authorized;
 use countersign_wire::proto::send_result::Result as Sent;
 use countersign_wire::proto::upstream_service_client::UpstreamServiceClient;
 use countersign_wire::proto::{NewMessage, Refused, SendMessagesRequest, SendResult};
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
-use tonic::transport::Channel;
 
 use crate::exit::{is_transient, may_pass};
 use crate::send_file::batch::{Batch, Fate};
@@ -28,7 +28,7 @@ pub struct Delivered {
 
 /// Sends a batch. `patience` counts from the last answer that brought it further.
 pub async fn deliver(
-    mut upstream: UpstreamServiceClient<Channel>,
+    mut upstream: UpstreamServiceClient<Authorized>,
     mut batch: Batch,
     patience: Duration,
     stop: CancellationToken,
@@ -64,7 +64,11 @@ pub async fn deliver(
 }
 
 /// One call with these rows. None when each of them was answered for good; else why one was not.
-async fn call(upstream: &mut UpstreamServiceClient<Channel>, batch: &mut Batch, due: &[usize]) -> anyhow::Result<Option<String>> {
+async fn call(
+    upstream: &mut UpstreamServiceClient<Authorized>,
+    batch: &mut Batch,
+    due: &[usize],
+) -> anyhow::Result<Option<String>> {
     let messages = due.iter().map(|index| batch.rows[*index].message.clone()).collect();
     let results = match upstream.send_messages(SendMessagesRequest { messages }).await {
         Ok(answer) => answer.into_inner().results,

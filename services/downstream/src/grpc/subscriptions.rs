@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use countersign_boot::access::signed;
 use countersign_delivery::ports::pauses::Pause;
 use countersign_delivery::ports::{Clock, PortError};
 use countersign_telemetry::{names, with_sources};
@@ -39,7 +40,7 @@ impl SubscriptionService for Api {
         &self,
         request: Request<proto::PauseSubscriptionRequest>,
     ) -> Result<Response<proto::PauseSubscriptionResponse>, Status> {
-        let proto::PauseSubscriptionRequest { name, reason, by } = request.into_inner();
+        let proto::PauseSubscriptionRequest { name, reason, by } = signed(request, |asked| &mut asked.by);
         let paused = self.pause(&name, &reason, &by).await;
         note("pause", &paused, &name, &by, &reason);
         paused.map(|subscription| Response::new(proto::PauseSubscriptionResponse { subscription: Some(subscription) }))
@@ -49,7 +50,7 @@ impl SubscriptionService for Api {
         &self,
         request: Request<proto::ResumeSubscriptionRequest>,
     ) -> Result<Response<proto::ResumeSubscriptionResponse>, Status> {
-        let proto::ResumeSubscriptionRequest { name, by } = request.into_inner();
+        let proto::ResumeSubscriptionRequest { name, by } = signed(request, |asked| &mut asked.by);
         let resumed = self.resume(&name, &by).await;
         note("resume", &resumed, &name, &by, "");
         resumed.map(|(subscription, was_paused)| {

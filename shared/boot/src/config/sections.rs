@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use super::Frame;
+use crate::access;
 
 /// Section `[http]`: health, metrics, and what the service adds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,6 +118,7 @@ pub(super) fn problems(frame: &Frame<'_>) -> Vec<String> {
     if http == grpc && http.port() != 0 {
         problems.push(format!("http.listen and grpc.listen are both {http}: give them different ports"));
     }
+    problems.extend(access::problems(frame.access, frame.tls, &[("http.listen", http), ("grpc.listen", grpc)]));
     let Shutdown { grace_ms, probe_period_ms } = *frame.shutdown;
     if grace_ms > STOP_MS_MAX || probe_period_ms > STOP_MS_MAX {
         problems.push(format!("shutdown.grace_ms and shutdown.probe_period_ms may be {STOP_MS_MAX} at most"));

@@ -12,6 +12,8 @@ struct Config {
     traces: Traces,
     http: Http,
     grpc: Grpc,
+    tls: Tls,
+    access: AccessSection,
     shutdown: Shutdown,
     broker: Broker,
     lax: Lax,
@@ -40,6 +42,8 @@ impl Default for Config {
             traces: Traces::default(),
             http: Http::loopback(7111),
             grpc: Grpc::loopback(7101),
+            tls: Tls::default(),
+            access: AccessSection::default(),
             shutdown: Shutdown::default(),
             broker: Broker {
                 url: "amqp://guest:guest@127.0.0.1:5672/%2f".into(),
@@ -54,7 +58,8 @@ impl Default for Config {
 
 impl Settings for Config {
     fn frame(&self) -> Frame<'_> {
-        Frame { log: &self.log, traces: &self.traces, http: &self.http, grpc: &self.grpc, shutdown: &self.shutdown }
+        let Self { log, traces, http, grpc, tls, access, shutdown, .. } = self;
+        Frame { log, traces, http, grpc, tls, access, shutdown }
     }
 
     fn validate(&self) -> Vec<String> {

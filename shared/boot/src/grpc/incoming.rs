@@ -5,31 +5,37 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::{Stream, stream};
+use futures::{Stream, StreamExt as _, stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tonic::transport::server::Connected;
 
 use crate::listener::{BoundedListener, Place};
+use crate::tls::{self, Acceptor, Peer};
 
 /// Time a client has for the preface of HTTP/2; from then on keep-alives find out who is gone.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Length of the preface (RFC 9113, section 3.4).
 const PREFACE_BYTES: usize = 24;
 
-/// What comes through `listener`.
-pub(super) fn incoming(listener: BoundedListener) -> impl Stream<Item = Result<Connection>> {
-    stream::unfold(listener, async |mut listener| {
-        let (stream, place) = listener.next().await;
-        Some((Ok(Connection::new(stream, place, HANDSHAKE)), listener))
-    })
+/// What comes through `listener`, as soon as it has shaken hands; none waits for another's hand.
+pub(super) fn incoming(listener: BoundedListener, acceptor: Acceptor, max: u32) -> impl Stream<Item = Result<Connection>> {
+    let sockets = stream::unfold(listener, async |mut listener| Some((listener.next().await, listener)));
+    let shaken = sockets.map(move |(stream, place)| {
+        let acceptor = acceptor.clone();
+        async move {
+            let (stream, peer) = acceptor.accept(stream).await.inspect_err(|error| tracing::debug!(%error, "no TLS")).ok()?;
+            Some(Ok(Connection::new(stream, peer, place, HANDSHAKE)))
+        }
+    });
+    shaken.buffer_unordered(max as usize).filter_map(std::future::ready)
 }
 
 /// A connection and its place.
 #[derive(Debug)]
 pub(super) struct Connection {
-    stream: TcpStream,
+    stream: tls::Stream,
+    peer: Peer,
     _place: Place,
     /// Until the preface is there.
     handshake: Option<Pin<Box<Sleep>>>,
@@ -37,16 +43,16 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    fn new(stream: TcpStream, place: Place, limit: Duration) -> Self {
-        Self { stream, _place: place, handshake: Some(Box::pin(sleep(limit))), missing: PREFACE_BYTES }
+    fn new(stream: tls::Stream, peer: Peer, place: Place, limit: Duration) -> Self {
+        Self { stream, peer, _place: place, handshake: Some(Box::pin(sleep(limit))), missing: PREFACE_BYTES }
     }
 }
 
 impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
+    type ConnectInfo = Peer;
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
     }
 }
 
@@ -91,7 +97,8 @@ impl AsyncWrite for Connection {
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio_util::either::Either;
 
     use super::*;
 
@@ -101,7 +108,8 @@ mod tests {
     async fn connected(listener: &mut BoundedListener, address: std::net::SocketAddr) -> (TcpStream, Connection) {
         let client = TcpStream::connect(address).await.unwrap();
         let (stream, place) = listener.next().await;
-        (client, Connection::new(stream, place, SHORT))
+        let peer = Peer { address: stream.peer_addr().ok(), names: std::sync::Arc::default() };
+        (client, Connection::new(Either::Left(stream), peer, place, SHORT))
     }
 
     #[tokio::test]

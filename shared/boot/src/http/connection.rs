@@ -33,6 +33,7 @@ use tower::ServiceExt as _;
 
 use crate::config::Http;
 use crate::listener::{KEEPALIVE_ANSWER, Place};
+use crate::tls::Acceptor;
 
 /// Requests that one connection of HTTP/2 may have open at a time.
 const MAX_STREAMS: u32 = 256;
@@ -45,6 +46,7 @@ const LINGER: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 pub(super) struct Connections {
     router: Router,
+    acceptor: Acceptor,
     protocol: Builder<TokioExecutor>,
     header_timeout: Duration,
     idle_timeout: Duration,
@@ -61,7 +63,7 @@ struct Requests {
 }
 
 impl Connections {
-    pub(super) fn new(router: Router, config: &Http, crowded: Arc<Notify>, stop: CancellationToken) -> Self {
+    pub(super) fn new(router: Router, acceptor: Acceptor, config: &Http, crowded: Arc<Notify>, stop: CancellationToken) -> Self {
         let mut protocol = Builder::new(TokioExecutor::new());
         protocol.http1().header_read_timeout(None).max_buf_size(MAX_HEAD_BYTES as usize);
         protocol
@@ -73,6 +75,7 @@ impl Connections {
             .max_header_list_size(MAX_HEAD_BYTES);
         Self {
             router,
+            acceptor,
             protocol,
             header_timeout: Duration::from_millis(config.header_timeout_ms),
             idle_timeout: Duration::from_millis(config.idle_timeout_ms),
@@ -84,9 +87,13 @@ impl Connections {
     /// Answers the requests of `stream` until one of both ends leaves. What goes wrong on it is the client's to see.
     pub(super) async fn serve(self, stream: TcpStream, place: Place) {
         let _place = place;
+        let Ok((stream, peer)) = self.acceptor.accept(stream).await else { return };
         let (opened, mut requests) = watch::channel(Requests::default());
         let (opened, router) = (Arc::new(opened), self.router.clone());
-        let service = service_fn(move |request: Request<Incoming>| answer(router.clone(), request, Open::new(opened.clone())));
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(peer.clone());
+            answer(router.clone(), request, Open::new(opened.clone()))
+        });
         let mut connection = std::pin::pin!(self.protocol.serve_connection(TokioIo::new(stream), service));
         tokio::select! {
             _ = connection.as_mut() => return,

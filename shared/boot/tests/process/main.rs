@@ -1,6 +1,7 @@
 //! Whole processes: the example is started, asked, signalled and watched to its end.
 #![allow(clippy::disallowed_methods, reason = "tests look at the process from outside")]
 
+mod access;
 mod bounds;
 
 use std::io::{Read as _, Write as _};

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use countersign_boot::Client;
+use countersign_boot::client::Authorized;
 use countersign_delivery::digest::Digest;
 use countersign_delivery::reconcile::{Sums, Window};
 use countersign_delivery::{Fingerprint, MessageId, SubscriptionName, Timestamp, UpstreamName};
 use countersign_wire::proto;
 use countersign_wire::proto::digest_service_client::DigestServiceClient;
-use tonic::transport::Channel;
 use tonic::{Response, Status};
 
 use super::{DigestError, Digests, MAX_PAGE, Stored, StoredPage, StoredSums};
@@ -27,11 +28,11 @@ pub struct GrpcDigests {
 impl GrpcDigests {
     /// `deadline` bounds each call, its connection included.
     #[must_use]
-    pub fn new(deadline: Duration) -> Self {
-        Self { channels: Channels::new(deadline) }
+    pub fn new(deadline: Duration, client: &Client) -> Self {
+        Self { channels: Channels::new(deadline, client) }
     }
 
-    fn client(&self, address: &str) -> Result<DigestServiceClient<Channel>, DigestError> {
+    fn client(&self, address: &str) -> Result<DigestServiceClient<Authorized>, DigestError> {
         let channel = self.channels.to(address).map_err(|error| DigestError::Failed {
             address: address.to_owned(),
             code: tonic::Code::InvalidArgument,
