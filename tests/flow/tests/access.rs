@@ -31,13 +31,13 @@ fn guard(flow: &Flow) -> anyhow::Result<()> {
     for (name, _) in CALLERS {
         std::fs::write(flow.ground.path(&format!("{name}.token")), token(name))?;
     }
+    let shown = |path: std::path::PathBuf| path.display().to_string();
+    let (tokens, own) = (shown(tokens), shown(flow.ground.path("callback.token")));
     for which in [Which::Upstream, Which::Downstream, Which::Callback] {
         let file = flow.ground.path(&format!("{}.toml", which.name()));
-        let mut text = std::fs::read_to_string(&file)? + &format!("\n[access]\ntokens_file = {tokens:?}\n");
-        if which == Which::Callback {
-            text += &format!("\n[client]\ntoken_file = {:?}\n", flow.ground.path("callback.token"));
-        }
-        std::fs::write(&file, text)?;
+        let client = if which == Which::Callback { format!("\n[client]\ntoken_file = {own:?}\n") } else { String::new() };
+        let text = std::fs::read_to_string(&file)?;
+        std::fs::write(&file, format!("{text}\n[access]\ntokens_file = {tokens:?}\n{client}"))?;
     }
     Ok(())
 }
@@ -89,8 +89,7 @@ async fn each_does_what_its_role_may_and_signs_with_its_own_name(mut flow: Flow)
     let send = |key: &'static str| ["send", "--exchange", "orders", "--type", "order.created", "--key", key, "--body", &body];
     may_not(&flow, "", &send("A-1")).await?;
     may_not(&flow, "vera", &send("A-1")).await?;
-    let sent = may(&flow, "shop", &send("A-1")).await?;
-    let id = sent["id"].as_str().context("no id")?.to_owned();
+    let id = may(&flow, "shop", &send("A-1")).await?["id"].as_str().context("no id")?.to_owned();
 
     // It is lost, so callback has to show itself to upstream.
     flow.queue_reaches(SUBSCRIPTION, 1).await?;
