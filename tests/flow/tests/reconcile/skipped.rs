@@ -67,12 +67,14 @@ async fn nothing_was_resent(flow: &Flow) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits until the command ends with this code and says this of the shop; what it told.
+/// Waits until the command ends with this code, says this of the shop, and has all of the bank's; what it told. The two need not have come to
+/// the end of the same minute.
 async fn comes_to(flow: &Flow, code: i32, holds: impl Fn(&Value) -> bool) -> anyhow::Result<Value> {
     let mut last = (Value::Null, 0);
     let look = async || {
         last = reconciled(flow, &LAST_HOUR).await.unwrap_or_default();
-        last.1 == code && of(&last.0, "shop").is_ok_and(|certificate| holds(&certificate["lines"][0]))
+        let says = |upstream, holds: &dyn Fn(&Value) -> bool| of(&last.0, upstream).is_ok_and(|one| holds(&one["lines"][0]));
+        last.1 == code && says("shop", &holds) && says(BANK, &|line| line["stored"] == BANKS)
     };
     wait_until(&format!("reconcile to end with {code}"), A_MINUTE_AND_MORE, look).await.with_context(|| format!("{last:?}"))?;
     Ok(last.0)
