@@ -69,16 +69,16 @@ async fn sum_up(books: SqlReconciliation, pace: Pace) -> u64 {
     let (mut sums, mut after) = (Sums::new(), None);
     loop {
         let began = Instant::now();
-        let page = books.signatures(window, after.as_ref(), PAGE).await.unwrap();
-        for one in page.iter().filter(|one| one.done) {
+        let signed = books.signatures(window, after.as_ref(), PAGE).await.unwrap();
+        for one in signed.iter().filter(|one| one.done) {
             let minutes = sums.entry(one.key.subscription.clone()).or_default();
             let minute = minute_of(one.key.message_id.minted_at());
             minutes.entry(minute).or_default().add(one.key.message_id, &one.fingerprint);
         }
-        if page.len() < usize::try_from(PAGE).unwrap() {
+        if signed.len() < usize::try_from(PAGE).unwrap() {
             break;
         }
-        after = page.into_iter().last().map(|last| last.key);
+        after = signed.into_iter().last().map(|last| last.key);
         pace.pause(began).await;
     }
     sums.values().flat_map(|minutes| minutes.values().map(countersign_delivery::digest::Digest::count)).sum()

@@ -58,14 +58,14 @@ async fn sum_up(messages: SqlMessages, pace: Pace) -> u64 {
     let (mut sums, mut after) = (Sums::new(), None);
     loop {
         let began = Instant::now();
-        let page = messages.stored(&upstream("shop"), window, after, LOOK).await.unwrap();
-        for row in &page.rows {
+        let looked = messages.stored(&upstream("shop"), window, after, LOOK).await.unwrap();
+        for row in &looked.rows {
             for subscription in &row.required {
                 let minutes = sums.entry(subscription.clone()).or_default();
                 minutes.entry(minute_of(row.id.minted_at())).or_default().add(row.id, &row.fingerprint);
             }
         }
-        after = page.next;
+        after = looked.next;
         if after.is_none() {
             break;
         }
