@@ -1,8 +1,8 @@
 //! What is stored, in sums by subscription and minute, and one by one: upstream's side of reconciliation. Reads only.
 //!
 //! Until when everything is settled is read before the rows ([`settled_until`]), and from when on nothing has been deleted after them
-//! ([`kept_from`]): between the two, what is summed is all there is. Rows come in short pages along the index on ids, so neither a
-//! transaction nor a send waits for them.
+//! ([`kept_from`]): between the two, what is summed is all there is. Rows come in short pages along the index on ids, with a pause after each
+//! ([`pause_after`]), so neither a transaction nor a send waits for them.
 //!
 //! What can fail: the database (the caller asks again); nothing is kept between two calls.
 //!
@@ -11,9 +11,10 @@
 use countersign_delivery::ports::PortError;
 use countersign_delivery::ports::messages::Heartbeat;
 use countersign_delivery::ports::stored::StoredRow;
-use countersign_delivery::reconcile::{MINUTE_MS, Sums, Window, minute_of};
+use countersign_delivery::reconcile::{MINUTE_MS, Sums, Window, minute_of, pause_after};
 use countersign_delivery::topology::Mode;
 use countersign_delivery::{MessageId, SubscriptionName, Timestamp, Topology};
+use tokio::time::{Instant, sleep};
 
 use crate::desk::Desk;
 
@@ -77,6 +78,7 @@ pub(crate) async fn sums(desk: &Desk, window: Window) -> Result<StoredSums, Dige
     let settled_until = settled_until(&desk.messages.heartbeats(&desk.config.name).await?, now);
     let (mut sums, mut after) = (Sums::new(), None);
     loop {
+        let began = Instant::now();
         let page = desk.stored.stored(&desk.config.name, window, after, LOOK).await?;
         for row in page.rows.iter().filter(|row| is_watched(&desk.topology, row)) {
             add(&mut sums, row);
@@ -88,6 +90,7 @@ pub(crate) async fn sums(desk: &Desk, window: Window) -> Result<StoredSums, Dige
         if after.is_none() {
             break;
         }
+        sleep(pause_after(began.elapsed())).await;
     }
     Ok(StoredSums { settled_until, kept_from: kept_from(desk.config.retention_ms, desk.clock.now()), sums })
 }
@@ -102,6 +105,7 @@ pub(crate) async fn list(
 ) -> Result<(Vec<StoredRow>, Option<MessageId>), PortError> {
     let mut found = Vec::new();
     for _ in 0..LOOKS_MAX {
+        let began = Instant::now();
         let page = desk.stored.stored(&desk.config.name, window, after, LOOK).await?;
         after = page.next;
         let wanted = |row: &StoredRow| is_watched(&desk.topology, row) && row.required.contains(subscription);
@@ -113,6 +117,7 @@ pub(crate) async fn list(
         if after.is_none() || found.len() >= limit {
             break;
         }
+        sleep(pause_after(began.elapsed())).await;
     }
     Ok((found, after))
 }

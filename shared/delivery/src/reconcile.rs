@@ -7,6 +7,7 @@
 //! **Invariant:** every stored message of the window is in exactly one count of its line; nothing outside the window is in any.
 
 mod certificate;
+mod pace;
 mod window;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use crate::state::{Command, Delivery};
 use crate::time::Timestamp;
 
 pub use certificate::{Certificate, Line, MISSING_IDS_MAX, State};
+pub use pace::pause_after;
 pub use window::{Limit, MINUTE_MS, Narrowed, Window, minute_of, narrow};
 
 /// Sums by subscription and minute (its beginning); only what is not empty.

@@ -18,6 +18,7 @@ mod ledger;
 pub mod spans;
 mod standings;
 mod straight;
+mod usage;
 mod verdicts;
 
 use std::collections::BTreeSet;
@@ -42,6 +43,7 @@ pub use guarded::{CONCURRENCY, Guarded, Hold, counted_by};
 pub use ledger::Ledger;
 pub use standings::{standings_at, subscriptions_at};
 pub use straight::Straight;
+pub use usage::Usage;
 pub use verdicts::Said;
 
 /// From the publish to the first look in these tests, milliseconds.

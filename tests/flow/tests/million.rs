@@ -1,9 +1,11 @@
 //! How well callback's verdicts fit what has happened: among many messages some are lost, some lose their receipts, some are slow, all by real
-//! faults at the broker and in the handler. Exactly the first two kinds are sent again, once; nothing has a second effect.
+//! faults at the broker and in the handler. Exactly the first two kinds are sent again, once; nothing has a second effect; and on PostgreSQL
+//! one reconciliation certifies every message.
 
 mod journal;
 mod limbo;
 mod plan;
+mod reconciled;
 mod sender;
 mod verdicts;
 
@@ -114,6 +116,9 @@ async fn verdicts_fit(test: &str, postgres: bool, messages: u32, seed: u64, pati
     for id in books.resent().into_iter().take(EVIDENCE) {
         let told = flow.told(&id.to_string(), SUBSCRIPTION).await?;
         ensure!(told.first().is_some_and(|said| said.what == "resending" && said.why.starts_with("lost: ")), "{id}: {told:?}");
+    }
+    if postgres {
+        println!("{}", reconciled::all(&flow, &books.sent, patience).await?);
     }
     flow.finish().await
 }

@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 
 use countersign_delivery::ports::PortError;
-use countersign_delivery::reconcile::{Limit, Line, Narrowed, Sums, Window, differing, minute_of, narrow};
+use countersign_delivery::reconcile::{Limit, Line, Narrowed, Sums, Window, differing, minute_of, narrow, pause_after};
 use countersign_delivery::{SubscriptionName, Timestamp, UpstreamName};
+use tokio::time::{Instant, sleep};
 
 use super::targets::Target;
 use super::{Failure, Reconciler};
-use crate::upstreams::digests::StoredSums;
+use crate::upstreams::digests::{DigestError, StoredSums};
 
-/// Minutes that are asked for at once: an hour, so that no call is long however large the window.
+/// Minutes that are asked for at once: an hour, so that no call is long however large the window. Less where that comes too late.
 const SLICE_MS: u64 = 3_600_000;
 /// Deliveries that are read at once.
 const PAGE: u32 = 5_000;
@@ -33,8 +34,10 @@ pub(super) struct Books {
 pub(super) async fn compare(reconciler: &Reconciler, target: &Target, address: &str, asked: Window) -> Result<Books, Failure> {
     let window = Window { since: asked.since, until: asked.since };
     let mut books = Books { upstream: None, window, lines: BTreeMap::new(), differ: BTreeMap::new(), why: Vec::new() };
-    for slice in asked.slices(SLICE_MS) {
-        let mut stored = reconciler.digests.sums(address, slice).await?;
+    let (mut rest, mut slice_ms) = (asked, SLICE_MS);
+    while let Some(slice) = rest.slices(slice_ms).next() {
+        let (slice, mut stored) = in_time(reconciler, address, slice).await?;
+        (rest.since, slice_ms) = (slice.until, slice.until.millis_since(slice.since));
         is_who_is_wanted(target, address, &stored.upstream)?;
         let Narrowed { window, why } = comparable(reconciler, slice, &stored);
         for why in why {
@@ -50,6 +53,17 @@ pub(super) async fn compare(reconciler: &Reconciler, target: &Target, address: &
         }
     }
     Ok(books)
+}
+
+/// The sums of as much of a slice as upstream answers in time: of half of what came too late, down to a minute.
+async fn in_time(reconciler: &Reconciler, address: &str, mut slice: Window) -> Result<(Window, StoredSums), DigestError> {
+    loop {
+        match reconciler.digests.sums(address, slice).await {
+            Ok(stored) => return Ok((slice, stored)),
+            Err(late) if late.is_late() => slice = slice.halved().ok_or(late)?,
+            Err(other) => return Err(other),
+        }
+    }
 }
 
 fn is_who_is_wanted(target: &Target, address: &str, found: &UpstreamName) -> Result<(), Failure> {
@@ -81,12 +95,13 @@ fn within(window: Window, sums: &mut Sums) -> Sums {
     std::mem::take(sums)
 }
 
-/// What MSG DB has as done, page by page along its primary key. The pages hold every upstream's deliveries; one round reads them once for
-/// each upstream.
+/// What MSG DB has as done, page by page along its primary key, with a pause after each ([`pause_after`]). The pages hold every upstream's
+/// deliveries; one round reads them once for each upstream.
 async fn signed(reconciler: &Reconciler, upstream: &UpstreamName, window: Window) -> Result<Sums, PortError> {
     let mut sums = Sums::new();
     let mut after = None;
     loop {
+        let began = Instant::now();
         let page = reconciler.books.signatures(window, after.as_ref(), PAGE).await?;
         for one in page.iter().filter(|one| one.done && one.upstream == *upstream) {
             let (id, minute) = (one.key.message_id, minute_of(one.key.message_id.minted_at()));
@@ -97,6 +112,7 @@ async fn signed(reconciler: &Reconciler, upstream: &UpstreamName, window: Window
             return Ok(sums);
         }
         after = page.into_iter().last().map(|last| last.key);
+        sleep(pause_after(began.elapsed())).await;
     }
 }
 

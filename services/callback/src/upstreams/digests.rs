@@ -73,6 +73,18 @@ pub enum DigestError {
     },
 }
 
+impl DigestError {
+    /// Whether the call came to its deadline: less may be answered in time. The client says [`tonic::Code::Cancelled`] of its own.
+    #[must_use]
+    pub const fn is_late(&self) -> bool {
+        match self {
+            Self::TooLate { .. } => true,
+            Self::Failed { code, .. } => matches!(code, tonic::Code::DeadlineExceeded | tonic::Code::Cancelled),
+            Self::Nonsense { .. } => false,
+        }
+    }
+}
+
 /// Reads upstreams' books. The address comes from configuration; who is there says the answer.
 #[async_trait]
 pub trait Digests: Send + Sync {

@@ -1,3 +1,5 @@
+mod late;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -35,6 +37,11 @@ struct Books {
     kept_from: Option<Timestamp>,
     /// Before each page comes an empty one: upstream looks at so many rows for a page at most, and this subscription has none among them.
     hollow: bool,
+    /// A window that is longer is not answered in time, minutes; none: every window is.
+    quick_minutes: Option<u64>,
+    /// What answers too late: the call's own deadline, or a status.
+    late: Option<tonic::Code>,
+    /// Every window that was asked for.
     sums: Vec<Window>,
     lists: Vec<(SubscriptionName, Window)>,
 }
@@ -52,6 +59,17 @@ impl FakeDigests {
         stored.sort_by_key(|(_, message)| message.id);
     }
 
+    fn in_time(&self, address: &str, window: Window) -> Result<(), DigestError> {
+        let books = self.lock();
+        let long = window.until.millis_since(window.since) / MINUTE_MS;
+        let (address, words) = (address.to_owned(), String::new());
+        match (books.quick_minutes, books.late) {
+            (Some(quick), None) if long > quick => Err(DigestError::TooLate { address, deadline_ms: 1 }),
+            (Some(quick), Some(code)) if long > quick => Err(DigestError::Failed { address, code, words }),
+            _ => Ok(()),
+        }
+    }
+
     fn of(&self, address: &str) -> Result<(UpstreamName, Vec<(SubscriptionName, Message)>), DigestError> {
         let found = self.lock().upstreams.get(address).cloned();
         found.ok_or_else(|| DigestError::TooLate { address: address.to_owned(), deadline_ms: 1 })
@@ -61,14 +79,15 @@ impl FakeDigests {
 #[async_trait]
 impl Digests for FakeDigests {
     async fn sums(&self, address: &str, window: Window) -> Result<StoredSums, DigestError> {
+        self.lock().sums.push(window);
+        self.in_time(address, window)?;
         let (upstream, stored) = self.of(address)?;
         let mut sums = Sums::new();
         for (to, message) in stored.iter().filter(|(_, message)| window.contains(message.id.minted_at())) {
             let minutes = sums.entry(to.clone()).or_default();
             minutes.entry(minute_of(message.id.minted_at())).or_default().add(message.id, &message.fingerprint);
         }
-        let mut books = self.lock();
-        books.sums.push(window);
+        let books = self.lock();
         Ok(StoredSums { upstream, settled_until: books.settled_until, kept_from: books.kept_from, sums })
     }
 

@@ -40,6 +40,13 @@ impl Window {
         })
     }
 
+    /// Its first half, in whole minutes; none: it has no two minutes.
+    #[must_use]
+    pub fn halved(self) -> Option<Self> {
+        let minutes = self.until.millis_since(self.since) / MINUTE_MS;
+        (minutes >= 2).then(|| Self { until: self.since.plus_millis(minutes / 2 * MINUTE_MS), ..self })
+    }
+
     /// The windows of these minutes (ascending), neighbours as one of at most `millis` milliseconds.
     #[must_use]
     pub fn joined(minutes: &[Timestamp], millis: u64) -> Vec<Self> {

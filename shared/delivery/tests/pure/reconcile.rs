@@ -115,6 +115,13 @@ fn neighbours_are_listed_as_one_window_up_to_its_bound() {
     assert_eq!(Window::joined(&[], MINUTE_MS), []);
 }
 
+#[test]
+fn a_window_is_halved_down_to_its_first_minute() {
+    for (length, halved) in [(0, None), (1, None), (2, Some(1)), (3, Some(1)), (7, Some(3)), (60, Some(30))] {
+        assert_eq!(minutes(5, 5 + length).halved(), halved.map(|half| minutes(5, 5 + half)), "{length} minutes");
+    }
+}
+
 proptest! {
     #[test]
     fn slices_cover_a_window_once(since in -50_i64..50, length in 0_i64..200, step in 0_u64..90) {

@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests have no launch frame: they read the clock and start tasks themselves")]
 
 mod both;
+mod cost;
 mod fence_under_load;
 mod further_effect;
 mod handlers;
@@ -10,6 +11,7 @@ mod handlers_on_postgres;
 mod inbox_cost;
 mod postgres;
 mod relay;
+mod signed_cost;
 mod sqlite;
 mod stored_cost;
 mod support;
