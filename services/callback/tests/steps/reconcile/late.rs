@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use countersign_boot::Client;
 use countersign_callback::upstreams::digests::Digests as _;
 use countersign_callback::upstreams::digests::grpc::GrpcDigests;
 use countersign_delivery::Outcome as Signed;
@@ -51,10 +52,10 @@ async fn only_who_is_too_late_with_one_minute_is_unreachable() {
 async fn a_call_that_nobody_answers_is_late_and_one_that_nobody_takes_is_not() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
-    let digests = GrpcDigests::new(Duration::from_millis(300));
+    let digests = GrpcDigests::new(Duration::from_millis(300), &Client::default());
     let error = digests.sums(&address, last_hour()).await.unwrap_err();
     assert!(error.is_late(), "{error:?}");
     drop(listener);
-    let error = GrpcDigests::new(Duration::from_secs(10)).sums(&address, last_hour()).await.unwrap_err();
+    let error = GrpcDigests::new(Duration::from_secs(10), &Client::default()).sums(&address, last_hour()).await.unwrap_err();
     assert!(!error.is_late(), "{error:?}");
 }
