@@ -121,8 +121,10 @@ fn losses(prey: Prey, delivery: &Delivery) -> anyhow::Result<Vec<(String, Loss)>
     if prey == Prey::Receipts {
         let content_type = properties.content_type().as_ref().map(lapin::types::ShortString::as_str);
         let batch = receipts::decode(content_type, delivery.data.clone().into())?;
+        // A batch that comes again was held by a callback that was killed, which may have written it down.
+        let is_new = !delivery.redelivered;
         let loss = |receipt: countersign_delivery::receipt::Receipt| {
-            let loss = Loss { attempt: receipt.attempt, is_real: matches!(receipt.outcome, Outcome::Done) };
+            let loss = Loss { attempt: receipt.attempt, is_real: is_new && matches!(receipt.outcome, Outcome::Done) };
             (receipt.message_id.to_string(), loss)
         };
         return Ok(batch.receipts.into_iter().map(loss).collect());
