@@ -117,9 +117,14 @@ async fn signed(reconciler: &Reconciler, upstream: &UpstreamName, window: Window
 }
 
 impl Books {
-    /// One slice more, which follows what is there.
+    /// One slice more. If it does not follow what is there, upstream's retention has passed that meanwhile: it may be deleted by now, and
+    /// nothing is said of it.
     fn add(&mut self, window: Window, stored: Sums, signed: &Sums) {
-        self.window.since = if self.window.is_empty() { window.since } else { self.window.since };
+        if self.window.is_empty() || window.since > self.window.until {
+            self.window.since = window.since;
+            self.lines.clear();
+            self.differ.clear();
+        }
         self.window.until = window.until;
         let differ = differing(&stored, signed);
         for (subscription, minutes) in stored {

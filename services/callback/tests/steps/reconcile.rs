@@ -35,6 +35,8 @@ struct Books {
     upstreams: BTreeMap<String, (UpstreamName, Vec<(SubscriptionName, Message)>)>,
     settled_until: Timestamp,
     kept_from: Option<Timestamp>,
+    /// The same for windows that do not begin an hour ago: retention goes on while slices are asked for.
+    kept_later: Option<Timestamp>,
     /// Before each page comes an empty one: upstream looks at so many rows for a page at most, and this subscription has none among them.
     hollow: bool,
     /// A window that is longer is not answered in time, minutes; none: every window is.
@@ -88,7 +90,8 @@ impl Digests for FakeDigests {
             minutes.entry(minute_of(message.id.minted_at())).or_default().add(message.id, &message.fingerprint);
         }
         let books = self.lock();
-        Ok(StoredSums { upstream, settled_until: books.settled_until, kept_from: books.kept_from, sums })
+        let later = books.kept_later.filter(|_| window.since > NOW.minus_millis(HOUR_MS));
+        Ok(StoredSums { upstream, settled_until: books.settled_until, kept_from: later.or(books.kept_from), sums })
     }
 
     /// Pages of two; a token is the index of the next message, with a dash once an empty page has come before it.

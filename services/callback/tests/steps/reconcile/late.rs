@@ -48,6 +48,22 @@ async fn only_who_is_too_late_with_one_minute_is_unreachable() {
     assert_eq!((asked, certificate.state), (vec![60], State::Unreachable), "what fails at once is not asked for less");
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_upstreams_retention_passes_while_slices_are_asked_for_is_not_vouched_for() {
+    let net = Net::new();
+    for minutes_ago in [50, 42, 35, 9] {
+        let messages = net.stored(minutes_ago, 2);
+        net.signed(&messages, &Signed::Done).await;
+    }
+    // The first slice ends 45 minutes ago, and was all there; the second one is not any more.
+    let kept = |minutes_ago: u64| Some(NOW.minus_millis(minutes_ago * MINUTE_MS));
+    net.digests.lock().quick_minutes = Some(15);
+    (net.digests.lock().kept_from, net.digests.lock().kept_later) = (kept(58), kept(40));
+    let certificate = net.reconcile_one().await;
+    assert_eq!((certificate.state, counts(&certificate)), (State::Certified, [4, 4, 0, 0, 0, 0, 0]), "{certificate:?}");
+    assert_eq!(certificate.compared.since, NOW.minus_millis(40 * MINUTE_MS));
+}
+
 #[tokio::test]
 async fn a_call_that_nobody_answers_is_late_and_one_that_nobody_takes_is_not() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
