@@ -1,6 +1,6 @@
-//! A Python with the packages that the shipped examples need, in a virtual environment under cargo's target directory.
+//! A Python with the packages that the shipped examples or the tests need, in a virtual environment under cargo's target directory.
 //!
-//! It is made once for each content of `deploy/examples/requirements.txt` and each Python, by whoever comes first; the others
+//! It is made once for each content of a list of requirements (`deploy/examples/requirements.txt`, `tests/tools.txt`) and each Python, by whoever comes first; the others
 //! wait. **Invariant:** an environment without its file `complete` is not used: who finds one makes it anew.
 
 use std::fs::{File, create_dir_all, read_to_string, remove_dir_all, write};
@@ -30,6 +30,14 @@ pub async fn python(requirements: &Path) -> anyhow::Result<PathBuf> {
     let own = std::env::current_exe().context("finding the path of this program")?;
     let target = profile_directory(&own)?.parent().context("no directory above the profile's")?;
     python_in(&target.join("python"), requirements).await
+}
+
+/// The interpreter of the environment that has the programs of `tests/tools.txt`; those with a command lie beside it.
+///
+/// # Errors
+/// As [`python`].
+pub async fn tools() -> anyhow::Result<PathBuf> {
+    python(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../tools.txt")).await
 }
 
 /// As [`python`], with the environments below this directory.

@@ -29,6 +29,7 @@ for package in "$@"; do
     python3-venv) put "$BIN/python3"; echo 'echo 3.11' >>"$BIN/python3" ;;
     nodejs) put "$BIN/node"; echo 'echo v18.19.0' >>"$BIN/node" ;;
     curl) put "$BIN/curl" ;;
+    prometheus) put "$BIN/prometheus"; put "$BIN/promtool" ;;
     rabbitmq-server)
         home=$COUNTERSIGN_ROOT/usr/lib/rabbitmq/lib/rabbitmq_server-$RABBITMQ_VERSION
         put "$home/sbin/rabbitmq-server"
@@ -187,7 +188,7 @@ fn a_failed_installation_is_tidied_up() {
 #[test]
 fn what_is_there_is_left_alone() {
     let machine = Machine::new();
-    let all = ["rabbitmq", "redis", "postgres", "python", "node", "curl"];
+    let all = ["rabbitmq", "redis", "postgres", "python", "node", "curl", "prometheus"];
     let output = machine.install(&all);
     assert!(output.status.success(), "{}", words(&output));
     let before = machine.notes();
