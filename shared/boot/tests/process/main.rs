@@ -277,6 +277,14 @@ fn a_wrong_configuration_ends_with_2_and_names_the_key() {
 }
 
 #[test]
+fn a_service_without_tables_has_nothing_to_migrate() {
+    let output = run(&[], &["--migrate"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert!(said.contains("it has no tables"), "{said}");
+}
+
+#[test]
 fn version_and_help_are_answered() {
     let version = String::from_utf8(run(&[], &["--version"]).stdout).unwrap();
     assert_eq!(version.trim(), concat!("countersign-embedded ", env!("CARGO_PKG_VERSION")));
