@@ -15,7 +15,7 @@ use crate::config::{self, Http, Settings};
 use crate::context::{Context, Served};
 use crate::error::Error;
 use crate::shutdown::{Signals, stop_in_order};
-use crate::{failpoints, http};
+use crate::{ask, failpoints, http};
 
 /// With one thread the exporter of traces and the work it waits for can block each other.
 const WORKERS_MIN: usize = 2;
@@ -44,6 +44,9 @@ struct Cli {
     /// with `database.migrate = false`.
     #[arg(long)]
     migrate: bool,
+    /// Ask the process that runs under this configuration whether it is ready, print its answer, and exit: 0 if it is, else 1.
+    #[arg(long, conflicts_with_all = ["check_config", "migrate"])]
+    health: bool,
     /// Write the real listening addresses to this file as JSON, once they accept.
     #[arg(long, value_name = "FILE")]
     addresses: Option<PathBuf>,
@@ -87,6 +90,9 @@ where
     if cli.check_config {
         print!("{}", config::show(&settings));
         return ExitCode::SUCCESS;
+    }
+    if cli.health {
+        return ask::ask(service, &settings.frame());
     }
     if let Err(problem) = failpoints::arm(environment.failpoints.as_deref()) {
         return refuse(service, &Error::Config(vec![problem]));

@@ -1,19 +1,23 @@
 //! A private `RabbitMQ` node.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use rustix::process::Signal;
-use tokio::net::TcpStream;
 
 use crate::broker::Broker;
 use crate::port::free_port;
 use crate::program::{Program, Running};
-use crate::wait::wait_until;
 
+mod cluster;
 mod files;
+mod mapper;
+
+pub use cluster::{RabbitMqCluster, Standing};
+use files::Identity;
+use mapper::Mapper;
 
 /// A node needs 5 s on a quiet machine and much longer beside a compiler.
 const START: Duration = Duration::from_mins(2);
@@ -26,12 +30,13 @@ const READY: &str = "Server startup complete";
 pub struct RabbitMq {
     node: Program,
     running: Running,
-    mapper: Program,
-    mapper_running: Running,
+    /// Shared by the nodes of a cluster.
+    mapper: Arc<Mapper>,
     broker: Broker,
     scripts: PathBuf,
     dir: PathBuf,
     ports: files::Ports,
+    identity: Identity,
 }
 
 impl RabbitMq {
@@ -40,23 +45,25 @@ impl RabbitMq {
     /// # Errors
     /// When `RabbitMQ` is missing, older than 3.10, or does not come up; the end of its log is quoted.
     pub async fn start(dir: &Path) -> anyhow::Result<Self> {
-        let scripts = files::scripts()?;
-        let ports = files::Ports { amqp: free_port()?, admin: free_port()?, mapper: free_port()?, distribution: free_port()? };
         let dir = std::path::absolute(dir)?.join("rabbitmq");
-        files::write_files(&dir, ports)?;
-        let mapper = Program::new(files::port_mapper()?)
-            .args(["-port", &ports.mapper.to_string(), "-address", "127.0.0.1"])
-            .log_to(dir.join("log/epmd.log"));
+        let mapper = Arc::new(Mapper::start(&dir).await?);
+        let cookie = format!("COUNTERSIGN{}{}", std::process::id(), mapper.port());
+        Self::start_node(dir, mapper, Identity { name: "countersign", cookie, cluster: &[] }).await
+    }
+
+    async fn start_node(dir: PathBuf, mapper: Arc<Mapper>, identity: Identity) -> anyhow::Result<Self> {
+        let scripts = files::scripts()?;
+        let ports = files::Ports { amqp: free_port()?, admin: free_port()?, mapper: mapper.port(), distribution: free_port()? };
+        files::write_files(&dir, ports, &identity)?;
         let node = Program::new(scripts.join("rabbitmq-server")).log_to(dir.join("log/node.log"));
-        let node = files::with_environment(node, &dir, ports);
-        let mapper_running = start_mapper(&mapper, ports.mapper).await?;
+        let node = files::with_environment(node, &dir, ports, &identity);
         let running = node.spawn()?;
         running.wait_for_log(READY, START).await?;
         let broker = Broker::new(
             &format!("amqp://guest:guest@127.0.0.1:{}", ports.amqp),
             &format!("http://guest:guest@127.0.0.1:{}", ports.admin),
         );
-        Ok(Self { node, running, mapper, mapper_running, broker, scripts, dir, ports })
+        Ok(Self { node, running, mapper, broker, scripts, dir, ports, identity })
     }
 
     /// Addresses of the node and what can be asked of any broker.
@@ -108,7 +115,7 @@ impl RabbitMq {
     pub async fn ctl(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let log = tempfile::NamedTempFile::new_in(&self.dir)?;
         let program = Program::new(self.scripts.join("rabbitmqctl")).args(arguments.iter().copied()).log_to(log.path());
-        let running = files::with_environment(program, &self.dir, self.ports).spawn()?;
+        let running = files::with_environment(program, &self.dir, self.ports, &self.identity).spawn()?;
         let status = running.wait(CONTROL).await?;
         if !status.success() {
             bail!("rabbitmqctl {} failed ({status}):\n{}", arguments.join(" "), running.log_text());
@@ -179,7 +186,7 @@ impl RabbitMq {
     pub async fn stop(&self) -> anyhow::Result<()> {
         self.running.signal(Signal::TERM)?;
         self.running.wait(STOP).await?;
-        self.mapper_running.kill9();
+        self.mapper.kill9();
         Ok(())
     }
 
@@ -191,9 +198,7 @@ impl RabbitMq {
         if self.running.is_alive() {
             bail!("the RabbitMQ node still runs");
         }
-        if !self.mapper_running.is_alive() {
-            self.mapper_running = start_mapper(&self.mapper, self.ports.mapper).await?;
-        }
+        self.mapper.revive().await?;
         self.running = self.node.spawn()?;
         self.running.wait_for_log(READY, START).await?;
         Ok(())
@@ -201,19 +206,6 @@ impl RabbitMq {
 
     /// The ids of the node and of its port mapper.
     pub fn pids(&self) -> [u32; 2] {
-        [self.running.pid(), self.mapper_running.pid()]
+        [self.running.pid(), self.mapper.pid()]
     }
-}
-
-async fn start_mapper(mapper: &Program, port: u16) -> anyhow::Result<Running> {
-    let running = mapper.spawn()?;
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    wait_until("Erlang's port mapper to listen", START, async || {
-        !running.is_alive() || TcpStream::connect(address).await.is_ok()
-    })
-    .await?;
-    if !running.is_alive() {
-        bail!("Erlang's port mapper ended at once{}", running.log_tail());
-    }
-    Ok(running)
 }
