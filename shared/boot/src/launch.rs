@@ -20,9 +20,9 @@ use crate::{ask, failpoints, http};
 /// With one thread the exporter of traces and the work it waits for can block each other.
 const WORKERS_MIN: usize = 2;
 /// Time for spans that still wait at the end.
-const FLUSH: Duration = Duration::from_secs(3);
+pub(crate) const FLUSH: Duration = Duration::from_secs(3);
 /// Time for blocking work that still runs when everything else has ended.
-const RUNTIME_STOP: Duration = Duration::from_secs(1);
+pub(crate) const RUNTIME_STOP: Duration = Duration::from_secs(1);
 /// How often samples are folded into histograms.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 

@@ -34,6 +34,7 @@ mod foreign_clients;
 mod further_incarnation;
 mod guard_table;
 mod http_in;
+mod kubernetes;
 mod lost_message;
 mod lost_receipt;
 mod million;
