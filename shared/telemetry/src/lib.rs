@@ -17,6 +17,7 @@ pub mod names;
 mod prometheus;
 pub mod propagate;
 mod sources;
+mod zero;
 
 pub use config::{Log, LogFormat, LogOutput, Traces};
 pub use error::Error;
@@ -24,3 +25,4 @@ pub use install::{Guard, install};
 pub use names::describe_all;
 pub use prometheus::Metrics;
 pub use sources::with_sources;
+pub use zero::at_zero;
