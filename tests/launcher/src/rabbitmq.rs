@@ -40,8 +40,21 @@ impl RabbitMq {
     /// # Errors
     /// When `RabbitMQ` is missing, older than 3.10, or does not come up; the end of its log is quoted.
     pub async fn start(dir: &Path) -> anyhow::Result<Self> {
+        Self::start_on(dir, None).await
+    }
+
+    /// As [`Self::start`], with its metrics for Prometheus ([`Self::metrics_url`]) and the statistics that they are made of.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn start_with_metrics(dir: &Path) -> anyhow::Result<Self> {
+        Self::start_on(dir, Some(free_port()?)).await
+    }
+
+    async fn start_on(dir: &Path, metrics: Option<u16>) -> anyhow::Result<Self> {
         let scripts = files::scripts()?;
-        let ports = files::Ports { amqp: free_port()?, admin: free_port()?, mapper: free_port()?, distribution: free_port()? };
+        let (amqp, admin, mapper, distribution) = (free_port()?, free_port()?, free_port()?, free_port()?);
+        let ports = files::Ports { amqp, admin, mapper, distribution, metrics };
         let dir = std::path::absolute(dir)?.join("rabbitmq");
         files::write_files(&dir, ports)?;
         let mapper = Program::new(files::port_mapper()?)
@@ -62,6 +75,12 @@ impl RabbitMq {
     /// Addresses of the node and what can be asked of any broker.
     pub fn broker(&self) -> &Broker {
         &self.broker
+    }
+
+    /// Where it shows its metrics, without a path; none unless it was started with them.
+    #[must_use]
+    pub fn metrics_url(&self) -> Option<String> {
+        self.ports.metrics.map(|port| format!("http://127.0.0.1:{port}"))
     }
 
     /// See [`Broker::amqp_url`].
