@@ -20,6 +20,7 @@ mod commit_killed;
 mod confirmed;
 mod crash_loop;
 mod crowd;
+mod dashboards;
 mod dead_letters;
 mod doctor;
 mod duplicate_delivery;
