@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser};
-use countersign_telemetry::{Metrics, names};
+use countersign_telemetry::{Metrics, at_zero, names};
 use tokio::runtime::Runtime;
 
 use crate::clock::{RandomIds, SystemClock};
@@ -201,6 +201,8 @@ async fn open(context: &Context, http: &Http) -> Result<(), Error> {
     let metrics = Metrics::install()?;
     let (service, version) = (context.service(), env!("CARGO_PKG_VERSION"));
     metrics::gauge!(names::BUILD_INFO, "service" => service, "version" => version).set(1.0);
+    let (surfaces, reasons) = (["grpc", "http"], ["nothing", "unknown", "later", "forbidden"]);
+    at_zero(names::ACCESS_DENIED_TOTAL, &[("surface", &surfaces), ("reason", &reasons)]);
     http::serve(context, http, metrics.clone()).await?;
 
     keep_watch(signals, context.clone());

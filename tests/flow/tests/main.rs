@@ -22,6 +22,7 @@ mod compose;
 mod confirmed;
 mod crash_loop;
 mod crowd;
+mod dashboards;
 mod dead_letters;
 mod doctor;
 mod duplicate_delivery;
