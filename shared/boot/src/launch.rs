@@ -203,6 +203,7 @@ async fn open(context: &Context, http: &Http) -> Result<(), Error> {
     metrics::gauge!(names::BUILD_INFO, "service" => service, "version" => version).set(1.0);
     let (surfaces, reasons) = (["grpc", "http"], ["nothing", "unknown", "later", "forbidden"]);
     at_zero(names::ACCESS_DENIED_TOTAL, &[("surface", &surfaces), ("reason", &reasons)]);
+    at_zero(names::SPANS_DROPPED_TOTAL, &[("reason", &["full", "failed"])]);
     http::serve(context, http, metrics.clone()).await?;
 
     keep_watch(signals, context.clone());

@@ -190,7 +190,7 @@ macro_rules! metrics_list {
 
 metrics_list! {
     Counter PUBLISH_TOTAL = "countersign_publish_total" [Upstream Downstream Callback] ["kind", "outcome"]
-        "Publishes by kind (message, check, receipt, probe, retry, dead, event) and outcome (confirmed, nacked, returned, unknown).";
+        "Publishes by kind (message, check, canary, receipt, probe, retry, dead, event) and outcome (confirmed, nacked, returned, unknown).";
     Histogram PUBLISH_CONFIRM_DURATION_SECONDS = "countersign_publish_confirm_duration_seconds" [Upstream Downstream Callback] ["kind"]
         "Seconds from a publish to its confirm.";
     Counter REFUSED_TOTAL = "countersign_refused_total" [Upstream] ["reason"]
@@ -239,6 +239,16 @@ metrics_list! {
         "Receipts recorded, by outcome (done, failed, retrying, processing, conflict).";
     Counter CHECKS_TOTAL = "countersign_checks_total" [Callback] ["verdict"]
         "Checks judged, one for each message and subscription, by verdict (verified, stale, wait, resend, park).";
+    Counter CANARY_SENT_TOTAL = "countersign_canary_sent_total" [Callback] ["delay_ms"]
+        "Canaries that the broker has taken into the check tier of this delay.";
+    Counter CANARY_RETURNED_TOTAL = "countersign_canary_returned_total" [Callback] ["delay_ms"]
+        "Canaries of this check tier that came due and reached a callback, whoever sent them.";
+    Gauge CANARY_DUE_TIMESTAMP_SECONDS = "countersign_canary_due_timestamp_seconds" [Callback] ["delay_ms"]
+        "Until when this check tier is known to work: when the newest canary that came back here was due, at first when one could be, seconds since the Unix epoch.";
+    Histogram CANARY_DELAY_SECONDS = "countersign_canary_delay_seconds" [Callback] ["delay_ms"]
+        "Seconds that canaries of this check tier came later than they were due.";
+    Gauge TOPOLOGY_PROBLEMS = "countersign_topology_problems" [Callback] []
+        "Exchanges and queues of the topology that were missing when callback last looked, at every connection and once a minute.";
     Counter RESENDS_TOTAL = "countersign_resends_total" [Upstream] ["outcome"]
         "Orders to resend that upstream carried out or could not, by its answer (resent, not_confirmed, unknown_id, changed, gone).";
     Counter RESEND_ORDERS_TOTAL = "countersign_resend_orders_total" [Callback] ["outcome"]

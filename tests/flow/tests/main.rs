@@ -10,6 +10,7 @@ mod broker_lost;
 mod broker_outcomes;
 mod callback_killed;
 mod callbacks;
+mod canary;
 mod check_redelivered;
 mod clocks;
 mod cluster;
