@@ -79,8 +79,10 @@ pub(crate) fn queues(
     let (there, mut state) = (found.clone(), broker.state());
     let looking = async move {
         loop {
-            match look(config.clone(), wanted.clone(), apply).await.and_then(none) {
-                Ok(()) => {
+            let looked = look(config.clone(), wanted.clone(), apply).await;
+            let problem = looked.map_or_else(Some, |missing| (!missing.is_empty()).then(|| missing.join("; ")));
+            match problem {
+                None => {
                     there.cancel();
                     shown.ready();
                     tokio::select! {
@@ -88,7 +90,7 @@ pub(crate) fn queues(
                         () = missing_again(&config, &wanted) => {}
                     }
                 }
-                Err(problem) => {
+                Some(problem) => {
                     shown.unready(problem);
                     tokio::time::sleep(LOOK).await;
                 }
@@ -112,10 +114,6 @@ async fn missing_again(config: &countersign_broker::Config, wanted: &Arc<Topolog
             Err(why) => tracing::debug!(why, "the topology could not be looked at"),
         }
     }
-}
-
-fn none(missing: Vec<String>) -> Result<(), String> {
-    if missing.is_empty() { Ok(()) } else { Err(missing.join("; ")) }
 }
 
 /// What is missing. The broker's calls for this are bound to one thread, so they get one.

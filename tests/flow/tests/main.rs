@@ -4,6 +4,7 @@
 
 mod access;
 mod adopter_killed;
+mod alerts;
 mod bad_input;
 mod breaker;
 mod broker_lost;
