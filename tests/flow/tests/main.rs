@@ -32,6 +32,7 @@ mod foreign_clients;
 mod further_incarnation;
 mod guard_table;
 mod http_in;
+mod least;
 mod lost_message;
 mod lost_receipt;
 mod million;
