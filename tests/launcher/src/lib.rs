@@ -16,6 +16,7 @@
 
 mod binary;
 mod broker;
+mod collector;
 mod exports;
 mod front;
 mod ground;
@@ -32,6 +33,7 @@ mod wait;
 
 pub use binary::binary;
 pub use broker::{Broker, Permissions};
+pub use collector::OtlpCollector;
 pub use exports::{AMQP, AMQP_ADMIN, Exports, POSTGRES, REDIS};
 pub use ground::Ground;
 pub use look::{Counts, Effects, Look};
