@@ -1,15 +1,20 @@
 //! Every span, attribute and metric name of Countersign.
 //!
 //! The names of the messaging conventions of `OpenTelemetry` are still in development and will change; they change here
-//! only. Use the constants in macros:
+//! only. As those say, a span about messages is called by its operation and its destination (`send orders`,
+//! `process inventory.orders`, both from small sets), and the operation alone is in [`MESSAGING_OPERATION_NAME`]. The
+//! destination of who sends is the exchange, or the queue behind the default exchange; of who takes, the queue. The routing
+//! key has an attribute of its own and is in no name, for it may be one of many. Use the constants in macros:
 //!
 //! ```
 //! use countersign_telemetry::names;
 //!
 //! let span = tracing::info_span!(
 //!     names::SPAN_SEND,
+//!     { names::OTEL_NAME } = %names::span_name(names::SPAN_SEND, "orders"),
 //!     { names::OTEL_KIND } = names::PRODUCER,
-//!     { names::MESSAGING_DESTINATION } = "countersign.messages",
+//!     { names::MESSAGING_OPERATION_NAME } = names::SPAN_SEND,
+//!     { names::MESSAGING_DESTINATION } = "orders",
 //! );
 //! metrics::counter!(names::PUBLISH_TOTAL, "kind" => "message", "outcome" => "confirmed").increment(1);
 //! # drop(span);
@@ -30,9 +35,9 @@ texts! {
     SPAN_ACCEPT = "accept";
     /// Step 1: one message is stored, published and confirmed. PRODUCER; its context travels in the message.
     SPAN_SEND = "send";
-    /// Step 2: the delayed check of a message is published. PRODUCER.
+    /// Step 2: the delayed check of a message is published. PRODUCER, child of `send` or `resend`.
     SPAN_SCHEDULE_CHECK = "schedule_check";
-    /// Step 3: one message is claimed, handled and completed. CONSUMER, child of `send`.
+    /// Step 3: one message is claimed, handled and completed. CONSUMER, child of `send` or `resend`.
     SPAN_PROCESS = "process";
     /// Step 3, inside `process`: the handler alone.
     SPAN_HANDLE = "handle";
@@ -40,17 +45,17 @@ texts! {
     SPAN_ACKNOWLEDGE = "acknowledge";
     /// Step 5: the receipt of one message is written down. CONSUMER, child of `acknowledge`.
     SPAN_RECORD = "record";
-    /// Step 6: a due check is judged. CONSUMER; a new trace, linked to the message's `send`.
+    /// Step 6: a due check is judged. CONSUMER; a new trace, linked to the `send` or `resend` it looks after.
     SPAN_CHECK = "check";
-    /// Step 7a: upstream is told to send a message again. CLIENT, child of `check`, linked to the message's `send`.
+    /// Step 7a: upstream is told to send messages again. CLIENT, child of `check`, linked to what their checks looked after.
     SPAN_COMMAND_RESEND = "command_resend";
-    /// Step 7b: a message is published again. PRODUCER, in the message's own trace, linked to `command_resend`.
+    /// Step 7b: a message is published again. PRODUCER, child of the first `send`, linked to it and to `command_resend`.
     SPAN_RESEND = "resend";
-    /// Upstream takes over what a stopped process left behind.
+    /// Upstream takes over what a stopped process left behind. INTERNAL; a trace of its own.
     SPAN_ADOPT = "adopt";
-    /// Callback sends or judges a probe.
+    /// Callback publishes a probe. PRODUCER; a trace of its own.
     SPAN_PROBE = "probe";
-    /// Callback compares what upstream stored with what was signed for.
+    /// Callback compares what one upstream stored with what was signed for. INTERNAL; a trace of its own.
     SPAN_RECONCILE = "reconcile";
 
     /// Field that tracing's bridge reads as the span's name, when it is known only at run time.
@@ -59,7 +64,7 @@ texts! {
     OTEL_KIND = "otel.kind";
     /// Field that tracing's bridge reads as the span's status: `OK` or `ERROR`.
     OTEL_STATUS_CODE = "otel.status_code";
-    /// Field that tracing's bridge reads as the words to the status.
+    /// Field that tracing's bridge reads as the words to the status, which becomes `ERROR`; see [`crate::failed`].
     OTEL_STATUS_DESCRIPTION = "otel.status_description";
     /// Kind of a span that sends a message.
     PRODUCER = "producer";
@@ -76,11 +81,15 @@ texts! {
     MESSAGING_SYSTEM = "messaging.system";
     /// Value of [`MESSAGING_SYSTEM`].
     RABBITMQ = "rabbitmq";
-    /// `send`, `process`, `receive` or `settle`.
+    /// [`SEND`] or [`PROCESS`].
     MESSAGING_OPERATION_TYPE = "messaging.operation.type";
-    /// The operation in our own words: the span's name.
+    /// Value of [`MESSAGING_OPERATION_TYPE`]: a message is handed to the broker.
+    SEND = "send";
+    /// Value of [`MESSAGING_OPERATION_TYPE`]: a message is taken and worked on.
+    PROCESS = "process";
+    /// The operation in our own words: one of the names above.
     MESSAGING_OPERATION_NAME = "messaging.operation.name";
-    /// The exchange, or the queue when the default exchange is used.
+    /// Who sends: the exchange, or the queue when the default exchange is used. Who takes: the exchange it was published to, or the queue.
     MESSAGING_DESTINATION = "messaging.destination.name";
     /// The queue a message was taken from.
     MESSAGING_SUBSCRIPTION = "messaging.destination.subscription.name";
@@ -109,6 +118,12 @@ texts! {
     VERDICT = "countersign.verdict";
     /// Why something was refused, parked or sent again.
     REASON = "countersign.reason";
+}
+
+/// What a span about messages is called: by its operation, and by where they go to or come from.
+#[must_use]
+pub fn span_name(operation: &str, destination: &str) -> String {
+    format!("{operation} {destination}")
 }
 
 /// How a metric is recorded.
@@ -274,6 +289,8 @@ metrics_list! {
         "When the certificate that this service shows ends, seconds since the Unix epoch.";
     Gauge DEPENDENCY_READY = "countersign_dependency_ready" [Upstream Downstream Callback] ["dependency"]
         "1 while this dependency works, else 0.";
+    Counter SPANS_DROPPED_TOTAL = "countersign_spans_dropped_total" [Upstream Downstream Callback] ["reason"]
+        "Spans that were not exported, by reason (full, failed): the collector is slow or away.";
     Counter TASK_PANICS_TOTAL = "countersign_task_panics_total" [Upstream Downstream Callback] ["task"]
         "Tasks that ended in a panic.";
 }

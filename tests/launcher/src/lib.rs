@@ -43,7 +43,7 @@ pub use postgres::{Postgres, PostgresOptions, create_database};
 pub use program::{Program, Running};
 pub use prometheus::{Prometheus, Series, Target};
 pub use python::{python, python_in, tools};
-pub use rabbitmq::RabbitMq;
+pub use rabbitmq::{RabbitMq, RabbitMqCluster, Standing};
 pub use redis::{Redis, RedisOptions, redis_answers};
 pub use system::{BINDING, EXCHANGE, Extras, SUBSCRIPTION, System, Which, Wiring};
 pub use wait::wait_until;

@@ -69,8 +69,41 @@ pub(super) struct Ports {
     pub(super) metrics: Option<u16>,
 }
 
+/// Who a node is, and to whom it belongs.
+#[derive(Debug, Clone)]
+pub(super) struct Identity {
+    /// Before `@localhost`.
+    pub(super) name: &'static str,
+    /// Nodes that share it may talk to each other. It keeps nodes apart that meet by accident; whoever can read it is already its owner.
+    pub(super) cookie: String,
+    /// All nodes of its cluster, itself included; none: it is alone.
+    pub(super) cluster: &'static [&'static str],
+}
+
+impl Identity {
+    /// The whole name of a node.
+    pub(super) fn of(name: &str) -> String {
+        format!("{name}@localhost")
+    }
+
+    /// How the node finds its cluster: whoever of it runs already is joined. Leaders of queues are spread over the nodes.
+    fn formation(&self) -> String {
+        let mut lines = String::new();
+        if !self.cluster.is_empty() {
+            lines += "queue_leader_locator = balanced\n\
+                      cluster_formation.peer_discovery_backend = classic_config\n\
+                      cluster_formation.randomized_startup_delay_range.min = 0\n\
+                      cluster_formation.randomized_startup_delay_range.max = 1\n";
+        }
+        for (number, name) in self.cluster.iter().enumerate() {
+            lines += &format!("cluster_formation.classic_config.nodes.{} = {}\n", number + 1, Self::of(name));
+        }
+        lines
+    }
+}
+
 /// Writes configuration, plugin list and cookie below `dir`.
-pub(super) fn write_files(dir: &Path, ports: Ports) -> anyhow::Result<()> {
+pub(super) fn write_files(dir: &Path, ports: Ports, identity: &Identity) -> anyhow::Result<()> {
     for folder in ["home", DATA, "log", "plugins"] {
         create_dir_all(dir.join(folder)).with_context(|| format!("creating files in {}", dir.display()))?;
     }
@@ -93,20 +126,19 @@ pub(super) fn write_files(dir: &Path, ports: Ports) -> anyhow::Result<()> {
          log.console.level = info\n\
          log.file = false\n"
     );
-    write(dir.join("rabbitmq.conf"), conf)?;
+    write(dir.join("rabbitmq.conf"), conf + &identity.formation())?;
     let plugins = if metrics.is_some() { "rabbitmq_management,rabbitmq_prometheus" } else { "rabbitmq_management" };
     write(dir.join("enabled_plugins"), format!("[{plugins}].\n"))?;
     let cookie = dir.join("home/.erlang.cookie");
     if !cookie.exists() {
-        // It keeps nodes apart that meet by accident; whoever can read this directory is already its owner.
-        write(&cookie, format!("COUNTERSIGN{}{amqp}", std::process::id()))?;
+        write(&cookie, &identity.cookie)?;
         std::fs::set_permissions(&cookie, std::fs::Permissions::from_mode(0o400))?;
     }
     Ok(())
 }
 
 /// Adds the environment under which the scripts touch nothing outside `dir` and listen on loopback only.
-pub(super) fn with_environment(mut program: Program, dir: &Path, ports: Ports) -> Program {
+pub(super) fn with_environment(mut program: Program, dir: &Path, ports: Ports, identity: &Identity) -> Program {
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
         if text.starts_with("RABBITMQ_") || text.starts_with("ERL_") {
@@ -132,7 +164,7 @@ pub(super) fn with_environment(mut program: Program, dir: &Path, ports: Ports) -
         program = program.env(name, dir.join(file));
     }
     program
-        .env("RABBITMQ_NODENAME", "countersign@localhost")
+        .env("RABBITMQ_NODENAME", Identity::of(identity.name))
         .env("RABBITMQ_LOGS", "-")
         .env("RABBITMQ_DIST_PORT", ports.distribution.to_string())
         .env("ERL_EPMD_PORT", ports.mapper.to_string())
