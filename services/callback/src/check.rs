@@ -22,8 +22,8 @@ use crate::probe;
 use crate::quarantine::set_aside;
 use crate::rearm::{self, NewCheck};
 use look::{Entry, read};
-pub(crate) use verdict::is_expired;
 use verdict::{Kept, Plan};
+pub(crate) use verdict::{WORDS, is_expired};
 
 /// What became of deliveries of the queue of due checks.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ pub enum Outcome {
 /// Judges the checks that were delivered, and acts. The same deliveries may be given again.
 pub async fn check(desk: &Desk, delivered: &[Delivered]) -> Outcome {
     failpoint(Failpoint::CallbackCheckAfterDelivery);
-    let (entries, unreadable) = read(delivered);
+    let (entries, unreadable) = read(desk, delivered);
     desk.seen.note(entries.iter().map(|entry| &entry.upstream)).await;
     let judged = match look::gather(desk, &entries).await {
         Ok(look) => act(desk, verdict::judge(desk, &entries, &look), &entries).await,

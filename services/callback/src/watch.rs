@@ -6,20 +6,27 @@ use std::time::Duration;
 use countersign_boot::{Context, Dependency};
 use countersign_broker::{Broker, reconnected, topology};
 use countersign_delivery::Topology;
+use countersign_delivery::ports::PortError;
+use countersign_delivery::ports::reconciliation::Reconciliation;
 use countersign_store::Database;
 use tokio_util::sync::CancellationToken;
 
+use crate::counters;
 use crate::desk::Desk;
 use crate::probe;
 use crate::reconcile::Reconciler;
 use crate::reconcile::schedule::{self, Schedule};
 use crate::sweep::{SWEEP_MAX, sweep};
-use countersign_telemetry::with_sources;
+use countersign_telemetry::{names, with_sources};
 
 /// Between two looks at what may be away.
 const LOOK: Duration = Duration::from_secs(1);
-/// Between two counts of the dead letters that wait.
-const COUNT: Duration = Duration::from_secs(30);
+/// Between two looks at the topology while the connection stands.
+const TOPOLOGY_LOOK: Duration = Duration::from_mins(1);
+/// Between two counts of deliveries, and of the dead letters that wait.
+const COUNT: Duration = Duration::from_secs(10);
+/// Deliveries of one state are counted up to this.
+const COUNTED_MAX: u32 = 10_000;
 /// How long MSG DB may take to answer.
 const ANSWER: Duration = Duration::from_secs(2);
 
@@ -58,7 +65,8 @@ pub(crate) fn broker(context: &Context, broker: &Broker) {
 }
 
 /// Declares (if `apply`) and looks until every queue is there, at each new connection: a broker that was away may have lost them. Readiness
-/// says what is missing; the token is cancelled when all is there for the first time.
+/// and a gauge say what is missing; the token is cancelled when all is there for the first time. While the connection stands it only looks,
+/// and what it then finds missing is treated as at a new connection.
 pub(crate) fn queues(
     context: &Context,
     broker: &Broker,
@@ -71,11 +79,14 @@ pub(crate) fn queues(
     let (there, mut state) = (found.clone(), broker.state());
     let looking = async move {
         loop {
-            match look(config.clone(), wanted.clone(), apply).await {
+            match look(config.clone(), wanted.clone(), apply).await.and_then(none) {
                 Ok(()) => {
                     there.cancel();
                     shown.ready();
-                    reconnected(&mut state).await;
+                    tokio::select! {
+                        () = reconnected(&mut state) => {}
+                        () = missing_again(&config, &wanted) => {}
+                    }
                 }
                 Err(problem) => {
                     shown.unready(problem);
@@ -89,8 +100,26 @@ pub(crate) fn queues(
     found
 }
 
-/// The broker's calls for this are bound to one thread, so they get one.
-async fn look(config: countersign_broker::Config, wanted: Arc<Topology>, apply: bool) -> Result<(), String> {
+/// Looks at every [`TOPOLOGY_LOOK`], and returns once something is missing. A look that fails says nothing about the topology.
+async fn missing_again(config: &countersign_broker::Config, wanted: &Arc<Topology>) {
+    loop {
+        tokio::time::sleep(TOPOLOGY_LOOK).await;
+        match look(config.clone(), wanted.clone(), false).await {
+            Ok(missing) if missing.is_empty() => {}
+            Ok(missing) => {
+                return tracing::warn!(missing = missing.join("; "), "the broker no longer has what the topology says");
+            }
+            Err(why) => tracing::debug!(why, "the topology could not be looked at"),
+        }
+    }
+}
+
+fn none(missing: Vec<String>) -> Result<(), String> {
+    if missing.is_empty() { Ok(()) } else { Err(missing.join("; ")) }
+}
+
+/// What is missing. The broker's calls for this are bound to one thread, so they get one.
+async fn look(config: countersign_broker::Config, wanted: Arc<Topology>, apply: bool) -> Result<Vec<String>, String> {
     let runtime = tokio::runtime::Handle::current();
     let looking = tokio::task::spawn_blocking(move || {
         runtime.block_on(async {
@@ -101,8 +130,11 @@ async fn look(config: countersign_broker::Config, wanted: Arc<Topology>, apply: 
         })
     });
     match looking.await {
-        Ok(Ok(missing)) if missing.is_empty() => Ok(()),
-        Ok(Ok(missing)) => Err(missing.join("; ")),
+        Ok(Ok(missing)) => {
+            let problems = u32::try_from(missing.len()).unwrap_or(u32::MAX);
+            metrics::gauge!(names::TOPOLOGY_PROBLEMS).set(f64::from(problems));
+            Ok(missing)
+        }
         Ok(Err(error)) => Err(with_sources(&error)),
         Err(error) => Err(error.to_string()),
     }
@@ -116,6 +148,27 @@ pub(crate) fn letters(context: &Context, desk: &Desk) {
         async move {
             if let Err(error) = desk.room.count(&desk).await {
                 tracing::debug!(error = with_sources(&error), "dead letters could not be counted");
+            }
+        }
+    });
+}
+
+/// Keeps counting the deliveries, and looks how far upstreams are certified: every replica says the same about MSG DB.
+pub(crate) fn deliveries(context: &Context, desk: &Desk, books: Arc<dyn Reconciliation>) {
+    let desk = desk.clone();
+    every(context, "count deliveries", COUNT, move || {
+        let (desk, books) = (desk.clone(), books.clone());
+        async move {
+            let counted = async {
+                let (counts, known) = (desk.deliveries.counts(COUNTED_MAX).await?, books.known_upstreams().await?);
+                Ok::<_, PortError>((counts, known, desk.deliveries.now().await?))
+            };
+            match counted.await {
+                Ok((counts, known, now)) => {
+                    counters::show(&counts, now);
+                    counters::show_certified(&known, now);
+                }
+                Err(error) => tracing::debug!(error = with_sources(&error), "deliveries could not be counted"),
             }
         }
     });

@@ -15,7 +15,9 @@ use countersign_wire::proto::dead_letter_service_server::DeadLetterServiceServer
 use countersign_wire::proto::reconciliation_service_server::ReconciliationServiceServer;
 use tokio_util::task::TaskTracker;
 
+use crate::canary::{self, Canaries};
 use crate::config::Config;
+use crate::counters;
 use crate::desk::{Desk, Figures};
 use crate::events::{self, Teller};
 use crate::grpc::reconcile::Reconciliations;
@@ -44,6 +46,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// When configuration and topology contradict each other, MSG DB refuses for good, or an address is taken.
 pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     let topology = Arc::new(config.topology.load()?);
+    counters::start_at_zero(&topology);
     let broker = Broker::connect(config.broker.clone(), context.service(), &TaskTracker::new(), context.stop.hard_token())?;
     watch::broker(&context, &broker);
     let queues = watch::queues(&context, &broker, config.broker.clone(), topology.clone(), config.topology.apply);
@@ -72,11 +75,13 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
         });
     }
     watch::probes(&context, &desk);
+    canary::start(&context, &desk, config.callback.canary_interval_ms, queues.clone());
     let rows = Arc::new(database.deliveries(config.policy.overdue_ms));
     events::start(&context, Teller::new(rows, desk.publisher.clone(), exchange), queues);
     let consumers: Arc<dyn Consumers> = Arc::new(broker);
     retention::start(&context, &desk, &consumers, &config.callback);
     watch::letters(&context, &desk);
+    watch::deliveries(&context, &desk, Arc::new(database.reconciliation()));
     watch::sweeps(&context, &desk, Duration::from_millis(config.callback.sweep_interval_ms));
     let reconciler = reconciler(&config, &desk, &database);
     if let Some(schedule) = config.callback.schedule() {
@@ -127,5 +132,6 @@ fn desk(config: &Config, context: &Context, topology: Arc<Topology>, broker: &Br
         demands: Arc::new(Demands::default()),
         room: Arc::new(Room::default()),
         seen: Arc::new(Seen::new(Arc::new(database.reconciliation()))),
+        canaries: Arc::new(Canaries::default()),
     }
 }

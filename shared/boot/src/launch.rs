@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser};
-use countersign_telemetry::{Metrics, names};
+use countersign_telemetry::{Metrics, at_zero, names};
 use tokio::runtime::Runtime;
 
 use crate::clock::{RandomIds, SystemClock};
@@ -20,9 +20,9 @@ use crate::{ask, failpoints, http};
 /// With one thread the exporter of traces and the work it waits for can block each other.
 const WORKERS_MIN: usize = 2;
 /// Time for spans that still wait at the end.
-const FLUSH: Duration = Duration::from_secs(3);
+pub(crate) const FLUSH: Duration = Duration::from_secs(3);
 /// Time for blocking work that still runs when everything else has ended.
-const RUNTIME_STOP: Duration = Duration::from_secs(1);
+pub(crate) const RUNTIME_STOP: Duration = Duration::from_secs(1);
 /// How often samples are folded into histograms.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 
@@ -201,6 +201,9 @@ async fn open(context: &Context, http: &Http) -> Result<(), Error> {
     let metrics = Metrics::install()?;
     let (service, version) = (context.service(), env!("CARGO_PKG_VERSION"));
     metrics::gauge!(names::BUILD_INFO, "service" => service, "version" => version).set(1.0);
+    let (surfaces, reasons) = (["grpc", "http"], ["nothing", "unknown", "later", "forbidden"]);
+    at_zero(names::ACCESS_DENIED_TOTAL, &[("surface", &surfaces), ("reason", &reasons)]);
+    at_zero(names::SPANS_DROPPED_TOTAL, &[("reason", &["full", "failed"])]);
     http::serve(context, http, metrics.clone()).await?;
 
     keep_watch(signals, context.clone());

@@ -147,6 +147,7 @@ impl Supervisor {
         let generation = self.generations.fetch_add(1, Ordering::Relaxed) + 1;
         let events = connection.events_listener();
         let live = Arc::new(Live { generation, connection });
+        self.gauge(0.0);
         self.state.send_replace(LinkState::Up(Arc::clone(&live)));
         self.board.set(self.purpose, State::Up);
         info!(connection = self.purpose.as_str(), generation, place, "connected to the broker");

@@ -21,6 +21,7 @@ mod queue;
 mod sampler;
 mod sources;
 mod status;
+mod zero;
 
 pub use config::{Log, LogFormat, LogOutput, Traces};
 pub use error::Error;
@@ -29,3 +30,4 @@ pub use names::describe_all;
 pub use prometheus::Metrics;
 pub use sources::with_sources;
 pub use status::failed;
+pub use zero::at_zero;

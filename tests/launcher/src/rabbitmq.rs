@@ -45,15 +45,28 @@ impl RabbitMq {
     /// # Errors
     /// When `RabbitMQ` is missing, older than 3.10, or does not come up; the end of its log is quoted.
     pub async fn start(dir: &Path) -> anyhow::Result<Self> {
+        Self::start_on(dir, None).await
+    }
+
+    /// As [`Self::start`], with its metrics for Prometheus ([`Self::metrics_url`]) and the statistics that they are made of.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn start_with_metrics(dir: &Path) -> anyhow::Result<Self> {
+        Self::start_on(dir, Some(free_port()?)).await
+    }
+
+    async fn start_on(dir: &Path, metrics: Option<u16>) -> anyhow::Result<Self> {
         let dir = std::path::absolute(dir)?.join("rabbitmq");
         let mapper = Arc::new(Mapper::start(&dir).await?);
         let cookie = format!("COUNTERSIGN{}{}", std::process::id(), mapper.port());
-        Self::start_node(dir, mapper, Identity { name: "countersign", cookie, cluster: &[] }).await
+        Self::start_node(dir, mapper, Identity { name: "countersign", cookie, cluster: &[] }, metrics).await
     }
 
-    async fn start_node(dir: PathBuf, mapper: Arc<Mapper>, identity: Identity) -> anyhow::Result<Self> {
+    async fn start_node(dir: PathBuf, mapper: Arc<Mapper>, identity: Identity, metrics: Option<u16>) -> anyhow::Result<Self> {
         let scripts = files::scripts()?;
-        let ports = files::Ports { amqp: free_port()?, admin: free_port()?, mapper: mapper.port(), distribution: free_port()? };
+        let (amqp, admin, distribution) = (free_port()?, free_port()?, free_port()?);
+        let ports = files::Ports { amqp, admin, mapper: mapper.port(), distribution, metrics };
         files::write_files(&dir, ports, &identity)?;
         let node = Program::new(scripts.join("rabbitmq-server")).log_to(dir.join("log/node.log"));
         let node = files::with_environment(node, &dir, ports, &identity);
@@ -69,6 +82,12 @@ impl RabbitMq {
     /// Addresses of the node and what can be asked of any broker.
     pub fn broker(&self) -> &Broker {
         &self.broker
+    }
+
+    /// Where it shows its metrics, without a path; none unless it was started with them.
+    #[must_use]
+    pub fn metrics_url(&self) -> Option<String> {
+        self.ports.metrics.map(|port| format!("http://127.0.0.1:{port}"))
     }
 
     /// See [`Broker::amqp_url`].

@@ -10,7 +10,7 @@ use countersign_delivery::probe::{Lane, LaneView, view};
 use countersign_delivery::state::Delivery;
 use countersign_delivery::{Timestamp, UpstreamName};
 use countersign_telemetry::{names, propagate};
-use countersign_wire::{WireError, checks};
+use countersign_wire::{WireError, canaries, checks};
 use tracing::Span;
 
 use crate::desk::Desk;
@@ -45,11 +45,15 @@ pub(super) struct Look {
     pub forgotten_before: Timestamp,
 }
 
-/// Decodes what was delivered.
-pub(super) fn read(delivered: &[Delivered]) -> (Vec<Entry>, Vec<Unreadable<'_>>) {
+/// Decodes what was delivered; a canary has no entry, and is noted.
+pub(super) fn read<'a>(desk: &Desk, delivered: &'a [Delivered]) -> (Vec<Entry>, Vec<Unreadable<'a>>) {
     let mut entries = Vec::new();
     let mut unreadable = Vec::new();
     for (position, one) in delivered.iter().enumerate() {
+        if let Some(canary) = canaries::read(&one.properties) {
+            desk.canaries.note(&desk.topology, desk.clock.now(), canary);
+            continue;
+        }
         match checks::decode(one.body.clone()).and_then(sound) {
             Ok(batch) => entries.extend(batch.checks.into_iter().map(|check| {
                 let span = span_of(&check);

@@ -41,7 +41,9 @@ impl RabbitMqCluster {
         let cookie = format!("COUNTERSIGN{}{}", std::process::id(), mapper.port());
         let start = async |name: &'static str| {
             let identity = Identity { name, cookie: cookie.clone(), cluster: &NAMES };
-            RabbitMq::start_node(dir.join(name), Arc::clone(&mapper), identity).await.with_context(|| format!("node {name}"))
+            RabbitMq::start_node(dir.join(name), Arc::clone(&mapper), identity, None)
+                .await
+                .with_context(|| format!("node {name}"))
         };
         let first = start(NAMES[0]).await?;
         let (second, third) = tokio::try_join!(start(NAMES[1]), start(NAMES[2]))?;

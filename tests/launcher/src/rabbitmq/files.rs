@@ -65,6 +65,8 @@ pub(super) struct Ports {
     pub(super) admin: u16,
     pub(super) mapper: u16,
     pub(super) distribution: u16,
+    /// For Prometheus, if it shall be scraped.
+    pub(super) metrics: Option<u16>,
 }
 
 /// Who a node is, and to whom it belongs.
@@ -105,14 +107,18 @@ pub(super) fn write_files(dir: &Path, ports: Ports, identity: &Identity) -> anyh
     for folder in ["home", DATA, "log", "plugins"] {
         create_dir_all(dir.join(folder)).with_context(|| format!("creating files in {}", dir.display()))?;
     }
-    let Ports { amqp, admin, .. } = ports;
-    // Statistics cost a quarter of an idle node's work, and nobody looks at them here.
+    let Ports { amqp, admin, metrics, .. } = ports;
+    // Statistics cost a quarter of an idle node's work, and without Prometheus nobody looks at them here.
+    let statistics = metrics.map_or_else(
+        || "collect_statistics = none\n".to_owned(),
+        |port| format!("collect_statistics_interval = 1000\nprometheus.tcp.ip = 127.0.0.1\nprometheus.tcp.port = {port}\n"),
+    );
     let conf = format!(
         "listeners.tcp.1 = 127.0.0.1:{amqp}\n\
          management.tcp.ip = 127.0.0.1\n\
          management.tcp.port = {admin}\n\
          management_agent.disable_metrics_collector = true\n\
-         collect_statistics = none\n\
+         {statistics}\
          disk_free_limit.absolute = 50MB\n\
          vm_memory_high_watermark.absolute = 1GB\n\
          raft.wal_max_size_bytes = 33554432\n\
@@ -121,7 +127,8 @@ pub(super) fn write_files(dir: &Path, ports: Ports, identity: &Identity) -> anyh
          log.file = false\n"
     );
     write(dir.join("rabbitmq.conf"), conf + &identity.formation())?;
-    write(dir.join("enabled_plugins"), "[rabbitmq_management].\n")?;
+    let plugins = if metrics.is_some() { "rabbitmq_management,rabbitmq_prometheus" } else { "rabbitmq_management" };
+    write(dir.join("enabled_plugins"), format!("[{plugins}].\n"))?;
     let cookie = dir.join("home/.erlang.cookie");
     if !cookie.exists() {
         write(&cookie, &identity.cookie)?;
