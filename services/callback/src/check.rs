@@ -42,7 +42,7 @@ pub enum Outcome {
 /// Judges the checks that were delivered, and acts. The same deliveries may be given again.
 pub async fn check(desk: &Desk, delivered: &[Delivered]) -> Outcome {
     failpoint(Failpoint::CallbackCheckAfterDelivery);
-    let (entries, unreadable) = read(delivered);
+    let (entries, unreadable) = read(desk, delivered);
     desk.seen.note(entries.iter().map(|entry| &entry.upstream)).await;
     let judged = match look::gather(desk, &entries).await {
         Ok(look) => act(desk, verdict::judge(desk, &entries, &look), &entries).await,

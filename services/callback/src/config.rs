@@ -149,6 +149,8 @@ pub struct Callback {
     pub breaker_open_ms: u64,
     /// Time between two searches for overdue deliveries, milliseconds; default 30000.
     pub sweep_interval_ms: u64,
+    /// Time between two canaries through each check tier, milliseconds; default 60000. They prove that checks come due. 0: none.
+    pub canary_interval_ms: u64,
     /// How long downstream remembers what it has done, milliseconds; must be the value configured there. Nothing older is sent again.
     /// Default 604800000 (7 days).
     pub dedup_retention_ms: u64,
@@ -186,6 +188,7 @@ impl Default for Callback {
             breaker_failures: 5,
             breaker_open_ms: 10_000,
             sweep_interval_ms: 30_000,
+            canary_interval_ms: 60_000,
             dedup_retention_ms: 604_800_000,
             retention_ms: 2_592_000_000,
             max_dead_letters: 1_000_000,
@@ -245,6 +248,7 @@ impl Callback {
             ("breaker_failures", u64::from(self.breaker_failures), 1, 1_000),
             ("breaker_open_ms", self.breaker_open_ms, 1, HOUR_MS),
             ("sweep_interval_ms", self.sweep_interval_ms, 10, HOUR_MS),
+            ("canary_interval_ms", self.canary_interval_ms, 0, HOUR_MS),
             ("dedup_retention_ms", self.dedup_retention_ms, 1, Topology::MAX_DELAY_MS * 100),
             ("max_dead_letters", self.max_dead_letters, 1, MAX_DEAD_LETTERS),
             ("reconcile_interval_ms", self.reconcile_interval_ms, 0, 24 * HOUR_MS),

@@ -13,6 +13,7 @@ use countersign_delivery::ports::dead_letters::DeadLetters;
 use countersign_delivery::ports::deliveries::Deliveries;
 use countersign_delivery::ports::{Clock, Ids};
 
+use crate::canary::Canaries;
 use crate::lines::Lines;
 use crate::probe::Demands;
 use crate::reconcile::Seen;
@@ -52,6 +53,8 @@ pub struct Desk {
     pub room: Arc<Room>,
     /// Which upstreams there are.
     pub seen: Arc<Seen>,
+    /// Until when each check tier is known to work.
+    pub canaries: Arc<Canaries>,
 }
 
 /// Figures that are not the protocol's.

@@ -17,10 +17,12 @@ use crate::probe;
 use crate::reconcile::Reconciler;
 use crate::reconcile::schedule::{self, Schedule};
 use crate::sweep::{SWEEP_MAX, sweep};
-use countersign_telemetry::with_sources;
+use countersign_telemetry::{names, with_sources};
 
 /// Between two looks at what may be away.
 const LOOK: Duration = Duration::from_secs(1);
+/// Between two looks at the topology while the connection stands.
+const TOPOLOGY_LOOK: Duration = Duration::from_mins(1);
 /// Between two counts of deliveries, and of the dead letters that wait.
 const COUNT: Duration = Duration::from_secs(10);
 /// Deliveries of one state are counted up to this.
@@ -63,7 +65,8 @@ pub(crate) fn broker(context: &Context, broker: &Broker) {
 }
 
 /// Declares (if `apply`) and looks until every queue is there, at each new connection: a broker that was away may have lost them. Readiness
-/// says what is missing; the token is cancelled when all is there for the first time.
+/// and a gauge say what is missing; the token is cancelled when all is there for the first time. While the connection stands it only looks,
+/// and what it then finds missing is treated as at a new connection.
 pub(crate) fn queues(
     context: &Context,
     broker: &Broker,
@@ -76,13 +79,18 @@ pub(crate) fn queues(
     let (there, mut state) = (found.clone(), broker.state());
     let looking = async move {
         loop {
-            match look(config.clone(), wanted.clone(), apply).await {
-                Ok(()) => {
+            let looked = look(config.clone(), wanted.clone(), apply).await;
+            let problem = looked.map_or_else(Some, |missing| (!missing.is_empty()).then(|| missing.join("; ")));
+            match problem {
+                None => {
                     there.cancel();
                     shown.ready();
-                    reconnected(&mut state).await;
+                    tokio::select! {
+                        () = reconnected(&mut state) => {}
+                        () = missing_again(&config, &wanted) => {}
+                    }
                 }
-                Err(problem) => {
+                Some(problem) => {
                     shown.unready(problem);
                     tokio::time::sleep(LOOK).await;
                 }
@@ -94,8 +102,22 @@ pub(crate) fn queues(
     found
 }
 
-/// The broker's calls for this are bound to one thread, so they get one.
-async fn look(config: countersign_broker::Config, wanted: Arc<Topology>, apply: bool) -> Result<(), String> {
+/// Looks at every [`TOPOLOGY_LOOK`], and returns once something is missing. A look that fails says nothing about the topology.
+async fn missing_again(config: &countersign_broker::Config, wanted: &Arc<Topology>) {
+    loop {
+        tokio::time::sleep(TOPOLOGY_LOOK).await;
+        match look(config.clone(), wanted.clone(), false).await {
+            Ok(missing) if missing.is_empty() => {}
+            Ok(missing) => {
+                return tracing::warn!(missing = missing.join("; "), "the broker no longer has what the topology says");
+            }
+            Err(why) => tracing::debug!(why, "the topology could not be looked at"),
+        }
+    }
+}
+
+/// What is missing. The broker's calls for this are bound to one thread, so they get one.
+async fn look(config: countersign_broker::Config, wanted: Arc<Topology>, apply: bool) -> Result<Vec<String>, String> {
     let runtime = tokio::runtime::Handle::current();
     let looking = tokio::task::spawn_blocking(move || {
         runtime.block_on(async {
@@ -106,8 +128,11 @@ async fn look(config: countersign_broker::Config, wanted: Arc<Topology>, apply: 
         })
     });
     match looking.await {
-        Ok(Ok(missing)) if missing.is_empty() => Ok(()),
-        Ok(Ok(missing)) => Err(missing.join("; ")),
+        Ok(Ok(missing)) => {
+            let problems = u32::try_from(missing.len()).unwrap_or(u32::MAX);
+            metrics::gauge!(names::TOPOLOGY_PROBLEMS).set(f64::from(problems));
+            Ok(missing)
+        }
         Ok(Err(error)) => Err(with_sources(&error)),
         Err(error) => Err(error.to_string()),
     }

@@ -15,6 +15,7 @@ use countersign_wire::proto::dead_letter_service_server::DeadLetterServiceServer
 use countersign_wire::proto::reconciliation_service_server::ReconciliationServiceServer;
 use tokio_util::task::TaskTracker;
 
+use crate::canary::{self, Canaries};
 use crate::config::Config;
 use crate::counters;
 use crate::desk::{Desk, Figures};
@@ -74,6 +75,7 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
         });
     }
     watch::probes(&context, &desk);
+    canary::start(&context, &desk, config.callback.canary_interval_ms, queues.clone());
     let rows = Arc::new(database.deliveries(config.policy.overdue_ms));
     events::start(&context, Teller::new(rows, desk.publisher.clone(), exchange), queues);
     let consumers: Arc<dyn Consumers> = Arc::new(broker);
@@ -130,5 +132,6 @@ fn desk(config: &Config, context: &Context, topology: Arc<Topology>, broker: &Br
         demands: Arc::new(Demands::default()),
         room: Arc::new(Room::default()),
         seen: Arc::new(Seen::new(Arc::new(database.reconciliation()))),
+        canaries: Arc::new(Canaries::default()),
     }
 }

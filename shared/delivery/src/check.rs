@@ -46,6 +46,23 @@ impl Check {
     }
 }
 
+/// A check of nothing: it goes the way of all checks, and by coming back it proves that what is delayed comes due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Canary {
+    /// When it was sent, by its sender's clock.
+    pub sent_at: Timestamp,
+    /// The tier it was sent through.
+    pub delay_ms: u64,
+}
+
+impl Canary {
+    /// When it has to come back.
+    #[must_use]
+    pub const fn due_at(self) -> Timestamp {
+        self.sent_at.plus_millis(self.delay_ms)
+    }
+}
+
 /// Checks of one upstream that came due together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckBatch {

@@ -114,7 +114,9 @@ texts! {
     UPSTREAM = "countersign.upstream";
     /// What a step came to, in the words of its `Outcome`.
     OUTCOME = "countersign.outcome";
-    /// What callback decided: `verified`, `wait`, `resend` or `park`.
+    /// The number of a probe in its lane.
+    PROBE = "countersign.probe";
+    /// What callback decided: `verified`, `stale`, `wait`, `resend` or `park`.
     VERDICT = "countersign.verdict";
     /// Why something was refused, parked or sent again.
     REASON = "countersign.reason";
@@ -124,6 +126,12 @@ texts! {
 #[must_use]
 pub fn span_name(operation: &str, destination: &str) -> String {
     format!("{operation} {destination}")
+}
+
+/// A number as an attribute: tracing's bridge makes text of unsigned ones.
+#[must_use]
+pub fn int(number: impl TryInto<i64>) -> i64 {
+    number.try_into().unwrap_or(i64::MAX)
 }
 
 /// How a metric is recorded.
@@ -190,7 +198,7 @@ macro_rules! metrics_list {
 
 metrics_list! {
     Counter PUBLISH_TOTAL = "countersign_publish_total" [Upstream Downstream Callback] ["kind", "outcome"]
-        "Publishes by kind (message, check, receipt, probe, retry, dead, event) and outcome (confirmed, nacked, returned, unknown).";
+        "Publishes by kind (message, check, canary, receipt, probe, retry, dead, event) and outcome (confirmed, nacked, returned, unknown).";
     Histogram PUBLISH_CONFIRM_DURATION_SECONDS = "countersign_publish_confirm_duration_seconds" [Upstream Downstream Callback] ["kind"]
         "Seconds from a publish to its confirm.";
     Counter REFUSED_TOTAL = "countersign_refused_total" [Upstream] ["reason"]
@@ -239,6 +247,16 @@ metrics_list! {
         "Receipts recorded, by outcome (done, failed, retrying, processing, conflict).";
     Counter CHECKS_TOTAL = "countersign_checks_total" [Callback] ["verdict"]
         "Checks judged, one for each message and subscription, by verdict (verified, stale, wait, resend, park).";
+    Counter CANARY_SENT_TOTAL = "countersign_canary_sent_total" [Callback] ["delay_ms"]
+        "Canaries that the broker has taken into the check tier of this delay.";
+    Counter CANARY_RETURNED_TOTAL = "countersign_canary_returned_total" [Callback] ["delay_ms"]
+        "Canaries of this check tier that came due and reached a callback, whoever sent them.";
+    Gauge CANARY_DUE_TIMESTAMP_SECONDS = "countersign_canary_due_timestamp_seconds" [Callback] ["delay_ms"]
+        "Until when this check tier is known to work: when the newest canary that came back here was due, at first when one could be, seconds since the Unix epoch.";
+    Histogram CANARY_DELAY_SECONDS = "countersign_canary_delay_seconds" [Callback] ["delay_ms"]
+        "Seconds that canaries of this check tier came later than they were due.";
+    Gauge TOPOLOGY_PROBLEMS = "countersign_topology_problems" [Callback] []
+        "Exchanges and queues of the topology that were missing when callback last looked, at every connection and once a minute.";
     Counter RESENDS_TOTAL = "countersign_resends_total" [Upstream] ["outcome"]
         "Orders to resend that upstream carried out or could not, by its answer (resent, not_confirmed, unknown_id, changed, gone).";
     Counter RESEND_ORDERS_TOTAL = "countersign_resend_orders_total" [Callback] ["outcome"]

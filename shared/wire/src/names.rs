@@ -38,6 +38,10 @@ pub const HISTORY: &str = "countersign-history";
 pub const PROBE: &str = "countersign-probe";
 /// The retry tier a probe goes through, milliseconds; 0: none.
 pub const PROBE_RETRY: &str = "countersign-probe-retry";
+/// When a canary was sent, milliseconds since the Unix epoch by its sender's clock; only canaries have it.
+pub const CANARY: &str = "countersign-canary";
+/// The check tier that a canary was sent through, milliseconds.
+pub const CANARY_DELAY: &str = "countersign-canary-delay";
 /// What an event tells of; only events have it.
 pub const EVENT: &str = "countersign-event";
 /// Content type of an event: a CloudEvents 1.0 envelope with its data.

@@ -90,12 +90,28 @@ async fn in_sync(cluster: &RabbitMqCluster) -> anyhow::Result<Vec<Standing>> {
     Ok(standings)
 }
 
-/// Kills the leader of each queue once, one node at a time, each until it is back and in sync. Returns who led what when it was killed.
-async fn kill_leaders(flow: &Flow, cluster: &mut RabbitMqCluster, sender: &Sender) -> anyhow::Result<BTreeMap<String, usize>> {
+/// Which leaders are killed.
+#[derive(Clone, Copy)]
+enum Prey {
+    /// Of every queue.
+    All,
+    /// Of the work queue.
+    WorkQueue,
+}
+
+/// Kills the leader of each of these queues once, one node at a time, each until it is back and in sync. Returns who led what when it was killed.
+async fn kill_leaders(
+    prey: Prey,
+    flow: &Flow,
+    cluster: &mut RabbitMqCluster,
+    sender: &Sender,
+) -> anyhow::Result<BTreeMap<String, usize>> {
     let mut killed = BTreeMap::new();
     loop {
         let standings = in_sync(cluster).await?;
-        let next = standings.iter().find(|queue| !killed.contains_key(&queue.queue)).and_then(|queue| queue.leader);
+        let wanted = |queue: &&Standing| matches!(prey, Prey::All) || queue.queue == SUBSCRIPTION;
+        let mut left = standings.iter().filter(wanted).filter(|queue| !killed.contains_key(&queue.queue));
+        let next = left.next().and_then(|queue| queue.leader);
         let Some(node) = next else { return Ok(killed) };
         let led: Vec<_> = standings.iter().filter(|queue| queue.leader == Some(node)).map(|queue| queue.queue.clone()).collect();
         let (started, before) = (Instant::now(), sender.accepted());
@@ -122,16 +138,16 @@ async fn books_agree(flow: &Flow, ids: &[String]) -> anyhow::Result<()> {
         "{} accepted, one effect each, and {further} further ones; {counted} possible duplicates counted; {resent} sent again",
         sent.len()
     );
-    ensure!(further as f64 <= counted, "{further} further effects, {counted} counted");
+    ensure!(f64::from(u32::try_from(further)?) <= counted, "{further} further effects, {counted} counted");
     flow.no_invariant_was_violated()
 }
 
-async fn each_leader_is_killed() -> anyhow::Result<()> {
+async fn leaders_are_killed(test: &str, prey: Prey) -> anyhow::Result<()> {
     let dir = TempDir::with_prefix("countersign-cluster-")?;
     let mut cluster = RabbitMqCluster::start(dir.path()).await?;
     cluster.node(0).create_vhost(VHOST).await?;
     let url = cluster.amqp_url(VHOST);
-    let mut flow = flow("cluster", Own { amqp: Some(url.clone()), postgres: true, ..Own::default() }).await?;
+    let mut flow = flow(test, Own { amqp: Some(url.clone()), postgres: true, ..Own::default() }).await?;
     let file = flow.system.topology_file().display().to_string();
     expect(&flow, 0, &["topology", "apply", "--file", &file, "--amqp-url", &url]).await?;
     // A node that is killed within half a second of a declaration forgets which log was the queue's.
@@ -142,7 +158,7 @@ async fn each_leader_is_killed() -> anyhow::Result<()> {
     let disturbed = async {
         let killed = async {
             sender.more(&flow).await?;
-            kill_leaders(&flow, &mut cluster, &sender).await
+            kill_leaders(prey, &flow, &mut cluster, &sender).await
         };
         let killed = killed.await;
         sender.is_over.store(true, Ordering::Relaxed);
@@ -151,8 +167,9 @@ async fn each_leader_is_killed() -> anyhow::Result<()> {
     let (sent, killed) = tokio::join!(sender.send(&flow), disturbed);
     let killed = killed?;
     sent?;
-    for queue in [SUBSCRIPTION, "inventory.orders.dead", "countersign.receipts", "countersign.checks", "countersign.checks.1000"]
-    {
+    let others = ["inventory.orders.dead", "countersign.receipts", "countersign.checks", "countersign.checks.1000"];
+    let others = others.into_iter().filter(|_| matches!(prey, Prey::All));
+    for queue in others.chain([SUBSCRIPTION]) {
         ensure!(killed.contains_key(queue), "the leader of {queue} was not killed: {killed:?}");
     }
     ready(&flow).await?;
@@ -163,10 +180,15 @@ async fn each_leader_is_killed() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn short_the_work_queues_leader_is_killed_under_load() -> anyhow::Result<()> {
+    leaders_are_killed("cluster", Prey::WorkQueue).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn long_each_queues_leader_is_killed_under_load() -> anyhow::Result<()> {
     if std::env::var_os("COUNTERSIGN_LONG").is_none() {
         println!("skipped: this one takes some minutes; run it with tests/run --long, or COUNTERSIGN_LONG=1");
         return Ok(());
     }
-    each_leader_is_killed().await
+    leaders_are_killed("cluster_long", Prey::All).await
 }

@@ -4,12 +4,14 @@
 
 mod access;
 mod adopter_killed;
+mod alerts;
 mod bad_input;
 mod breaker;
 mod broker_lost;
 mod broker_outcomes;
 mod callback_killed;
 mod callbacks;
+mod canary;
 mod check_redelivered;
 mod clocks;
 mod cluster;
@@ -35,6 +37,8 @@ mod foreign_clients;
 mod further_incarnation;
 mod guard_table;
 mod http_in;
+mod kubernetes;
+mod least;
 mod lost_message;
 mod lost_receipt;
 mod million;

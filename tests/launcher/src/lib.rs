@@ -16,6 +16,7 @@
 
 mod binary;
 mod broker;
+mod collector;
 mod dashboard;
 mod exports;
 mod front;
@@ -25,6 +26,7 @@ mod port;
 mod postgres;
 mod program;
 mod prometheus;
+mod promtool;
 mod python;
 mod rabbitmq;
 mod redis;
@@ -34,6 +36,7 @@ mod wait;
 
 pub use binary::binary;
 pub use broker::{Broker, Permissions};
+pub use collector::OtlpCollector;
 pub use dashboard::{Dashboard, Query, Shown};
 pub use exports::{AMQP, AMQP_ADMIN, Exports, POSTGRES, REDIS};
 pub use ground::Ground;
@@ -42,6 +45,7 @@ pub use port::{free_hundred, free_port};
 pub use postgres::{Postgres, PostgresOptions, create_database};
 pub use program::{Program, Running};
 pub use prometheus::{Prometheus, Series, Target};
+pub use promtool::promtool;
 pub use python::{python, python_in, tools};
 pub use rabbitmq::{RabbitMq, RabbitMqCluster, Standing};
 pub use redis::{Redis, RedisOptions, redis_answers};

@@ -1,5 +1,6 @@
 //! Every step of callback on ports in memory: no broker, no database, no sleep.
 
+mod canary;
 mod check;
 mod dead_letters;
 mod events;

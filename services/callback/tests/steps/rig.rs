@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use countersign_boot::{Stop, Tasks};
+use countersign_callback::canary::Canaries;
 use countersign_callback::check::{self, check};
 use countersign_callback::desk::{Desk, Figures};
 use countersign_callback::lines::{BreakerFigures, LineFigures, Lines};
@@ -192,6 +193,7 @@ impl Rig {
             demands: Arc::default(),
             room: Arc::default(),
             seen: Arc::new(Seen::new(Arc::new(deliveries.clone()))),
+            canaries: Arc::new(Canaries::default()),
         };
         Self { clock, deliveries, letters, audit, broker, upstreams, desk }
     }

@@ -74,7 +74,8 @@ impl Connector {
     /// Connects within the time limit. lapin ignores the one in the address.
     async fn connect_to(&self, node: &AMQPUri, place: &str) -> Result<Connection, DownReason> {
         let limit = self.config.connect_timeout();
-        match timeout(limit, self.attempt(node, place)).await {
+        // Boxed: it is large, and made once a connection.
+        match timeout(limit, Box::pin(self.attempt(node, place))).await {
             Ok(result) => result,
             Err(_) => Err(DownReason::Unreachable {
                 place: place.to_owned(),

@@ -9,6 +9,7 @@ use metrics::{Counter, Histogram};
 pub(super) enum Kind {
     Message,
     Check,
+    Canary,
     Receipt,
     Probe,
     Retry,
@@ -17,7 +18,8 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 7] = [Self::Message, Self::Check, Self::Receipt, Self::Probe, Self::Retry, Self::Dead, Self::Event];
+    const ALL: [Self; 8] =
+        [Self::Message, Self::Check, Self::Canary, Self::Receipt, Self::Probe, Self::Retry, Self::Dead, Self::Event];
 
     pub(super) fn of(publication: &Publication) -> Self {
         let queue = publication.routing_key.as_str();
@@ -26,6 +28,9 @@ impl Kind {
         }
         if publication.properties.headers.contains_key(countersign_wire::names::EVENT) {
             return Self::Event;
+        }
+        if publication.properties.headers.contains_key(countersign_wire::names::CANARY) {
+            return Self::Canary;
         }
         if !publication.exchange.is_empty() {
             return Self::Message;
@@ -47,6 +52,7 @@ impl Kind {
         match self {
             Self::Message => "message",
             Self::Check => "check",
+            Self::Canary => "canary",
             Self::Receipt => "receipt",
             Self::Probe => "probe",
             Self::Retry => "retry",
@@ -121,6 +127,8 @@ mod tests {
             publication.properties.headers =
                 [(countersign_wire::names::EVENT.to_owned(), HeaderValue::Text("parked".into()))].into();
             assert_eq!(Kind::of(&publication), Kind::Event);
+            publication.properties.headers = [(countersign_wire::names::CANARY.to_owned(), HeaderValue::Int(1))].into();
+            assert_eq!(Kind::of(&publication), Kind::Canary);
         }
     }
 }

@@ -47,12 +47,18 @@ async fn what_the_dockerfile_copies_and_builds_is_there() -> anyhow::Result<()> 
     }
     ensure!(copied == let_through, "copied {copied:?}, let through by .dockerignore {let_through:?}");
     ensure!(copied.iter().all(|path| repository(path).exists()), "{copied:?}");
+    let manifest = std::fs::read_to_string(repository("Cargo.toml"))?;
+    let members = manifest.lines().find_map(|line| line.strip_prefix("members = ")).context("no members")?;
+    for member in members.split('"').filter(|member| member.contains('/')) {
+        let folder = member.split('/').next().unwrap_or_default();
+        ensure!(copied.contains(folder), "cargo wants to see the member {member}, and {folder} is not copied");
+    }
 
     let build = those(&instructions, "RUN ").into_iter().find(|line| line.contains("cargo build")).context("no cargo build")?;
     ensure!(build.contains("--locked") && !build.contains("--features") && !build.contains("--all-features"), "{build}");
     let packages: Vec<_> = build.split("--package ").skip(1).filter_map(|rest| rest.split(' ').next()).collect();
-    let built: Vec<_> = build.split("\"target/$PROFILE/").skip(1).filter_map(|rest| rest.split('"').next()).collect();
-    ensure!(packages.len() == 4 && built == ["upstream", "downstream", "callback", "countersign"], "{build}");
+    let programs: Vec<_> = build.split("\"target/$PROFILE/").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    ensure!(packages.len() == 4 && programs == ["upstream", "downstream", "callback", "countersign"], "{build}");
     let mut tree = Command::new(env!("CARGO"));
     tree.current_dir(repository("")).args(["tree", "--locked", "--offline", "--edges", "normal", "--prefix", "none"]);
     let tree = tree.args(packages.iter().flat_map(|package| ["--package", package])).kill_on_drop(true).output().await?;

@@ -279,10 +279,13 @@ async fn sends(stage: &Stage) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prometheus scrapes the three with its token.
+/// Prometheus' own tool finds nothing wrong with its configuration, rules included, and it scrapes the three with its token.
 async fn is_scraped(stage: &Stage) -> anyhow::Result<()> {
     let address = format!("127.0.0.1:{}", free_port()?);
     std::fs::create_dir_all(stage.root("prometheus").join("prometheus"))?;
+    let configuration = stage.root("prometheus").join("etc/prometheus/prometheus.yml");
+    let check = stage.program("prometheus", "promtool")?.args(["check", "config"]).arg(configuration).spawn()?;
+    ensure!(check.wait(PATIENCE).await?.success(), "promtool: {}", check.log_text());
     let prometheus = stage.start("prometheus", &[format!("--web.listen-address={address}")])?;
     let client = Client::builder().timeout(PATIENCE).no_proxy().build()?;
     let url = format!("http://{address}/api/v1/query?query=up%7Bjob%3D~%22upstream%7Cdownstream%7Ccallback%22%7D%20%3D%3D%201");

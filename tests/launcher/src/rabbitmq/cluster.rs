@@ -56,6 +56,7 @@ impl RabbitMqCluster {
     }
 
     /// An address that names all nodes.
+    #[must_use]
     pub fn amqp_url(&self, vhost: &str) -> String {
         let first = self.nodes[0].amqp_url(vhost);
         let host = |node: &RabbitMq| format!("127.0.0.1:{}", node.ports.amqp);
@@ -64,6 +65,7 @@ impl RabbitMqCluster {
     }
 
     /// A node by its number.
+    #[must_use]
     pub fn node(&self, number: usize) -> &RabbitMq {
         &self.nodes[number]
     }

@@ -88,17 +88,17 @@ impl Identity {
 
     /// How the node finds its cluster: whoever of it runs already is joined. Leaders of queues are spread over the nodes.
     fn formation(&self) -> String {
-        let mut lines = String::new();
-        if !self.cluster.is_empty() {
-            lines += "queue_leader_locator = balanced\n\
+        if self.cluster.is_empty() {
+            return String::new();
+        }
+        let spread = "queue_leader_locator = balanced\n\
                       cluster_formation.peer_discovery_backend = classic_config\n\
                       cluster_formation.randomized_startup_delay_range.min = 0\n\
                       cluster_formation.randomized_startup_delay_range.max = 1\n";
-        }
-        for (number, name) in self.cluster.iter().enumerate() {
-            lines += &format!("cluster_formation.classic_config.nodes.{} = {}\n", number + 1, Self::of(name));
-        }
-        lines
+        let node = |(number, name): (usize, &&str)| {
+            format!("cluster_formation.classic_config.nodes.{} = {}\n", number + 1, Self::of(name))
+        };
+        spread.to_owned() + &self.cluster.iter().enumerate().map(node).collect::<String>()
     }
 }
 
