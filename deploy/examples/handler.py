@@ -26,4 +26,5 @@ class Orders(BaseHTTPRequestHandler):
 DATABASE = os.environ.get("ORDERS_DB", "orders.db")
 with closing(sqlite3.connect(DATABASE)) as db:
     db.execute("CREATE TABLE IF NOT EXISTS orders (idempotency_key TEXT NOT NULL PRIMARY KEY, order_id TEXT)")
-ThreadingHTTPServer(("127.0.0.1", int(os.environ.get("PORT", 9000))), Orders).serve_forever()
+ADDRESS = (os.environ.get("HOST", "127.0.0.1"), int(os.environ.get("PORT", 9000)))
+ThreadingHTTPServer(ADDRESS, Orders).serve_forever()

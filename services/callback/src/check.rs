@@ -22,8 +22,8 @@ use crate::probe;
 use crate::quarantine::set_aside;
 use crate::rearm::{self, NewCheck};
 use look::{Entry, read};
-pub(crate) use verdict::is_expired;
 use verdict::{Kept, Plan};
+pub(crate) use verdict::{WORDS, is_expired};
 
 /// What became of deliveries of the queue of due checks.
 #[derive(Debug)]

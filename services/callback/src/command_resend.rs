@@ -345,7 +345,7 @@ pub(crate) fn tell_parked(reason: &ParkReason) {
 
 fn count(outcome: &'static str, orders: usize) {
     let orders = u64::try_from(orders).unwrap_or(u64::MAX);
-    metrics::counter!(names::RESENDS_TOTAL, "outcome" => outcome).increment(orders);
+    metrics::counter!(names::RESEND_ORDERS_TOTAL, "outcome" => outcome).increment(orders);
 }
 
 fn tell_failure(upstream: &UpstreamName, error: &CallError, orders: usize, opened: bool) {

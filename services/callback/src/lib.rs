@@ -17,6 +17,7 @@ pub mod canary;
 pub mod check;
 pub mod command_resend;
 pub mod config;
+mod counters;
 pub mod dead_letters;
 pub mod desk;
 mod error;

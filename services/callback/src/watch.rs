@@ -6,9 +6,12 @@ use std::time::Duration;
 use countersign_boot::{Context, Dependency};
 use countersign_broker::{Broker, reconnected, topology};
 use countersign_delivery::Topology;
+use countersign_delivery::ports::PortError;
+use countersign_delivery::ports::reconciliation::Reconciliation;
 use countersign_store::Database;
 use tokio_util::sync::CancellationToken;
 
+use crate::counters;
 use crate::desk::Desk;
 use crate::probe;
 use crate::reconcile::Reconciler;
@@ -20,8 +23,10 @@ use countersign_telemetry::{names, with_sources};
 const LOOK: Duration = Duration::from_secs(1);
 /// Between two looks at the topology while the connection stands.
 const TOPOLOGY_LOOK: Duration = Duration::from_mins(1);
-/// Between two counts of the dead letters that wait.
-const COUNT: Duration = Duration::from_secs(30);
+/// Between two counts of deliveries, and of the dead letters that wait.
+const COUNT: Duration = Duration::from_secs(10);
+/// Deliveries of one state are counted up to this.
+const COUNTED_MAX: u32 = 10_000;
 /// How long MSG DB may take to answer.
 const ANSWER: Duration = Duration::from_secs(2);
 
@@ -141,6 +146,27 @@ pub(crate) fn letters(context: &Context, desk: &Desk) {
         async move {
             if let Err(error) = desk.room.count(&desk).await {
                 tracing::debug!(error = with_sources(&error), "dead letters could not be counted");
+            }
+        }
+    });
+}
+
+/// Keeps counting the deliveries, and looks how far upstreams are certified: every replica says the same about MSG DB.
+pub(crate) fn deliveries(context: &Context, desk: &Desk, books: Arc<dyn Reconciliation>) {
+    let desk = desk.clone();
+    every(context, "count deliveries", COUNT, move || {
+        let (desk, books) = (desk.clone(), books.clone());
+        async move {
+            let counted = async {
+                let (counts, known) = (desk.deliveries.counts(COUNTED_MAX).await?, books.known_upstreams().await?);
+                Ok::<_, PortError>((counts, known, desk.deliveries.now().await?))
+            };
+            match counted.await {
+                Ok((counts, known, now)) => {
+                    counters::show(&counts, now);
+                    counters::show_certified(&known, now);
+                }
+                Err(error) => tracing::debug!(error = with_sources(&error), "deliveries could not be counted"),
             }
         }
     });

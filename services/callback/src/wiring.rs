@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::canary::{self, Canaries};
 use crate::config::Config;
+use crate::counters;
 use crate::desk::{Desk, Figures};
 use crate::events::{self, Teller};
 use crate::grpc::reconcile::Reconciliations;
@@ -45,6 +46,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// When configuration and topology contradict each other, MSG DB refuses for good, or an address is taken.
 pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     let topology = Arc::new(config.topology.load()?);
+    counters::start_at_zero(&topology);
     let broker = Broker::connect(config.broker.clone(), context.service(), &TaskTracker::new(), context.stop.hard_token())?;
     watch::broker(&context, &broker);
     let queues = watch::queues(&context, &broker, config.broker.clone(), topology.clone(), config.topology.apply);
@@ -79,6 +81,7 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     let consumers: Arc<dyn Consumers> = Arc::new(broker);
     retention::start(&context, &desk, &consumers, &config.callback);
     watch::letters(&context, &desk);
+    watch::deliveries(&context, &desk, Arc::new(database.reconciliation()));
     watch::sweeps(&context, &desk, Duration::from_millis(config.callback.sweep_interval_ms));
     let reconciler = reconciler(&config, &desk, &database);
     if let Some(schedule) = config.callback.schedule() {

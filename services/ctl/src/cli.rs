@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 
 use crate::exit::{self, Done};
 use crate::target::Target;
-use crate::{dead, doctor, get, list, operate, outbox, reconcile, send, subscriptions, topology, why};
+use crate::{dead, doctor, get, list, operate, outbox, permissions, reconcile, send, subscriptions, topology, why};
 
 /// Send messages, see what became of them, have them sent again.
 #[derive(Parser)]
@@ -76,6 +76,8 @@ pub enum TopologyVerb {
     Apply(topology::TopologyArgs),
     /// Compare the broker with the file; exit code 1 when it differs.
     Verify(topology::TopologyArgs),
+    /// Print what each user of the broker needs and no more, as a script of rabbitmqctl or (-o json) as definitions.
+    Permissions(permissions::PermissionsArgs),
 }
 
 /// Parses the command line and runs its verb.
@@ -112,6 +114,7 @@ async fn carry_out(cli: Cli) -> anyhow::Result<Done> {
         Verb::Dead(verb) => dead::run(target, verb).await,
         Verb::Topology(TopologyVerb::Apply(args)) => topology::apply(target, &args).await,
         Verb::Topology(TopologyVerb::Verify(args)) => topology::verify(target, &args).await,
+        Verb::Topology(TopologyVerb::Permissions(args)) => permissions::print(target, &args),
         Verb::Doctor(args) => doctor::run(target, &args).await,
         Verb::Completions(args) => Ok(completions::run(&args)),
     }

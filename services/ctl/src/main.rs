@@ -10,6 +10,7 @@ mod list;
 mod operate;
 mod outbox;
 mod output;
+mod permissions;
 mod reconcile;
 mod send;
 mod send_file;

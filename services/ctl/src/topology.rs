@@ -1,6 +1,6 @@
 //! `countersign topology`: the one owner of exchanges, queues and bindings.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Args;
@@ -44,9 +44,14 @@ pub async fn verify(target: &Target, args: &TopologyArgs) -> anyhow::Result<Done
 fn read(target: &Target, args: &TopologyArgs) -> anyhow::Result<(Config, Topology)> {
     // Needed for amqps; a second installation in one process answers with an error that means nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let text = std::fs::read_to_string(&args.file)
-        .with_context(|| format!("{} cannot be read: name the topology file with --file", args.file.display()))?;
-    let wanted = Topology::from_toml(&text).with_context(|| format!("{} is refused", args.file.display()))?;
+    let wanted = wanted(&args.file)?;
     let config = Config { url: args.amqp_url.clone().into(), connect_timeout_ms: target.timeout_ms, ..Config::default() };
     Ok((config, wanted))
+}
+
+/// Reads a topology file.
+pub fn wanted(file: &Path) -> anyhow::Result<Topology> {
+    let unreadable = || format!("{} cannot be read: name the topology file with --file", file.display());
+    let text = std::fs::read_to_string(file).with_context(unreadable)?;
+    Topology::from_toml(&text).with_context(|| format!("{} is refused", file.display()))
 }

@@ -212,6 +212,11 @@ impl Settings for Config {
         Frame { log, traces, http, grpc, tls, access, shutdown }
     }
 
+    /// The inbox, which the guards `inbox`, `tiered` and `redis+archive` use.
+    async fn migrate(&self) -> anyhow::Result<()> {
+        Ok(countersign_store::Database::bring_up_to_date(&self.database, countersign_store::Tables::Inbox).await?)
+    }
+
     fn validate(&self) -> Vec<String> {
         let mut problems = self.downstream.problems();
         problems.extend(self.broker.problems());

@@ -102,18 +102,21 @@ impl Claiming {
 }
 
 fn counted(claimed: Option<Claimed>) -> Option<Claimed> {
-    metrics::counter!(names::DEDUP_TOTAL, "result" => claimed.as_ref().map_or("unknown", word)).increment(1);
+    metrics::counter!(names::DEDUP_TOTAL, "result" => claimed.as_ref().map_or(RESULTS[6], word)).increment(1);
     claimed
 }
 
+/// What can become of a claim; the last word is for one that was not made.
+pub(crate) const RESULTS: [&str; 7] = ["fresh", "own", "forgotten", "done", "conflict", "held", "unknown"];
+
 const fn word(claimed: &Claimed) -> &'static str {
     match claimed {
-        Claimed::Fresh { .. } => "fresh",
-        Claimed::Interrupted { .. } => "own",
-        Claimed::Forgotten { .. } => "forgotten",
-        Claimed::Done => "done",
-        Claimed::Conflict => "conflict",
-        Claimed::Held { .. } => "held",
+        Claimed::Fresh { .. } => RESULTS[0],
+        Claimed::Interrupted { .. } => RESULTS[1],
+        Claimed::Forgotten { .. } => RESULTS[2],
+        Claimed::Done => RESULTS[3],
+        Claimed::Conflict => RESULTS[4],
+        Claimed::Held { .. } => RESULTS[5],
     }
 }
 

@@ -43,6 +43,7 @@ mod breaker;
 pub mod config;
 mod consume;
 mod copies;
+mod counters;
 mod dead;
 mod desk;
 mod error;

@@ -29,7 +29,7 @@ use crate::receive::{Reception, Rules};
 use crate::records::Records;
 use crate::standing::Standing;
 use crate::subscription::Subscription;
-use crate::{dead, grpc, topology_check};
+use crate::{counters, dead, grpc, topology_check};
 
 /// A downstream with its handlers.
 pub struct Service {
@@ -87,6 +87,7 @@ impl Service {
         watch_broker(&context, &broker);
         let all_there = topology_check::watch(&context, &broker, config.broker.clone(), topology.clone(), config.topology.apply);
 
+        counters::start_at_zero(handlers.iter().map(|served| &served.subscription.name));
         let mut records = Records::default();
         let names_in_redis = handlers.iter().filter(|served| served.subscription.guard.uses_redis());
         let names_in_redis: Vec<_> = names_in_redis.map(|served| served.subscription.name.clone()).collect();

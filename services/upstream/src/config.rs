@@ -63,6 +63,10 @@ impl Settings for Config {
         Frame { log, traces, http, grpc, tls, access, shutdown }
     }
 
+    async fn migrate(&self) -> anyhow::Result<()> {
+        Ok(countersign_store::Database::bring_up_to_date(&self.database, countersign_store::Tables::Messages).await?)
+    }
+
     fn validate(&self) -> Vec<String> {
         let mut problems = self.database.problems();
         problems.extend(self.broker.problems());

@@ -16,11 +16,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use countersign_delivery::ports::Ids;
 use countersign_delivery::seqs::Seqs;
+use countersign_delivery::topology::Mode;
 use countersign_delivery::{IncarnationId, MessageId, Position, Seq, Timestamp};
 use countersign_telemetry::invariants;
 use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 
+use crate::counters;
 use crate::ledger::deferred::{Deferred, Waiting};
 use crate::ledger::numbering::Numbering;
 
@@ -167,9 +169,9 @@ impl Ledger {
 
     /// Message and check are confirmed.
     pub(crate) fn settle(&self, seq: Seq) {
-        if let Some(ticket) = self.remove(seq)
-            && let Some(settled) = ticket.settled
-        {
+        let Some(ticket) = self.remove(seq) else { return };
+        counters::settled(Mode::Verified);
+        if let Some(settled) = ticket.settled {
             // Nobody waits any more: the caller has its answer already.
             let _ = settled.send(());
         }

@@ -22,6 +22,7 @@ mod clocks;
 mod commit;
 pub mod config;
 mod confirmed;
+mod counters;
 mod desk;
 mod digest;
 mod error;

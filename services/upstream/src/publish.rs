@@ -15,6 +15,7 @@ use countersign_wire::publication::{Publish, to_exchange};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::check_queue::{Done, Scheduled};
+use crate::counters;
 use crate::desk::Desk;
 use crate::ledger::{Again, Ledger, What};
 use crate::outbox;
@@ -31,6 +32,7 @@ struct Outgoing {
 
 /// Publishes what was committed a moment ago.
 pub(crate) fn first(desk: &Arc<Desk>, ledger: &Arc<Ledger>, rows: Vec<Numbered>) {
+    counters::stored(rows.iter().map(|row| row.message.mode));
     let rows = rows.into_iter().map(|Numbered { seq, message }| (seq, message)).collect();
     let rows = verified(desk, ledger, rows, Publish::FIRST);
     for group in start(desk, ledger, rows, Publish::FIRST) {

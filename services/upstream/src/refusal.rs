@@ -91,20 +91,34 @@ impl Refusal {
         }
     }
 
+    /// Every word of [`Self::word`].
+    pub(crate) const WORDS: [&str; 10] = [
+        "invalid",
+        "too_large",
+        "conflict",
+        "no_subscription",
+        "exhausted",
+        "full",
+        "returned",
+        "unconfirmed",
+        "unavailable",
+        "broken",
+    ];
+
     /// The one word for it, for the label of a metric.
     #[must_use]
     pub const fn word(&self) -> &'static str {
         match self {
-            Self::Invalid(_) => "invalid",
-            Self::TooLarge(_) => "too_large",
-            Self::Conflict { .. } => "conflict",
-            Self::NoSubscription { .. } => "no_subscription",
-            Self::Exhausted { .. } => "exhausted",
-            Self::Full { .. } => "full",
-            Self::Returned { .. } => "returned",
-            Self::Unconfirmed(_) => "unconfirmed",
-            Self::Unavailable(_) => "unavailable",
-            Self::Broken(_) => "broken",
+            Self::Invalid(_) => Self::WORDS[0],
+            Self::TooLarge(_) => Self::WORDS[1],
+            Self::Conflict { .. } => Self::WORDS[2],
+            Self::NoSubscription { .. } => Self::WORDS[3],
+            Self::Exhausted { .. } => Self::WORDS[4],
+            Self::Full { .. } => Self::WORDS[5],
+            Self::Returned { .. } => Self::WORDS[6],
+            Self::Unconfirmed(_) => Self::WORDS[7],
+            Self::Unavailable(_) => Self::WORDS[8],
+            Self::Broken(_) => Self::WORDS[9],
         }
     }
 }

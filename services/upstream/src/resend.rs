@@ -157,15 +157,18 @@ impl<'a> Plan<'a> {
 }
 
 impl Outcome {
+    /// Every word of [`Self::word`].
+    pub(crate) const WORDS: [&str; 5] = ["resent", "not_confirmed", "unknown_id", "changed", "gone"];
+
     /// The one word for it.
     #[must_use]
     pub const fn word(&self) -> &'static str {
         match self {
-            Self::Resent => "resent",
-            Self::NotConfirmed(_) => "not_confirmed",
-            Self::UnknownId => "unknown_id",
-            Self::Changed => "changed",
-            Self::Gone => "gone",
+            Self::Resent => Self::WORDS[0],
+            Self::NotConfirmed(_) => Self::WORDS[1],
+            Self::UnknownId => Self::WORDS[2],
+            Self::Changed => Self::WORDS[3],
+            Self::Gone => Self::WORDS[4],
         }
     }
 }

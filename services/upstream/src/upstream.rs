@@ -26,7 +26,7 @@ use crate::resend::{Order, Outcome as Resent};
 use crate::send::{Outcome, stopping};
 use crate::source::rebuild::{self, Whole};
 use crate::transaction::{Committed, Transaction, TransactionError, Transactions};
-use crate::{adopt, catch_up, check_queue, commit, digest, keeper, lookup, resend, retention, send, transaction};
+use crate::{adopt, catch_up, check_queue, commit, counters, digest, keeper, lookup, resend, retention, send, transaction};
 
 /// Sends messages. Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -47,6 +47,7 @@ impl Upstream {
         vitals: Vitals,
         finished: CancellationToken,
     ) -> Self {
+        counters::start_at_zero();
         let (checks, receiver) = CheckQueue::new();
         let (known, outcomes) = KnownQueue::new();
         let desk = Desk::new(section, topology, ports, context, (checks, known), finished);

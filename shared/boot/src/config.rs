@@ -37,6 +37,11 @@ pub trait Settings: Serialize + DeserializeOwned + Default + Send + 'static {
     fn validate(&self) -> Vec<String> {
         Vec::new()
     }
+
+    /// Brings the tables of this service up to date: `--migrate`. Refuses by default, for a service without tables.
+    fn migrate(&self) -> impl Future<Output = anyhow::Result<()>> + Send {
+        async { anyhow::bail!("it has no tables: leave --migrate out") }
+    }
 }
 
 /// The sections that every service has.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser};
-use countersign_telemetry::{Metrics, names};
+use countersign_telemetry::{Metrics, at_zero, names};
 use tokio::runtime::Runtime;
 
 use crate::clock::{RandomIds, SystemClock};
@@ -15,14 +15,14 @@ use crate::config::{self, Http, Settings};
 use crate::context::{Context, Served};
 use crate::error::Error;
 use crate::shutdown::{Signals, stop_in_order};
-use crate::{failpoints, http};
+use crate::{ask, failpoints, http};
 
 /// With one thread the exporter of traces and the work it waits for can block each other.
 const WORKERS_MIN: usize = 2;
 /// Time for spans that still wait at the end.
-const FLUSH: Duration = Duration::from_secs(3);
+pub(crate) const FLUSH: Duration = Duration::from_secs(3);
 /// Time for blocking work that still runs when everything else has ended.
-const RUNTIME_STOP: Duration = Duration::from_secs(1);
+pub(crate) const RUNTIME_STOP: Duration = Duration::from_secs(1);
 /// How often samples are folded into histograms.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 
@@ -40,6 +40,13 @@ struct Cli {
     /// Print the effective configuration with secrets hidden, and exit: 0 if it can be used, else 2.
     #[arg(long)]
     check_config: bool,
+    /// Bring the tables of its database up to date, as a user who may create and alter them, and exit: 0 if they are, else 1. For services
+    /// with `database.migrate = false`.
+    #[arg(long)]
+    migrate: bool,
+    /// Ask the process that runs under this configuration whether it is ready, print its answer, and exit: 0 if it is, else 1.
+    #[arg(long, conflicts_with_all = ["check_config", "migrate"])]
+    health: bool,
     /// Write the real listening addresses to this file as JSON, once they accept.
     #[arg(long, value_name = "FILE")]
     addresses: Option<PathBuf>,
@@ -84,6 +91,9 @@ where
         print!("{}", config::show(&settings));
         return ExitCode::SUCCESS;
     }
+    if cli.health {
+        return ask::ask(service, &settings.frame());
+    }
     if let Err(problem) = failpoints::arm(environment.failpoints.as_deref()) {
         return refuse(service, &Error::Config(vec![problem]));
     }
@@ -93,7 +103,9 @@ where
         Ok(runtime) => runtime,
         Err(error) => return refuse(service, &Error::Runtime(error)),
     };
-    let code = runtime.block_on(live(service, cli, settings, run));
+    let code = runtime.block_on(async {
+        if cli.migrate { migrate(service, &settings).await } else { live(service, cli, settings, run).await }
+    });
     // What is left now are tasks inside libraries; one of them panics when the runtime drops what it waits for, and a stop in good
     // order would look like a crash.
     std::panic::set_hook(Box::new(|_| {}));
@@ -128,6 +140,25 @@ fn refuse(service: &str, error: &Error) -> ExitCode {
             ExitCode::from(FAILED)
         }
     }
+}
+
+/// All that a process with `--migrate` does.
+async fn migrate<S: Settings>(service: &'static str, settings: &S) -> ExitCode {
+    let frame = settings.frame();
+    let guard = match countersign_telemetry::install(service, frame.log, frame.traces) {
+        Ok(guard) => guard,
+        Err(error) => return refuse(service, &error.into()),
+    };
+    let outcome = settings.migrate().await;
+    match &outcome {
+        Ok(()) => tracing::info!("the tables are up to date"),
+        Err(error) => {
+            let reason = format!("{error:#}");
+            tracing::error!(%reason, "the tables could not be brought up to date");
+        }
+    }
+    let _ = guard.shutdown(FLUSH).await;
+    ExitCode::from(if outcome.is_ok() { 0 } else { FAILED })
 }
 
 /// The life of the process inside the runtime.
@@ -170,6 +201,9 @@ async fn open(context: &Context, http: &Http) -> Result<(), Error> {
     let metrics = Metrics::install()?;
     let (service, version) = (context.service(), env!("CARGO_PKG_VERSION"));
     metrics::gauge!(names::BUILD_INFO, "service" => service, "version" => version).set(1.0);
+    let (surfaces, reasons) = (["grpc", "http"], ["nothing", "unknown", "later", "forbidden"]);
+    at_zero(names::ACCESS_DENIED_TOTAL, &[("surface", &surfaces), ("reason", &reasons)]);
+    at_zero(names::SPANS_DROPPED_TOTAL, &[("reason", &["full", "failed"])]);
     http::serve(context, http, metrics.clone()).await?;
 
     keep_watch(signals, context.clone());

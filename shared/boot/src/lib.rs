@@ -59,6 +59,7 @@
 
 pub mod access;
 mod addresses;
+mod ask;
 pub mod client;
 pub mod clock;
 pub mod config;

@@ -16,6 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::Shutdown;
 use crate::context::Context;
+use crate::launch::{FLUSH, RUNTIME_STOP};
 
 /// Time that tasks have after hard stop has begun.
 const HARD_STOP: Duration = Duration::from_secs(2);
@@ -50,6 +51,13 @@ impl Signals {
         tracing::warn!(signal = name, "second signal: ending at once");
         std::process::exit(128 + number);
     }
+}
+
+/// The longest time from the first signal to the end of the process: whoever would kill it has to wait for so long.
+#[must_use]
+pub const fn longest_stop(limits: &Shutdown) -> Duration {
+    let tasks = Duration::from_millis(limits.probe_period_ms.saturating_add(limits.grace_ms));
+    tasks.saturating_add(HARD_STOP).saturating_add(SERVERS_CLOSE).saturating_add(FLUSH).saturating_add(RUNTIME_STOP)
 }
 
 /// Stops everything in the order above, up to the servers. Returns whether all tasks ended; `launch` calls it.

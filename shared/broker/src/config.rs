@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// `amqp://user:password@host:port/vhost`, or `amqps://…` for TLS; the virtual host `/` is written `/%2f`. Default
-    /// `amqp://guest:guest@127.0.0.1:5672/%2f`.
+    /// `amqp://user:password@host:port/vhost`, or `amqps://…` for TLS; the virtual host `/` is written `/%2f`. The nodes of a cluster stand
+    /// one after the other, `amqp://user:password@one:5672,two:5672,three:5672/vhost`: a connection goes to one of them, the first by
+    /// chance, and to the next when that one cannot be reached. Default `amqp://guest:guest@127.0.0.1:5672/%2f`.
     pub url: Secret,
     /// A PEM file of certificate authorities to trust with `amqps`, besides those of the system. None by default.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -62,13 +63,21 @@ impl Default for Config {
 impl Config {
     /// Largest [`Config::publish_window`]: the client scans all pending tags for each multiple confirm.
     pub const MAX_WINDOW: usize = 10_000;
+    /// Most nodes in [`Config::url`]: a round over all of them takes that many connect timeouts.
+    pub const MAX_NODES: usize = 16;
 
     /// What cannot work, each with its remedy; empty when sound.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
-        if self.parsed().is_none() {
-            problems.push("broker.url cannot be read: write amqp://user:password@host:port/vhost, the vhost `/` as %2f".into());
+        match self.parsed() {
+            None => problems.push(
+                "broker.url cannot be read: write amqp://user:password@host:port/vhost, the vhost `/` as %2f, the nodes of a cluster as host:port,host:port".into(),
+            ),
+            Some(nodes) if nodes.len() > Self::MAX_NODES => {
+                problems.push(format!("broker.url names {} nodes: name {} at most", nodes.len(), Self::MAX_NODES));
+            }
+            Some(_) => {}
         }
         if self.heartbeat_s == 0 {
             problems.push("broker.heartbeat_s is 0: a broken connection would never be noticed; use 10".into());
@@ -91,16 +100,20 @@ impl Config {
         problems
     }
 
-    pub(crate) fn parsed(&self) -> Option<AMQPUri> {
-        let mut uri: AMQPUri = self.url.expose().parse().ok()?;
-        uri.query.heartbeat = Some(self.heartbeat_s);
-        Some(uri)
+    /// One address for each node.
+    pub(crate) fn parsed(&self) -> Option<Vec<AMQPUri>> {
+        let parse = |address: String| {
+            let mut uri: AMQPUri = address.parse().ok()?;
+            uri.query.heartbeat = Some(self.heartbeat_s);
+            Some(uri)
+        };
+        addresses(self.url.expose())?.into_iter().map(parse).collect()
     }
 
-    /// The parts of the address; none when it cannot be read.
+    /// The parts of the address, of the first node where there are several; none when it cannot be read.
     #[must_use]
     pub fn login(&self) -> Option<Login> {
-        let uri = self.parsed()?;
+        let uri = self.parsed()?.into_iter().next()?;
         let user = uri.authority.userinfo;
         Some(Login { host: uri.authority.host, user: user.username, password: user.password.into(), vhost: uri.vhost })
     }
@@ -108,10 +121,7 @@ impl Config {
     /// Host, port and virtual host: what may be shown.
     #[must_use]
     pub fn place(&self) -> String {
-        self.parsed().map_or_else(
-            || "an unreadable address".into(),
-            |uri| format!("{}://{}:{} vhost {:?}", uri.scheme, uri.authority.host, uri.authority.port, uri.vhost),
-        )
+        self.parsed().map_or_else(|| "an unreadable address".into(), |nodes| place_of(&nodes))
     }
 
     pub(crate) const fn connect_timeout(&self) -> Duration {
@@ -121,6 +131,23 @@ impl Config {
     pub(crate) const fn confirm_timeout(&self) -> Duration {
         Duration::from_millis(self.confirm_timeout_ms)
     }
+}
+
+/// What may be shown of these nodes' addresses, of which there is at least one.
+pub(crate) fn place_of(nodes: &[AMQPUri]) -> String {
+    let hosts: Vec<_> = nodes.iter().map(|uri| format!("{}:{}", uri.authority.host, uri.authority.port)).collect();
+    let (scheme, vhost) = nodes.first().map_or((String::new(), ""), |uri| (uri.scheme.to_string(), uri.vhost.as_str()));
+    format!("{scheme}://{} vhost {vhost:?}", hosts.join(","))
+}
+
+/// An address for each host of an address; none when one of several is empty.
+fn addresses(url: &str) -> Option<Vec<String>> {
+    let (scheme, rest) = url.split_once("://")?;
+    let (authority, tail) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let (user, hosts) = authority.split_at(authority.rfind('@').map_or(0, |at| at + 1));
+    let several = hosts.contains(',');
+    let address = |host: &str| (!(several && host.is_empty())).then(|| format!("{scheme}://{user}{host}{tail}"));
+    hosts.split(',').map(address).collect()
 }
 
 #[cfg(test)]
@@ -147,6 +174,27 @@ mod tests {
         assert_eq!((login.host.as_str(), login.user.as_str(), login.vhost.as_str()), ("mq.example", "me", "a b"));
         assert_eq!(login.password.expose(), "hush");
         assert!(!format!("{login:?}").contains("hush"));
+    }
+
+    #[test]
+    fn the_nodes_of_a_cluster_share_all_but_their_place() {
+        let config = Config { url: "amqp://me:a,b%40c@one:1,two,[::1]:3/v?frame_max=9".into(), ..Config::default() };
+        let nodes = config.parsed().unwrap();
+        let places: Vec<_> = nodes.iter().map(|uri| (uri.authority.host.as_str(), uri.authority.port)).collect();
+        assert_eq!(places, [("one", 1), ("two", 5672), ("[::1]", 3)]);
+        for uri in &nodes {
+            assert_eq!(
+                (uri.vhost.as_str(), uri.authority.userinfo.password.as_str(), uri.query.frame_max),
+                ("v", "a,b@c", Some(9))
+            );
+        }
+        assert_eq!(config.place(), "amqp://one:1,two:5672,[::1]:3 vhost \"v\"");
+        assert_eq!(config.login().unwrap().host, "one");
+        assert!(!format!("{config:?}").contains("a,b"));
+        for (url, word) in [("amqp://one,,two/v", "cannot be read"), (&format!("amqp://h{}/v", ",h".repeat(16)), "17 nodes")] {
+            let problems = Config { url: url.into(), ..Config::default() }.problems().join("\n");
+            assert!(problems.contains(word), "{url}: {problems}");
+        }
     }
 
     #[test]

@@ -120,7 +120,7 @@ impl Supervisor {
         loop {
             let started = Instant::now();
             let reason = match self.connector.connect().await {
-                Ok(connection) => self.watch_over(connection).await,
+                Ok((connection, place)) => self.watch_over(connection, &place).await,
                 Err(reason) => reason,
             };
             warn!(connection = self.purpose.as_str(), %reason, "no connection to the broker, connecting again");
@@ -143,13 +143,14 @@ impl Supervisor {
     }
 
     /// Publishes the connection as a new generation and returns when it is no good any more.
-    async fn watch_over(&mut self, connection: Connection) -> DownReason {
+    async fn watch_over(&mut self, connection: Connection, place: &str) -> DownReason {
         let generation = self.generations.fetch_add(1, Ordering::Relaxed) + 1;
         let events = connection.events_listener();
         let live = Arc::new(Live { generation, connection });
+        self.gauge(0.0);
         self.state.send_replace(LinkState::Up(Arc::clone(&live)));
         self.board.set(self.purpose, State::Up);
-        info!(connection = self.purpose.as_str(), generation, place = %self.connector.place, "connected to the broker");
+        info!(connection = self.purpose.as_str(), generation, place, "connected to the broker");
         let reason = self.life(&live, events).await;
         self.state.send_replace(LinkState::Down);
         close(&live).await;

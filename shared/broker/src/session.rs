@@ -41,7 +41,7 @@ pub(crate) struct Session {
 impl Session {
     pub(crate) async fn open(config: &Config, name: &str) -> Result<Self, Error> {
         let connector = Connector::new(Arc::new(config.clone()), name, Purpose::Publish)?;
-        let connection = connector.connect().await.map_err(Error::Down)?;
+        let (connection, _) = connector.connect().await.map_err(Error::Down)?;
         Ok(Self { connection, channel: None, server: connector.server() })
     }
 

@@ -3,6 +3,7 @@
 //! One owner declares: [`apply`], for `countersign topology apply`. Services call [`verify`], which needs no permission to configure.
 //! **Invariant:** nothing is ever deleted or changed; what differs is reported in words.
 
+mod permissions;
 mod plan;
 
 use std::fmt;
@@ -16,6 +17,7 @@ use lapin::types::{AMQPValue, FieldTable, LongString};
 use crate::config::Config;
 use crate::error::Error;
 use crate::session::{Answer, Session};
+pub use permissions::Grant;
 pub use plan::{Argument, BindingPlan, Plan, QueuePlan};
 
 /// The argument of an exchange that names its alternate exchange. The broker compares it when an exchange is declared again.

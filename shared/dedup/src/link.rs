@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use countersign_delivery::ports::PortError;
-use countersign_telemetry::names;
+use countersign_telemetry::{at_zero, names};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult, ServerErrorKind};
 use tokio::sync::Mutex;
@@ -29,13 +29,16 @@ pub(crate) enum Call {
 }
 
 impl Call {
+    /// Every word of [`Self::word`].
+    const WORDS: [&str; 5] = ["claim", "renew", "complete", "release", "other"];
+
     const fn word(self) -> &'static str {
         match self {
-            Self::Claim => "claim",
-            Self::Renew => "renew",
-            Self::Complete => "complete",
-            Self::Release => "release",
-            Self::Other => "other",
+            Self::Claim => Self::WORDS[0],
+            Self::Renew => Self::WORDS[1],
+            Self::Complete => Self::WORDS[2],
+            Self::Release => Self::WORDS[3],
+            Self::Other => Self::WORDS[4],
         }
     }
 }
@@ -79,6 +82,8 @@ struct Failure {
 impl Link {
     pub(crate) fn new(config: &Config) -> Result<Self, Error> {
         let server = &config.server;
+        at_zero(names::REDIS_ROUND_TRIPS_TOTAL, &[("call", &Call::WORDS)]);
+        at_zero(names::CLAIMS_AWAY_TOTAL, &[("reason", &reason::ALL)]);
         Ok(Self {
             client: Client::open(server.url.expose()).map_err(Error::Url)?,
             connect_timeout: Duration::from_millis(server.connect_timeout_ms),

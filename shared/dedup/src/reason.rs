@@ -2,6 +2,10 @@
 
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
+/// Every class.
+pub(crate) const ALL: [&str; 11] =
+    ["unreachable", "timeout", "dropped", "oom", "readonly", "misconf", "loading", "auth", "permission", "clients", "other"];
+
 /// The class of an error.
 pub(crate) fn of(error: &RedisError) -> &'static str {
     if error.is_timeout() {

@@ -122,12 +122,17 @@ impl ParkReason {
         }
     }
 
+    /// Every reason, for tables and tests.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let own =
+            [Self::ResendsExhausted, Self::Conflict, Self::Changed, Self::Gone, Self::UnknownId, Self::Expired, Self::Operator];
+        own.into_iter().chain(FailReason::ALL.map(Self::Failed))
+    }
+
     /// The reverse of [`Self::as_str`].
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
-        let own =
-            [Self::ResendsExhausted, Self::Conflict, Self::Changed, Self::Gone, Self::UnknownId, Self::Expired, Self::Operator];
-        own.into_iter().find(|reason| reason.as_str() == word).or_else(|| FailReason::parse(word).map(Self::Failed))
+        Self::all().find(|reason| reason.as_str() == word)
     }
 }
 

@@ -18,6 +18,9 @@ pub struct Config {
     pub statement_timeout_ms: u64,
     /// How long one statement may wait for a lock, milliseconds. Default 5 000.
     pub lock_timeout_ms: u64,
+    /// Whether the service brings its tables up to date at its start. Default true. With false it needs no right to create or alter tables:
+    /// it waits, unready, until `--migrate` has been run by someone who may.
+    pub migrate: bool,
 }
 
 impl Default for Config {
@@ -28,6 +31,7 @@ impl Default for Config {
             connect_timeout_ms: 5_000,
             statement_timeout_ms: 10_000,
             lock_timeout_ms: 5_000,
+            migrate: true,
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::inbox::SqlInbox;
 use crate::messages::SqlMessages;
 use crate::migrate;
+use crate::open::Tables;
 use crate::sql::{Sql, take};
 
 /// Which database a URL names.
@@ -119,7 +120,7 @@ impl Database {
     /// # Errors
     /// [`Error::Database`].
     pub async fn migrate_messages(&self) -> Result<(), Error> {
-        migrate::messages(self.sql()).await
+        migrate::up(self.sql(), Tables::Messages).await
     }
 
     /// Makes or changes MSG DB's tables, all named `countersign_…`. Safe to call at every start, by any number of replicas.
@@ -127,7 +128,7 @@ impl Database {
     /// # Errors
     /// [`Error::Database`].
     pub async fn migrate_deliveries(&self) -> Result<(), Error> {
-        migrate::deliveries(self.sql()).await
+        migrate::up(self.sql(), Tables::Deliveries).await
     }
 
     /// Makes or changes downstream's tables, all named `countersign_…`. Safe to call at every start, by any number of replicas.
@@ -135,7 +136,7 @@ impl Database {
     /// # Errors
     /// [`Error::Database`].
     pub async fn migrate_inbox(&self) -> Result<(), Error> {
-        migrate::inbox(self.sql()).await
+        migrate::up(self.sql(), Tables::Inbox).await
     }
 
     /// Whether the database answers and may be written: for readiness. On SQLite the only connection that writes may be in use for long, so

@@ -1,6 +1,7 @@
 //! MSG DB: one row per message and subscription, its history, its events, and the probes of each lane.
 
 mod apply;
+mod counts;
 mod events;
 mod history;
 mod probes;
@@ -12,7 +13,7 @@ mod shards;
 use async_trait::async_trait;
 use countersign_delivery::id::MessageId;
 use countersign_delivery::ports::PortError;
-use countersign_delivery::ports::deliveries::{Change, Deleted, Deliveries, DeliveryKey, Filter, HistoryLine};
+use countersign_delivery::ports::deliveries::{Change, Counts, Deleted, Deliveries, DeliveryKey, Filter, HistoryLine};
 use countersign_delivery::ports::events::{Events, Recorded};
 use countersign_delivery::probe::{Lane, NextProbe, Probe};
 use countersign_delivery::receipt::ProbeAnswer;
@@ -121,6 +122,14 @@ impl Deliveries for SqlDeliveries {
         let mut rows = self.select_everywhere(&rest, &values).await?;
         rows.sort_by(|(one, _), (other, _)| one.cmp(other));
         Ok(first(rows, limit))
+    }
+
+    async fn counts(&self, most: u32) -> Result<Counts, PortError> {
+        let mut sum = Counts::default();
+        for shard in self.shards.all() {
+            counts::add(shard.sql, most, &mut sum).await?;
+        }
+        Ok(sum)
     }
 
     async fn of_message(&self, id: MessageId) -> Result<Vec<(DeliveryKey, Delivery)>, PortError> {

@@ -20,6 +20,17 @@ pub enum Error {
         "the lock file {0} of the SQLite database cannot be made: its directory must be there, and this user must be able to write in it"
     )]
     LockFile(PathBuf, #[source] std::io::Error),
+    /// The tables lack migrations of this program, and this process is not to make them.
+    #[error(
+        "{tables} are not up to date, {pending} is missing: run this service with --migrate as a user who may create tables, or set \
+         database.migrate = true"
+    )]
+    Outdated {
+        /// Whose tables.
+        tables: &'static str,
+        /// The first migration that is missing.
+        pending: &'static str,
+    },
     /// The database could not be reached, or refused.
     #[error(transparent)]
     Database(#[from] PortError),
@@ -31,7 +42,7 @@ impl Error {
     pub const fn is_transient(&self) -> bool {
         match self {
             Self::Url(_) | Self::LockFile(..) => false,
-            Self::InUse(_) => true,
+            Self::InUse(_) | Self::Outdated { .. } => true,
             Self::Database(error) => error.is_transient(),
         }
     }

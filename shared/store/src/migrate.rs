@@ -9,7 +9,8 @@ use sea_orm_migration::sea_orm::sea_query::{Alias, DynIden, IntoIden};
 use sea_orm_migration::{MigrationName, MigrationTrait, MigratorTrait, SchemaManager};
 
 use crate::error::{Error, Phase};
-use crate::sql::Sql;
+use crate::open::Tables;
+use crate::sql::{Sql, take};
 
 /// Serialises replicas that migrate at the same time on PostgreSQL; any constant that others are unlikely to use.
 const ADVISORY_LOCK: i64 = 0x0063_6f75_6e74_6572;
@@ -81,7 +82,7 @@ impl MigratorTrait for Messages {
     }
 
     fn migration_table_name() -> DynIden {
-        Alias::new("countersign_migrations_messages").into_iden()
+        Alias::new(Tables::Messages.side().record).into_iden()
     }
 }
 
@@ -94,7 +95,7 @@ impl MigratorTrait for Deliveries {
     }
 
     fn migration_table_name() -> DynIden {
-        Alias::new("countersign_migrations_deliveries").into_iden()
+        Alias::new(Tables::Deliveries.side().record).into_iden()
     }
 }
 
@@ -107,7 +108,7 @@ impl MigratorTrait for Inbox {
     }
 
     fn migration_table_name() -> DynIden {
-        Alias::new("countersign_migrations_inbox").into_iden()
+        Alias::new(Tables::Inbox.side().record).into_iden()
     }
 }
 
@@ -115,23 +116,66 @@ fn boxed(steps: &'static [Step]) -> Vec<Box<dyn MigrationTrait>> {
     steps.iter().map(|step| Box::new(Step { ..*step }) as Box<dyn MigrationTrait>).collect()
 }
 
-/// Brings upstream's tables up to date.
-pub(crate) async fn messages(sql: &Sql) -> Result<(), Error> {
-    up::<Messages>(sql, "migrating upstream's tables").await
+/// One side's tables: what they are called in messages, their record of migrations, and the steps that make them.
+struct Side {
+    called: &'static str,
+    record: &'static str,
+    steps: &'static [Step],
 }
 
-/// Brings MSG DB's tables up to date.
-pub(crate) async fn deliveries(sql: &Sql) -> Result<(), Error> {
-    up::<Deliveries>(sql, "migrating MSG DB's tables").await
+impl Tables {
+    fn side(self) -> Side {
+        match self {
+            Self::Messages => {
+                Side { called: "upstream's tables", record: "countersign_migrations_messages", steps: messages::STEPS }
+            }
+            Self::Deliveries => {
+                Side { called: "MSG DB's tables", record: "countersign_migrations_deliveries", steps: deliveries::STEPS }
+            }
+            Self::Inbox => Side { called: "downstream's tables", record: "countersign_migrations_inbox", steps: inbox::STEPS },
+        }
+    }
 }
 
-/// Brings downstream's tables up to date.
-pub(crate) async fn inbox(sql: &Sql) -> Result<(), Error> {
-    up::<Inbox>(sql, "migrating downstream's tables").await
+/// Brings tables up to date. Where nothing is pending nothing is written, so a user without the right to create tables gets by.
+pub(crate) async fn up(sql: &Sql, tables: Tables) -> Result<(), Error> {
+    if pending(sql, tables).await?.is_none() {
+        return Ok(());
+    }
+    match tables {
+        Tables::Messages => run::<Messages>(sql, "migrating upstream's tables").await,
+        Tables::Deliveries => run::<Deliveries>(sql, "migrating MSG DB's tables").await,
+        Tables::Inbox => run::<Inbox>(sql, "migrating downstream's tables").await,
+    }
+}
+
+/// Holds tables against this program, and changes nothing. Those of a newer program pass: its migrations keep what this one needs.
+pub(crate) async fn verify(sql: &Sql, tables: Tables) -> Result<(), Error> {
+    match pending(sql, tables).await? {
+        Some(pending) => Err(Error::Outdated { tables: tables.side().called, pending }),
+        None => Ok(()),
+    }
+}
+
+/// The first step that the record does not have.
+async fn pending(sql: &Sql, tables: Tables) -> Result<Option<&'static str>, Error> {
+    const READING: &str = "reading the record of migrations";
+    let Side { record, steps, .. } = tables.side();
+    let there = sql.either(
+        "SELECT to_regclass($1) IS NOT NULL AS there",
+        "SELECT count(*) > 0 AS there FROM sqlite_master WHERE type = 'table' AND name = $1",
+    );
+    let there = sql.read(READING, there, vec![record.into()]).await?;
+    let mut applied = Vec::new();
+    if there.first().map_or(Ok(false), |row| take::<bool>(row, "there"))? {
+        let rows = sql.read(READING, &format!("SELECT version FROM {record}"), Vec::new()).await?;
+        applied = rows.iter().map(|row| take::<String>(row, "version")).collect::<Result<_, _>>()?;
+    }
+    Ok(steps.iter().map(|step| step.name).find(|name| !applied.iter().any(|version| version == name)))
 }
 
 /// All pending steps in one transaction: half a migration is never seen.
-async fn up<M: MigratorTrait>(sql: &Sql, what: &'static str) -> Result<(), Error> {
+async fn run<M: MigratorTrait>(sql: &Sql, what: &'static str) -> Result<(), Error> {
     let tx = sql.begin(what).await?;
     if sql.backend == DbBackend::Postgres {
         tx.rows(WAIT, Vec::new()).await?;

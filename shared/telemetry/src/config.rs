@@ -1,5 +1,7 @@
 //! The `[log]` and `[traces]` sections.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 /// Section `[log]`: what is logged, in which form, and where to.
@@ -63,9 +65,14 @@ pub enum LogOutput {
 pub struct Traces {
     /// Address of an OTLP collector that speaks gRPC, such as `http://127.0.0.1:4317`. Default: none, no trace is made.
     pub otlp_endpoint: Option<String>,
-    /// Share of new traces that is kept, 0.0 to 1.0; default 1.0. A trace begun elsewhere keeps that side's choice.
+    /// File with the metadata that a collector behind a door asks for, one `name: value` a line. Default: none.
+    pub otlp_headers_file: PathBuf,
+    /// File of the authorities that sign the collector's certificate, PEM. Default: the system's, for `https://`.
+    pub otlp_ca_file: PathBuf,
+    /// Share of new traces that is kept, 0.0 to 1.0; default 1.0. Decided once, by the trace's id: a trace begun elsewhere keeps
+    /// that side's choice, a check that of its message, and what is sent again is kept always.
     pub sample_ratio: f64,
-    /// Spans that wait for export at most; default 8192. More are dropped.
+    /// Spans that wait for export at most; default 8192. More are dropped, and counted.
     pub max_queue: usize,
     /// Spans in one export at most; default 512, not more than `max_queue`.
     pub max_batch: usize,
@@ -77,7 +84,16 @@ pub struct Traces {
 
 impl Default for Traces {
     fn default() -> Self {
-        Self { otlp_endpoint: None, sample_ratio: 1.0, max_queue: 8192, max_batch: 512, interval_ms: 1000, timeout_ms: 5000 }
+        Self {
+            otlp_endpoint: None,
+            otlp_headers_file: PathBuf::new(),
+            otlp_ca_file: PathBuf::new(),
+            sample_ratio: 1.0,
+            max_queue: 8192,
+            max_batch: 512,
+            interval_ms: 1000,
+            timeout_ms: 5000,
+        }
     }
 }
 
@@ -92,6 +108,13 @@ impl Traces {
                 "traces.otlp_endpoint {endpoint:?} has no http:// or https://: give an address such as http://127.0.0.1:4317"
             ));
         }
+        let given = |path: &PathBuf| !path.as_os_str().is_empty();
+        if given(&self.otlp_ca_file) && !self.otlp_endpoint.as_deref().is_some_and(|e| e.starts_with("https://")) {
+            problems.push("traces.otlp_ca_file is of use only with a traces.otlp_endpoint that begins with https://".to_owned());
+        }
+        if given(&self.otlp_headers_file) && self.otlp_endpoint.is_none() {
+            problems.push("traces.otlp_headers_file is of use only with traces.otlp_endpoint".to_owned());
+        }
         if !(0.0..=1.0).contains(&self.sample_ratio) {
             problems.push(format!("traces.sample_ratio is {}: give a share from 0.0 to 1.0", self.sample_ratio));
         }
@@ -102,5 +125,19 @@ impl Traces {
             problems.push("traces.interval_ms and traces.timeout_ms must be above 0".to_owned());
         }
         problems
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_for_a_collector_that_is_not_there_are_told_of() {
+        let endpoint = |address: &str| Traces { otlp_endpoint: Some(address.into()), ..Traces::default() };
+        let with_files = |traces: Traces| Traces { otlp_ca_file: "ca.pem".into(), otlp_headers_file: "h".into(), ..traces };
+        assert_eq!(with_files(endpoint("https://collector:4317")).problems(), Vec::<String>::new());
+        assert_eq!(with_files(endpoint("http://collector:4317")).problems().len(), 1);
+        assert_eq!(with_files(Traces::default()).problems().len(), 2);
     }
 }

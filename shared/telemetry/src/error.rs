@@ -20,6 +20,16 @@ pub enum Error {
         /// What the exporter says.
         source: opentelemetry_otlp::ExporterBuildError,
     },
+    /// `traces.otlp_headers_file` or `traces.otlp_ca_file` cannot be used.
+    #[error("traces.{key} {path}: {what}")]
+    File {
+        /// Which of the two.
+        key: &'static str,
+        /// The path that was given.
+        path: String,
+        /// What is wrong with it; never what is in it.
+        what: String,
+    },
     /// The process has a tracing subscriber already.
     #[error("a tracing subscriber is installed already: {0}")]
     SubscriberInstalled(#[from] tracing_subscriber::util::TryInitError),

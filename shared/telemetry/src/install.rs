@@ -4,9 +4,7 @@ use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use opentelemetry::trace::TracerProvider as _;
-use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
-use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracerProvider};
+use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::{EnvFilter, Targets};
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
@@ -17,6 +15,7 @@ use tracing_subscriber::{Layer, fmt};
 
 use crate::config::{Log, LogFormat, LogOutput, Traces};
 use crate::error::Error;
+use crate::export::provider;
 
 /// The AMQP client logs returned messages with their bodies here; payloads appear in no log, whatever filter is asked for.
 const NEVER_LOGGED: &str = "lapin::returned_messages=off";
@@ -27,11 +26,12 @@ type BoxedLayer<S> = Box<dyn Layer<S> + Send + Sync>;
 
 /// Installs the subscriber of this process: log lines, and traces when `traces.otlp_endpoint` is given.
 ///
-/// `service` becomes the resource attribute `service.name`, as `countersign-<service>`. Call once, inside a tokio runtime
+/// `service` becomes the resource attribute `service.name`, as `countersign-<service>`; version and a random id of this process stand
+/// beside it, and what the environment variable `OTEL_RESOURCE_ATTRIBUTES` says. Call once, inside a tokio runtime
 /// with at least two worker threads: on one thread the exporter and the work it waits for can block each other.
 ///
 /// # Errors
-/// [`Error::Filter`] and [`Error::Exporter`] for a configuration that cannot be used, [`Error::SubscriberInstalled`] for
+/// [`Error::Filter`], [`Error::File`] and [`Error::Exporter`] for a configuration that cannot be used, [`Error::SubscriberInstalled`] for
 /// a second call.
 pub fn install(service: &str, log: &Log, traces: &Traces) -> Result<Guard, Error> {
     let directives = format!("{},{NEVER_LOGGED}", log.filter);
@@ -57,24 +57,6 @@ where
         LogFormat::Text => layer.boxed(),
         LogFormat::Json => layer.json().flatten_event(true).with_span_list(false).boxed(),
     }
-}
-
-fn provider(service: &str, endpoint: &str, traces: &Traces) -> Result<SdkTracerProvider, Error> {
-    let exporter = SpanExporter::builder()
-        .with_tonic()
-        .with_endpoint(endpoint)
-        .with_timeout(Duration::from_millis(traces.timeout_ms))
-        .build()
-        .map_err(|source| Error::Exporter { endpoint: endpoint.to_owned(), source })?;
-    let bounds = BatchConfigBuilder::default()
-        .with_max_queue_size(traces.max_queue)
-        .with_max_export_batch_size(traces.max_batch)
-        .with_scheduled_delay(Duration::from_millis(traces.interval_ms))
-        .build();
-    let processor = BatchSpanProcessor::builder(exporter).with_batch_config(bounds).build();
-    let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(traces.sample_ratio)));
-    let resource = Resource::builder().with_service_name(format!("countersign-{service}")).build();
-    Ok(SdkTracerProvider::builder().with_span_processor(processor).with_sampler(sampler).with_resource(resource).build())
 }
 
 fn spans<S>(provider: &SdkTracerProvider) -> BoxedLayer<S>

@@ -8,12 +8,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use countersign_delivery::ports::deliveries::{Change, Deleted, Deliveries, DeliveryKey, Filter, HistoryLine, state_word};
+use countersign_delivery::ports::deliveries::{
+    Change, Counts, Deleted, Deliveries, DeliveryKey, Filter, HistoryLine, UNSIGNED, state_word,
+};
 use countersign_delivery::ports::events::{Happening, Recorded};
 use countersign_delivery::ports::{Clock, PortError};
 use countersign_delivery::probe::{Lane, NextProbe, Probe};
 use countersign_delivery::receipt::ProbeAnswer;
-use countersign_delivery::state::{self, Illegal, Transition};
+use countersign_delivery::state::{self, Command, Illegal, Transition};
 use countersign_delivery::{Delivery, MessageId, Timestamp, UpstreamName};
 
 use crate::clock::ManualClock;
@@ -151,6 +153,27 @@ impl Deliveries for MemoryDeliveries {
                 && filter.after.as_ref().is_none_or(|after| *key > after)
         };
         Ok(first(data.rows.iter().filter(wanted), limit))
+    }
+
+    async fn counts(&self, most: u32) -> Result<Counts, PortError> {
+        let data = self.open_data()?;
+        let mut counts = Counts::default();
+        let add = |figures: &mut BTreeMap<String, u64>, word: &str| {
+            let figure = figures.entry(word.to_owned()).or_default();
+            *figure = (*figure + 1).min(most.into());
+        };
+        for row in data.rows.values().filter(|row| state_word(row) != "done") {
+            let word = state_word(row);
+            add(&mut counts.states, word);
+            if let ("parked", Command::Parked { reason, .. }) = (word, &row.command) {
+                add(&mut counts.parked, reason.as_str());
+            }
+            if UNSIGNED.contains(&word) {
+                let sent_at = row.facts.sent_at;
+                counts.oldest_unsigned = Some(counts.oldest_unsigned.map_or(sent_at, |oldest| oldest.min(sent_at)));
+            }
+        }
+        Ok(counts)
     }
 
     async fn of_message(&self, id: MessageId) -> Result<Vec<(DeliveryKey, Delivery)>, PortError> {

@@ -86,7 +86,7 @@ impl Teller {
         loop {
             pause.tick().await;
             let signed = look.metric(Which::Callback, "countersign_receipts_total", "outcome=\"done\"").await.ok();
-            let again = look.metric(Which::Callback, "countersign_resends_total", "outcome=\"resent\"").await.ok();
+            let again = look.metric(Which::Callback, "countersign_resend_orders_total", "outcome=\"resent\"").await.ok();
             let (signed, again) = (receipts.read(signed), resends.read(again));
             let Ok(shop) = look.counts().await else { continue };
             let line = format!(

@@ -309,7 +309,17 @@ impl Flow {
     /// When they have not after [`PATIENCE`].
     pub async fn dead_letters_reach(&self, subscription: &str, count: usize) -> anyhow::Result<()> {
         let what = format!("{count} dead letters of {subscription:?} to wait");
-        wait_until(&what, PATIENCE, async || self.dead_letters(subscription).await.is_ok_and(|found| found.len() == count)).await
+        let waited =
+            wait_until(&what, PATIENCE, async || self.dead_letters(subscription).await.is_ok_and(|found| found.len() == count))
+                .await;
+        let Err(error) = waited else { return Ok(()) };
+        let found = self.dead_letters(subscription).await.context("and they cannot be listed")?;
+        let words: Vec<_> = found
+            .iter()
+            .map(|letter| format!("{} {} at {}: {}", letter.message_id, letter.reason, letter.died_at_ms, letter.detail))
+            .collect();
+        let queued = self.ground.queue_depth(&format!("{subscription}.dead")).await;
+        Err(error.context(format!("these wait: {words:#?}; in the queue: {queued:?}")))
     }
 
     /// The dead letters of a subscription (empty: anywhere) that wait for an operator, 1,000 at most.

@@ -95,7 +95,10 @@ async fn an_outage_buries_nothing_and_all_is_done_at_once_afterwards(mut flow: F
     flow.dead_letters_reach(AUDIT, 0).await?;
     ensure!(standings(&flow).await?.iter().all(|status| status.breaker() == BreakerState::Closed), "it is closed again");
     ensure!(flow.system.metric(Which::Downstream, "countersign_breaker_open").await? == 0.0, "nobody waits");
-    ensure!(flow.system.metric(Which::Callback, "countersign_resends_total").await? == 0.0, "what waited was taken for lost");
+    ensure!(
+        flow.system.metric(Which::Callback, "countersign_resend_orders_total").await? == 0.0,
+        "what waited was taken for lost"
+    );
     flow.finish().await
 }
 

@@ -72,7 +72,7 @@ async fn only_what_is_signed_and_old_is_deleted(test: &str, postgres: bool) -> a
     let judged = async || stale().await.is_ok_and(|now| now > before);
     wait_until("the late check to be judged", PATIENCE, judged).await?;
     ensure!(!known(&flow).await?.contains(&old[0]), "a ghost came of a late check");
-    let resent = flow.system.metric(Which::Callback, "countersign_resends_total").await?;
+    let resent = flow.system.metric(Which::Callback, "countersign_resend_orders_total").await?;
     ensure!(resent == 0.0, "{resent} resends were ordered");
     flow.each_effected_once(&[old, young].concat()).await?;
     flow.finish().await

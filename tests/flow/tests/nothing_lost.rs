@@ -18,7 +18,7 @@ async fn every_message_is_signed_for_and_none_is_resent(mut flow: Flow) -> anyho
     wait_until("100 checks to be judged", Duration::from_millis(20 * CHECK_DELAY_MS), verified).await?;
     flow.each_effected_once(&ids).await?;
     ensure!(flow.system.effects().await?.calls == 100, "the handler was called more than once per order");
-    let resends = flow.system.metric(Which::Callback, "countersign_resends_total").await?;
+    let resends = flow.system.metric(Which::Callback, "countersign_resend_orders_total").await?;
     ensure!(resends == 0.0, "{resends} resends without a loss");
     flow.finish().await
 }

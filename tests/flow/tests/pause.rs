@@ -61,7 +61,7 @@ async fn stands_still(grpc: &str) -> anyhow::Result<()> {
 }
 
 async fn nothing_was_resent(flow: &Flow, ids: &[String]) -> anyhow::Result<()> {
-    let resends = flow.system.metric(Which::Callback, "countersign_resends_total").await?;
+    let resends = flow.system.metric(Which::Callback, "countersign_resend_orders_total").await?;
     ensure!(resends == 0.0, "{resends} were ordered to be sent again");
     for id in ids {
         let lines = flow.deliveries().await?.into_iter().filter(|delivery| delivery.message_id == *id);

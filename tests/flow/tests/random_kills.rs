@@ -101,7 +101,7 @@ async fn moods(flow: &Flow, mut random: fastrand::Rng, course: &Course) -> anyho
 }
 
 /// Waits until MSG DB has each of so many messages as done, and no other delivery.
-async fn all_done(flow: &Flow, sent: usize, patience: Duration) -> anyhow::Result<()> {
+pub async fn all_done(flow: &Flow, sent: usize, patience: Duration) -> anyhow::Result<()> {
     let database = flow.msg_database().await?;
     let mut stand = Vec::new();
     let done = wait_until("every delivery to be done", patience, async || {

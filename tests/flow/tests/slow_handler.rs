@@ -24,7 +24,7 @@ async fn what_is_held_for_long_is_not_sent_again_and_neither_is_what_waits_behin
     flow.all_signed(&ids).await?;
     flow.each_effected_once(&ids).await?;
     ensure!(flow.system.effects().await?.calls == u64::from(BEHIND + 1), "one was handled twice");
-    let resends = flow.system.metric(Which::Callback, "countersign_resends_total").await?;
+    let resends = flow.system.metric(Which::Callback, "countersign_resend_orders_total").await?;
     ensure!(resends == 0.0, "{resends} resends of what was only slow");
     for id in &ids {
         ensure!(flow.history(id, "resending").await? == 0, "{id} was taken for lost");

@@ -88,8 +88,8 @@ fn peak_mib(flow: &Flow) -> anyhow::Result<u64> {
 
 /// Resends that callback and upstream count, whatever became of them.
 async fn resends(flow: &Flow) -> anyhow::Result<f64> {
-    let name = "countersign_resends_total";
-    Ok(flow.system.metric(Which::Callback, name).await? + flow.system.metric(Which::Upstream, name).await?)
+    let ordered = flow.system.metric(Which::Callback, "countersign_resend_orders_total").await?;
+    Ok(ordered + flow.system.metric(Which::Upstream, "countersign_resends_total").await?)
 }
 
 fn seconds(time: Duration) -> f64 {

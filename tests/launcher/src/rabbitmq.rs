@@ -1,19 +1,23 @@
 //! A private `RabbitMQ` node.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use rustix::process::Signal;
-use tokio::net::TcpStream;
 
 use crate::broker::Broker;
 use crate::port::free_port;
 use crate::program::{Program, Running};
-use crate::wait::wait_until;
 
+mod cluster;
 mod files;
+mod mapper;
+
+pub use cluster::{RabbitMqCluster, Standing};
+use files::Identity;
+use mapper::Mapper;
 
 /// A node needs 5 s on a quiet machine and much longer beside a compiler.
 const START: Duration = Duration::from_mins(2);
@@ -26,12 +30,13 @@ const READY: &str = "Server startup complete";
 pub struct RabbitMq {
     node: Program,
     running: Running,
-    mapper: Program,
-    mapper_running: Running,
+    /// Shared by the nodes of a cluster.
+    mapper: Arc<Mapper>,
     broker: Broker,
     scripts: PathBuf,
     dir: PathBuf,
     ports: files::Ports,
+    identity: Identity,
 }
 
 impl RabbitMq {
@@ -40,28 +45,49 @@ impl RabbitMq {
     /// # Errors
     /// When `RabbitMQ` is missing, older than 3.10, or does not come up; the end of its log is quoted.
     pub async fn start(dir: &Path) -> anyhow::Result<Self> {
-        let scripts = files::scripts()?;
-        let ports = files::Ports { amqp: free_port()?, admin: free_port()?, mapper: free_port()?, distribution: free_port()? };
+        Self::start_on(dir, None).await
+    }
+
+    /// As [`Self::start`], with its metrics for Prometheus ([`Self::metrics_url`]) and the statistics that they are made of.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn start_with_metrics(dir: &Path) -> anyhow::Result<Self> {
+        Self::start_on(dir, Some(free_port()?)).await
+    }
+
+    async fn start_on(dir: &Path, metrics: Option<u16>) -> anyhow::Result<Self> {
         let dir = std::path::absolute(dir)?.join("rabbitmq");
-        files::write_files(&dir, ports)?;
-        let mapper = Program::new(files::port_mapper()?)
-            .args(["-port", &ports.mapper.to_string(), "-address", "127.0.0.1"])
-            .log_to(dir.join("log/epmd.log"));
+        let mapper = Arc::new(Mapper::start(&dir).await?);
+        let cookie = format!("COUNTERSIGN{}{}", std::process::id(), mapper.port());
+        Self::start_node(dir, mapper, Identity { name: "countersign", cookie, cluster: &[] }, metrics).await
+    }
+
+    async fn start_node(dir: PathBuf, mapper: Arc<Mapper>, identity: Identity, metrics: Option<u16>) -> anyhow::Result<Self> {
+        let scripts = files::scripts()?;
+        let (amqp, admin, distribution) = (free_port()?, free_port()?, free_port()?);
+        let ports = files::Ports { amqp, admin, mapper: mapper.port(), distribution, metrics };
+        files::write_files(&dir, ports, &identity)?;
         let node = Program::new(scripts.join("rabbitmq-server")).log_to(dir.join("log/node.log"));
-        let node = files::with_environment(node, &dir, ports);
-        let mapper_running = start_mapper(&mapper, ports.mapper).await?;
+        let node = files::with_environment(node, &dir, ports, &identity);
         let running = node.spawn()?;
         running.wait_for_log(READY, START).await?;
         let broker = Broker::new(
             &format!("amqp://guest:guest@127.0.0.1:{}", ports.amqp),
             &format!("http://guest:guest@127.0.0.1:{}", ports.admin),
         );
-        Ok(Self { node, running, mapper, mapper_running, broker, scripts, dir, ports })
+        Ok(Self { node, running, mapper, broker, scripts, dir, ports, identity })
     }
 
     /// Addresses of the node and what can be asked of any broker.
     pub fn broker(&self) -> &Broker {
         &self.broker
+    }
+
+    /// Where it shows its metrics, without a path; none unless it was started with them.
+    #[must_use]
+    pub fn metrics_url(&self) -> Option<String> {
+        self.ports.metrics.map(|port| format!("http://127.0.0.1:{port}"))
     }
 
     /// See [`Broker::amqp_url`].
@@ -108,7 +134,7 @@ impl RabbitMq {
     pub async fn ctl(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let log = tempfile::NamedTempFile::new_in(&self.dir)?;
         let program = Program::new(self.scripts.join("rabbitmqctl")).args(arguments.iter().copied()).log_to(log.path());
-        let running = files::with_environment(program, &self.dir, self.ports).spawn()?;
+        let running = files::with_environment(program, &self.dir, self.ports, &self.identity).spawn()?;
         let status = running.wait(CONTROL).await?;
         if !status.success() {
             bail!("rabbitmqctl {} failed ({status}):\n{}", arguments.join(" "), running.log_text());
@@ -179,7 +205,7 @@ impl RabbitMq {
     pub async fn stop(&self) -> anyhow::Result<()> {
         self.running.signal(Signal::TERM)?;
         self.running.wait(STOP).await?;
-        self.mapper_running.kill9();
+        self.mapper.kill9();
         Ok(())
     }
 
@@ -191,9 +217,7 @@ impl RabbitMq {
         if self.running.is_alive() {
             bail!("the RabbitMQ node still runs");
         }
-        if !self.mapper_running.is_alive() {
-            self.mapper_running = start_mapper(&self.mapper, self.ports.mapper).await?;
-        }
+        self.mapper.revive().await?;
         self.running = self.node.spawn()?;
         self.running.wait_for_log(READY, START).await?;
         Ok(())
@@ -201,19 +225,6 @@ impl RabbitMq {
 
     /// The ids of the node and of its port mapper.
     pub fn pids(&self) -> [u32; 2] {
-        [self.running.pid(), self.mapper_running.pid()]
+        [self.running.pid(), self.mapper.pid()]
     }
-}
-
-async fn start_mapper(mapper: &Program, port: u16) -> anyhow::Result<Running> {
-    let running = mapper.spawn()?;
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    wait_until("Erlang's port mapper to listen", START, async || {
-        !running.is_alive() || TcpStream::connect(address).await.is_ok()
-    })
-    .await?;
-    if !running.is_alive() {
-        bail!("Erlang's port mapper ended at once{}", running.log_tail());
-    }
-    Ok(running)
 }

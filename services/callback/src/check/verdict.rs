@@ -126,7 +126,7 @@ pub(crate) fn is_expired(desk: &Desk, now: Timestamp, sent_at: Timestamp) -> boo
 }
 
 /// The verdicts' words; a check of several subscriptions is called by the last that applies.
-const WORDS: [&str; 5] = ["verified", "stale", "wait", "resend", "park"];
+pub(crate) const WORDS: [&str; 5] = ["verified", "stale", "wait", "resend", "park"];
 
 const fn word(verdict: &Verdict) -> &'static str {
     match verdict {

@@ -9,7 +9,6 @@ use countersign_delivery::ports::PortError;
 use countersign_delivery::ports::reconciliation::Turn;
 use countersign_delivery::reconcile::{Certificate, MINUTE_MS, Window, minute_of};
 use countersign_delivery::{Timestamp, UpstreamName};
-use countersign_telemetry::names;
 
 use super::{Reconciler, Round, targets};
 
@@ -58,9 +57,6 @@ async fn take(
         return Ok(false);
     };
     let certified_until = certificate.certified_until().or(turn.certified_until);
-    if let Some(until) = certified_until {
-        tell(&upstream, reconciler.now().await?, until);
-    }
     reconciler.books.end_turn(&turn, certified_until, schedule.interval_ms).await
 }
 
@@ -92,11 +88,6 @@ async fn work(
 fn asked(now: Timestamp, certified_until: Option<Timestamp>, overlap_ms: u64, dedup_retention_ms: u64) -> Window {
     let since = certified_until.map_or(now.minus_millis(dedup_retention_ms), |until| until.min(now).minus_millis(overlap_ms));
     Window { since: minute_of(since), until: minute_of(now).plus_millis(MINUTE_MS) }
-}
-
-fn tell(upstream: &UpstreamName, now: Timestamp, until: Timestamp) {
-    let age = Duration::from_millis(now.millis_since(until)).as_secs_f64();
-    metrics::gauge!(names::RECONCILE_CERTIFIED_AGE_SECONDS, "upstream" => upstream.to_string()).set(age);
 }
 
 #[cfg(test)]

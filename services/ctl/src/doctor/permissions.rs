@@ -4,55 +4,36 @@ use std::time::Duration;
 
 use countersign_broker::Config;
 use countersign_broker::checkup::{Right, Standing, rights};
-use countersign_broker::topology::Plan;
+use countersign_broker::topology::{Grant, Plan};
 use countersign_delivery::Topology;
 
 use crate::doctor::ask::within;
 use crate::doctor::connections::Reached;
 use crate::doctor::finding::Finding;
 use crate::doctor::settings::{Part, Which};
+use crate::permissions::quoted;
 
 const PERMISSIONS: &str = "permissions.broker";
 
 /// What a service does with the broker: publish, consume, and declare if it is told to.
-///
-/// Upstream publishes to the exchanges that subscriptions are bound to, themselves or by an alternate exchange; it, downstream (receipts, retries, dead letters) and callback
-/// (checks, probes, quarantine, redriven letters) publish to queues over the default exchange, callback to that of its events.
 fn needs(which: Which, part: &Part, topology: &Topology) -> Vec<Right> {
-    let mut needs = vec![Right::Write(String::new())];
-    match which {
-        Which::Upstream => {
-            let bound = |name: &str| {
-                topology
-                    .subscriptions
-                    .iter()
-                    .flat_map(|subscription| &subscription.bindings)
-                    .any(|binding| binding.exchange == name)
-            };
-            let reaches = |name: &str| topology.alternates(name).any(|exchange| bound(&exchange.name));
-            let exchanges = topology.exchanges.iter().filter(|exchange| !exchange.internal && reaches(&exchange.name));
-            needs.extend(exchanges.map(|exchange| Right::Write(exchange.name.clone())));
-        }
-        Which::Downstream => {
-            let own = &part.downstream.subscriptions;
-            // A downstream with handlers in code names none: it may have any.
-            let consumed = topology
-                .subscriptions
-                .iter()
-                .filter(|one| one.probes && (own.is_empty() || own.iter().any(|own| own.name == one.name.as_str())));
-            needs.extend(consumed.flat_map(|one| [Right::Read(one.name.to_string()), Right::Read(one.limit_queue())]));
-        }
-        Which::Callback => {
-            let dead = topology.subscriptions.iter().map(countersign_delivery::topology::Subscription::dead_queue);
-            let own = [topology.receipts_queue(), topology.checks_queue(), topology.quarantine_queue()];
-            needs.extend(own.into_iter().chain(dead).map(Right::Read));
-            needs.push(Right::Write(topology.events_exchange()));
-        }
-    }
+    let mut needs = granted(which, part, topology).rights();
     if part.topology.apply {
         needs.extend(Plan::of(topology).queues.into_iter().map(|queue| Right::Configure(queue.name)));
     }
     needs
+}
+
+fn granted(which: Which, part: &Part, topology: &Topology) -> Grant {
+    match which {
+        Which::Upstream => Grant::upstream(topology),
+        Which::Downstream => {
+            let own = &part.downstream.subscriptions;
+            // A downstream with handlers in code names none: it may have any.
+            Grant::downstream(topology, |one| own.is_empty() || own.iter().any(|own| own.name == one.name.as_str()))
+        }
+        Which::Callback => Grant::callback(topology),
+    }
 }
 
 /// Asks the broker, as the service's own user.
@@ -63,7 +44,7 @@ pub async fn check(reached: &Reached, part: &Part, topology: &Topology, limit: D
     }
     let needs = needs(reached.which, part, topology);
     match within(limit, Box::pin(rights(&reached.config, &needs))).await {
-        Ok(standings) => judge(reached.which, &reached.config, &needs, &standings),
+        Ok(standings) => judge(reached.which, &reached.config, &granted(reached.which, part, topology), &needs, &standings),
         Err(words) => {
             let remedy = "try again, with a longer --timeout-ms if the broker is slow";
             vec![Finding::skipped(PERMISSIONS, reached.which.as_str(), format!("could not be asked: {words}"), remedy)]
@@ -71,7 +52,7 @@ pub async fn check(reached: &Reached, part: &Part, topology: &Topology, limit: D
     }
 }
 
-fn judge(which: Which, config: &Config, needs: &[Right], standings: &[Standing]) -> Vec<Finding> {
+fn judge(which: Which, config: &Config, grant: &Grant, needs: &[Right], standings: &[Standing]) -> Vec<Finding> {
     let login = config.login();
     let (user, vhost) = login.as_ref().map_or(("?", "?"), |login| (&login.user, &login.vhost));
     let of = |wanted: fn(&Standing) -> bool| -> Vec<&Right> {
@@ -85,7 +66,7 @@ fn judge(which: Which, config: &Config, needs: &[Right], standings: &[Standing])
             PERMISSIONS,
             which.as_str(),
             format!("user {user} may not {}", listed(&work)),
-            format!("grant what it needs, besides what it has: `{}`", grant(user, vhost, needs)),
+            format!("grant what it needs, besides what it has: `{}`", command(user, vhost, grant)),
         ));
     }
     if let Some(first) = declare.first() {
@@ -115,18 +96,10 @@ fn listed(rights: &[&Right]) -> String {
 }
 
 /// The command that grants these rights and no others.
-fn grant(user: &str, vhost: &str, needs: &[Right]) -> String {
-    let pattern = |names: Vec<String>| if names.is_empty() { "^$".to_owned() } else { format!("^({})$", names.join("|")) };
-    let write = needs.iter().filter_map(|right| match right {
-        Right::Write(exchange) if exchange.is_empty() => Some("amq\\.default".to_owned()),
-        Right::Write(exchange) => Some(exchange.replace('.', "\\.")),
-        _ => None,
-    });
-    let read = needs.iter().filter_map(|right| match right {
-        Right::Read(queue) => Some(queue.replace('.', "\\.")),
-        _ => None,
-    });
-    format!("rabbitmqctl set_permissions -p '{vhost}' {user} '^$' '{}' '{}'", pattern(write.collect()), pattern(read.collect()))
+fn command(user: &str, vhost: &str, grant: &Grant) -> String {
+    let [configure, write, read] = grant.patterns();
+    let [vhost, user, configure, write, read] = [vhost, user, &configure, &write, &read].map(quoted);
+    format!("rabbitmqctl set_permissions -p {vhost} {user} {configure} {write} {read}")
 }
 
 #[cfg(test)]
@@ -163,13 +136,13 @@ mod tests {
                 part(false, &[]),
                 vec![
                     write(""),
-                    read("countersign.receipts"),
-                    read("countersign.checks"),
-                    read("countersign.quarantine"),
+                    write("countersign.events"),
                     read("a.dead"),
                     read("b.dead"),
+                    read("countersign.checks"),
+                    read("countersign.quarantine"),
+                    read("countersign.receipts"),
                     read("foreign.dead"),
-                    write("countersign.events"),
                 ],
             ),
         ];
@@ -187,18 +160,19 @@ mod tests {
     #[test]
     fn what_is_denied_comes_with_the_command_that_grants_it() {
         let config = Config { url: "amqp://app:hush@mq/shop".into(), ..Config::default() };
-        let needs = needs(Which::Upstream, &part(false, &[]), &topology());
-        let findings = judge(Which::Upstream, &config, &needs, &[Standing::Granted, Standing::Denied("no".into())]);
+        let grant = granted(Which::Upstream, &part(false, &[]), &topology());
+        let needs = grant.rights();
+        let findings = judge(Which::Upstream, &config, &grant, &needs, &[Standing::Granted, Standing::Denied("no".into())]);
         assert_eq!(findings.len(), 1);
         assert!(findings[0].severity == Severity::Error && findings[0].found.contains("app may not write to exchange orders"));
         assert!(
-            findings[0].remedy.contains("set_permissions -p 'shop' app '^$' '^(amq\\.default|orders)$' '^$'"),
+            findings[0].remedy.contains("set_permissions -p 'shop' 'app' '^$' '^(amq\\.default|orders)$' '^$'"),
             "{findings:?}"
         );
         assert!(!format!("{findings:?}").contains("hush"));
-        let findings = judge(Which::Upstream, &config, &needs, &[Standing::Granted, Standing::NoSuchThing]);
+        let findings = judge(Which::Upstream, &config, &grant, &needs, &[Standing::Granted, Standing::NoSuchThing]);
         assert_eq!(findings[0].severity, Severity::Ok, "what is missing is told under topology");
-        let findings = judge(Which::Upstream, &config, &needs, &[Standing::Unclear("odd".into()), Standing::Granted]);
+        let findings = judge(Which::Upstream, &config, &grant, &needs, &[Standing::Unclear("odd".into()), Standing::Granted]);
         assert!(findings[0].severity == Severity::Skipped && !findings[0].remedy.is_empty(), "{findings:?}");
     }
 }

@@ -9,6 +9,7 @@ use countersign_delivery::Seq;
 use countersign_delivery::ports::messages::{Entombed, Numbered};
 
 use crate::commit::{Slip, Stored, retry};
+use crate::counters;
 use crate::desk::Desk;
 use crate::incarnations::note;
 use crate::ledger::Ledger;
@@ -29,6 +30,7 @@ pub(super) fn resolve_each(desk: &Arc<Desk>, ledger: &Arc<Ledger>, batch: Vec<Nu
             match entombed {
                 Entombed::Committed(_) => {
                     slip.answer(Stored::Committed(row.message.id));
+                    counters::stored([row.message.mode]);
                     publish::again(&desk, &ledger, vec![(row.seq, row.message)]);
                 }
                 // It may have been committed, adopted, published and deleted while this process was asleep: then a second one is no repeat.

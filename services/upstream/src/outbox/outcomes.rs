@@ -9,12 +9,14 @@ use std::time::Duration;
 
 use countersign_boot::{Failpoint, failpoint};
 use countersign_delivery::outbox::{Outcome, Patience};
+use countersign_delivery::topology::Mode;
 use countersign_delivery::{MessageId, Position};
 use countersign_telemetry::names;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::config::UpstreamSection;
+use crate::counters;
 use crate::desk::Desk;
 use crate::incarnations::note;
 
@@ -108,7 +110,10 @@ async fn write(desk: &Desk, rows: &[(Position, (MessageId, Outcome))]) {
     let look_again = Instant::now() + Duration::from_millis(desk.config.republish_max_ms);
     for (position, (id, outcome)) in rows {
         match outcome {
-            Outcome::Confirmed => desk.waiting.forget(*position),
+            Outcome::Confirmed => {
+                counters::settled(Mode::Outbox);
+                desk.waiting.forget(*position);
+            }
             Outcome::Refused { reason } if failed.contains(position) => {
                 tracing::error!(%id, reason, "refused too often: it waits for a human (countersign outbox list)");
                 metrics::counter!(names::OUTBOX_FAILED_TOTAL).increment(1);

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
 use crate::commit::doubt::{entomb, outlived};
+use crate::counters;
 use crate::desk::Desk;
 use crate::incarnations::note;
 use crate::ledger::Ledger;
@@ -160,6 +161,7 @@ async fn resolve(desk: &Arc<Desk>, held: Vec<Held>, present: &HashSet<MessageId>
             Entombed::Committed(_) => {
                 let (ledger, row, unconfirmed) = held.on_its_way();
                 messages.push(unconfirmed);
+                counters::stored([row.message.mode]);
                 publish::again(desk, &ledger, vec![(row.seq, row.message)]);
             }
             Entombed::RolledBack => held.gone(),

@@ -64,9 +64,13 @@ impl Mounted {
         std::fs::rename(self.path("tokens.new"), self.path("tokens.toml")).unwrap();
     }
 
+    /// A value with the folder in the place of `{}`.
+    fn in_full(&self, value: &str) -> String {
+        value.replace("{}", self.folder.path().to_str().unwrap())
+    }
+
     fn start(&self, variables: &[(&str, &str)]) -> Service {
-        let variables: Vec<_> =
-            variables.iter().map(|(key, value)| (*key, value.replace("{}", self.folder.path().to_str().unwrap()))).collect();
+        let variables: Vec<_> = variables.iter().map(|(key, value)| (*key, self.in_full(value))).collect();
         let variables: Vec<_> = variables.iter().map(|(key, value)| (*key, value.as_str())).collect();
         Service::start(&variables)
     }
@@ -195,6 +199,11 @@ async fn a_certificate_opens_what_its_names_may_and_is_rotated_under_way() {
             .map_err(|error| error.is_connect())
     };
     assert_eq!(get(mounted.client(), "/health/ready").await, Ok(200), "health needs no certificate");
+    let listen = http.replace("https://localhost", "127.0.0.1");
+    let variables: Vec<_> = variables.iter().map(|(key, value)| (*key, mounted.in_full(value))).collect();
+    let variables: Vec<_> = variables.iter().map(|(key, value)| (*key, value.as_str())).collect();
+    let asked = run(&[&variables[..], &[("COUNTERSIGN_HTTP__LISTEN", &listen)]].concat(), &["--health"]);
+    assert_eq!(asked.status.code(), Some(0), "--health needs no certificate either: {asked:?}");
     assert_eq!(get(mounted.client(), "/hello").await, Ok(401));
     assert_eq!(get(mounted.client().identity(identity("client")), "/hello").await, Ok(200));
     assert_eq!(get(mounted.client().identity(identity("other")), "/hello").await, Ok(401), "a name that has no role");

@@ -67,6 +67,10 @@ impl Service {
         self.addresses()["http"].as_str().unwrap().to_owned()
     }
 
+    fn http_while<T>(self, look: impl FnOnce(&str) -> T) -> T {
+        look(&self.http())
+    }
+
     fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
@@ -131,6 +135,20 @@ fn an_unready_service_answers_503_with_the_reason_and_stays_alive() {
     assert_eq!(status, 503);
     assert!(body.contains(r#""broker":{"ready":false,"reason":"connection refused"}"#), "{body}");
     assert_eq!(get(&http, "/health/live").0, 200);
+}
+
+#[test]
+fn a_process_is_asked_for_its_health_by_its_own_program() {
+    let asked = |http: &str| {
+        let output = run(&[("COUNTERSIGN_HTTP__LISTEN", http)], &["--health"]);
+        (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+    };
+    let ready = Service::start(&[]).http_while(asked);
+    assert!(ready.0 == Some(0) && ready.1.contains(r#""ready":true"#), "{ready:?}");
+    let unready = Service::start(&[("COUNTERSIGN_WORK__REASON", "connection refused")]).http_while(asked);
+    assert!(unready.0 == Some(1) && unready.1.contains("connection refused"), "{unready:?}");
+    let nobody = asked("127.0.0.1:1");
+    assert!(nobody.0 == Some(1) && nobody.1.contains("http://127.0.0.1:1/health/ready does not answer"), "{nobody:?}");
 }
 
 async fn connect(service: &Service) -> tonic::transport::Channel {
@@ -256,6 +274,14 @@ fn a_wrong_configuration_ends_with_2_and_names_the_key() {
     }
     let output = run(&[], &["--config", Path::new("nowhere.toml").to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn a_service_without_tables_has_nothing_to_migrate() {
+    let output = run(&[], &["--migrate"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert!(said.contains("it has no tables"), "{said}");
 }
 
 #[test]

@@ -119,6 +119,21 @@ async fn a_vhost_that_appears_later_is_found() {
     ground.broker().delete_vhost(&name).await.unwrap();
 }
 
+/// Whoever starts at the node that is away goes on to the one that is there, every time.
+#[tokio::test]
+async fn of_several_nodes_one_that_can_be_reached_is_taken() {
+    let ground = ground("nodes").await;
+    let away = free_port().unwrap();
+    let url = ground.amqp_url().replacen('@', &format!("@127.0.0.1:{away},"), 1);
+    for _ in 0..4 {
+        let rig = Rig::up(&url).await;
+        assert_eq!(*rig.broker.state().borrow(), State::Up);
+        rig.end().await;
+    }
+    let both = reason(&format!("amqp://guest:hush@127.0.0.1:{away},127.0.0.1:{}/%2f", free_port().unwrap())).await;
+    assert!(matches!(both, DownReason::Unreachable { .. }), "{both:?}");
+}
+
 #[tokio::test]
 async fn a_bad_configuration_is_the_only_error() {
     let bad = Config { url: "nonsense".into(), ..Config::default() };

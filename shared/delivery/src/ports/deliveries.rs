@@ -1,5 +1,7 @@
 //! Callback's side: MSG DB, one row per message and subscription, plus probes and history.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 
 use super::PortError;
@@ -87,6 +89,20 @@ pub struct Deleted {
     pub last: Option<DeliveryKey>,
 }
 
+/// How many deliveries stand where, for gauges.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// By [`state_word`]; those that are done are not counted, and a state without deliveries is absent.
+    pub states: BTreeMap<String, u64>,
+    /// The parked ones by reason ([`ParkReason::as_str`]).
+    pub parked: BTreeMap<String, u64>,
+    /// When the oldest message was sent that a delivery in one of [`UNSIGNED`] is of.
+    pub oldest_unsigned: Option<Timestamp>,
+}
+
+/// States in which neither the subscription nor callback has said a last word.
+pub const UNSIGNED: [&str; 4] = ["processing", "retrying", "resending", "resent"];
+
 /// The one word that sums a delivery up, in the database, in filters and in JSON. A failure is outdone by the order of a later try.
 #[must_use]
 pub fn state_word(delivery: &Delivery) -> &'static str {
@@ -137,6 +153,12 @@ pub trait Deliveries: Send + Sync {
     /// # Errors
     /// [`PortError`].
     async fn list(&self, filter: &Filter, limit: u32) -> Result<Vec<(DeliveryKey, Delivery)>, PortError>;
+
+    /// How many deliveries stand where; each figure is counted up to `most`, so that the cost is bounded.
+    ///
+    /// # Errors
+    /// [`PortError`].
+    async fn counts(&self, most: u32) -> Result<Counts, PortError>;
 
     /// All deliveries of one message, ordered by subscription.
     ///

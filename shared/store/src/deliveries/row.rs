@@ -25,7 +25,8 @@ pub(super) const COLUMNS: &str = "d.message_id, d.subscription, d.upstream, d.fi
 pub(super) const WIDTH: usize = 19;
 
 /// Every word of [`state_word`]. Only these are ever put into a statement's text.
-const STATE_WORDS: [&str; 8] = ["done", "parked", "discarded", "failed", "resending", "processing", "retrying", "resent"];
+pub(super) const STATE_WORDS: [&str; 8] =
+    ["done", "parked", "discarded", "failed", "resending", "processing", "retrying", "resent"];
 
 const NOTHING: i16 = 0;
 const PROCESSING: i16 = 1;

@@ -2,17 +2,19 @@
 
 use std::sync::Arc;
 
+use countersign_boot::Health;
 use countersign_delivery::message::Attempt;
 use countersign_delivery::ports::deliveries::{Change, Deliveries, DeliveryKey};
 use countersign_delivery::ports::messages::{Expiry, Inserted, Insertion, Messages, Numbered};
 use countersign_delivery::state::{Command, Event, Illegal, ResendReason};
 use countersign_delivery::{Delivery, Message, Outcome, Receipt};
-use countersign_store::SqlDeliveries;
+use countersign_store::{Config, Database, SqlDeliveries, Tables};
 use countersign_testkit::build::{a_message_with, a_receipt_of, facts_of, incarnation, message_id, subscription, upstream};
 use futures::future::join_all;
+use sea_orm::ConnectionTrait as _;
 use tokio::sync::Barrier;
 
-use crate::support::{Ground, numbered};
+use crate::support::{Ground, PATIENCE, numbered};
 
 const CALLBACKS: usize = 8;
 const OVERDUE_MS: u64 = 600_000;
@@ -38,6 +40,7 @@ pub(crate) use on_both;
 
 on_both!(
     migrating_again_and_from_many_replicas_at_once_changes_nothing,
+    tables_that_are_outdated_are_waited_for_by_who_may_not_migrate_them,
     one_of_many_callbacks_orders_a_resend,
     crossing_batches_neither_deadlock_nor_lose_a_word,
     a_batch_larger_than_one_statement_is_stored_whole,
@@ -60,6 +63,29 @@ async fn migrating_again_and_from_many_replicas_at_once_changes_nothing(ground: 
         result.unwrap();
     }
     assert_eq!(messages.get(&[message_id(1)]).await.unwrap().len(), 1);
+    database.ping().await.unwrap();
+}
+
+async fn tables_that_are_outdated_are_waited_for_by_who_may_not_migrate_them(ground: Ground) {
+    let url = if ground.url.starts_with("sqlite:") {
+        format!("{}.new", ground.url)
+    } else {
+        ground.session().await.execute_unprepared("DROP SCHEMA public CASCADE; CREATE SCHEMA public").await.unwrap();
+        ground.url.clone()
+    };
+    let config = Config { migrate: false, ..Config::from(url.as_str()) };
+    let health = Health::default();
+    let (shown, mut seen) = (health.dependency("database"), health.watch());
+    let told = seen.wait_for(|readiness| {
+        let reason = readiness.dependencies["database"].reason.as_deref().unwrap_or_default();
+        reason.contains("downstream's tables are not up to date, m001_inbox is missing") && reason.contains("--migrate")
+    });
+    let opened = async { Database::open(&config, Tables::Inbox, &shown).await.unwrap() };
+    let migrated = async {
+        tokio::time::timeout(PATIENCE, told).await.unwrap().unwrap();
+        Database::bring_up_to_date(&config, Tables::Inbox).await.unwrap();
+    };
+    let (database, ()) = tokio::join!(opened, migrated);
     database.ping().await.unwrap();
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use countersign_delivery::ports::deliveries::{Change, Deliveries, DeliveryKey, Filter, state_word};
+use countersign_delivery::ports::deliveries::{Change, Counts, Deliveries, DeliveryKey, Filter, state_word};
 use countersign_delivery::probe::{Lane, NextProbe};
 use countersign_delivery::receipt::ProbeAnswer;
 use countersign_delivery::state::{Command, Event, Illegal, ParkReason, ResendReason, Signed};
@@ -35,6 +35,7 @@ macro_rules! deliveries_suite {
             overdue_comes_oldest_first,
             a_list_filters_and_goes_on_after_a_key,
             a_messages_deliveries_come_by_subscription,
+            counts_say_what_stands_where,
             a_large_batch_is_applied_whole,
             a_probes_number_is_stored_once,
             a_probes_first_answer_counts,
@@ -299,6 +300,43 @@ pub async fn a_list_filters_and_goes_on_after_a_key(deliveries: &impl Deliveries
     let after = Some(key(1, "audit"));
     assert_eq!(list(Filter { after, ..retrying }, 1).await, [key(3, "audit")]);
     assert_eq!(list(Filter { states: vec!["resending".into()], ..Filter::default() }, 100).await, []);
+}
+
+/// As the name says: each figure up to the bound, what is done not at all, and the oldest of what nobody has signed for.
+pub async fn counts_say_what_stands_where(deliveries: &impl Deliveries, _: &impl Waiting) {
+    let counts = async |most| deliveries.counts(most).await.expect("the store is up");
+    assert_eq!(counts(10).await, Counts::default());
+    let retrying = || Outcome::Retrying { delay_ms: 1_000, detail: "busy".into() };
+    let mut receipts = [
+        receipt(1, "inventory", Outcome::Done),
+        receipt(2, "inventory", failed(FailReason::Poison)),
+        receipt(3, "inventory", retrying()),
+        receipt(4, "inventory", retrying()),
+        receipt(5, "inventory", retrying()),
+    ];
+    for (age, receipt) in receipts.iter_mut().rev().enumerate() {
+        receipt.sent_at = receipt.sent_at.minus_millis(u64::try_from(age).expect("few"));
+    }
+    let mut changes: Vec<Change<'_>> = receipts.iter().map(of).collect();
+    changes.extend([
+        park(6, ParkReason::Gone),
+        park(7, ParkReason::Gone),
+        park(8, ParkReason::Expired),
+        park(1, ParkReason::Gone),
+    ]);
+    changes.push(order(9, Attempt::FIRST.resent(), LONG_MS));
+    apply(deliveries, &changes).await;
+    let table = |rows: &[(&str, u64)]| rows.iter().map(|(word, count)| ((*word).to_owned(), *count)).collect();
+    let oldest_unsigned = Some(receipts[2].sent_at);
+    let all = Counts {
+        states: table(&[("failed", 1), ("parked", 3), ("resending", 1), ("retrying", 3)]),
+        parked: table(&[("expired", 1), ("gone", 2)]),
+        oldest_unsigned,
+    };
+    assert_eq!(counts(10).await, all);
+    let bounded = counts(2).await;
+    assert_eq!(bounded.states, table(&[("failed", 1), ("parked", 2), ("resending", 1), ("retrying", 2)]));
+    assert_eq!(bounded.parked.values().sum::<u64>(), 2);
 }
 
 /// As the name says.

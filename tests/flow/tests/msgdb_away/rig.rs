@@ -123,7 +123,7 @@ pub async fn under_load(flow: Flow, disturb: impl AsyncFnOnce(&Flow, &str) -> an
     for delivery in flow.deliveries().await? {
         ensure!(delivery.attempt.is_some_and(|attempt| attempt.number == 1), "sent again: {delivery:?}");
     }
-    let resent = metric(&flow, "countersign_resends_total").await?;
+    let resent = metric(&flow, "countersign_resend_orders_total").await?;
     ensure!(resent == 0.0, "{resent} resends were ordered, and nothing was lost");
     for queue in ["countersign.receipts", "countersign.checks", "countersign.quarantine"] {
         flow.queue_reaches(queue, 0).await?;

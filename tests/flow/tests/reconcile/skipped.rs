@@ -62,7 +62,7 @@ fn says_the_same(text: &str, certificate: &Value) -> anyhow::Result<()> {
 }
 
 async fn nothing_was_resent(flow: &Flow) -> anyhow::Result<()> {
-    let resends = flow.system.metric(Which::Callback, "countersign_resends_total").await?;
+    let resends = flow.system.metric(Which::Callback, "countersign_resend_orders_total").await?;
     ensure!(resends == 0.0, "{resends} were ordered to be sent again");
     Ok(())
 }

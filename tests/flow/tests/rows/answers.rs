@@ -32,7 +32,7 @@ async fn rename(flow: &Flow, from: &str, to: &str) -> anyhow::Result<()> {
 /// How often upstream has answered so.
 async fn answered(flow: &Flow, word: &str) -> anyhow::Result<f64> {
     let label = format!("outcome=\"{word}\"");
-    flow.system.look().metric(Which::Callback, "countersign_resends_total", &label).await
+    flow.system.look().metric(Which::Callback, "countersign_resend_orders_total", &label).await
 }
 
 on_both!(an_id_that_upstream_does_not_know_once_is_asked_for_again);

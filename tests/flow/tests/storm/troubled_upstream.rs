@@ -33,7 +33,7 @@ async fn called(line: &StandIn, calls: usize) -> anyhow::Result<()> {
 
 async fn counted(flow: &Flow, outcome: &str) -> anyhow::Result<f64> {
     let label = format!("outcome=\"{outcome}\"");
-    flow.system.look().metric(Which::Callback, "countersign_resends_total", &label).await
+    flow.system.look().metric(Which::Callback, "countersign_resend_orders_total", &label).await
 }
 
 /// Every one is at this try, in this state.

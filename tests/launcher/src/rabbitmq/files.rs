@@ -65,21 +65,60 @@ pub(super) struct Ports {
     pub(super) admin: u16,
     pub(super) mapper: u16,
     pub(super) distribution: u16,
+    /// For Prometheus, if it shall be scraped.
+    pub(super) metrics: Option<u16>,
+}
+
+/// Who a node is, and to whom it belongs.
+#[derive(Debug, Clone)]
+pub(super) struct Identity {
+    /// Before `@localhost`.
+    pub(super) name: &'static str,
+    /// Nodes that share it may talk to each other. It keeps nodes apart that meet by accident; whoever can read it is already its owner.
+    pub(super) cookie: String,
+    /// All nodes of its cluster, itself included; none: it is alone.
+    pub(super) cluster: &'static [&'static str],
+}
+
+impl Identity {
+    /// The whole name of a node.
+    pub(super) fn of(name: &str) -> String {
+        format!("{name}@localhost")
+    }
+
+    /// How the node finds its cluster: whoever of it runs already is joined. Leaders of queues are spread over the nodes.
+    fn formation(&self) -> String {
+        if self.cluster.is_empty() {
+            return String::new();
+        }
+        let spread = "queue_leader_locator = balanced\n\
+                      cluster_formation.peer_discovery_backend = classic_config\n\
+                      cluster_formation.randomized_startup_delay_range.min = 0\n\
+                      cluster_formation.randomized_startup_delay_range.max = 1\n";
+        let node = |(number, name): (usize, &&str)| {
+            format!("cluster_formation.classic_config.nodes.{} = {}\n", number + 1, Self::of(name))
+        };
+        spread.to_owned() + &self.cluster.iter().enumerate().map(node).collect::<String>()
+    }
 }
 
 /// Writes configuration, plugin list and cookie below `dir`.
-pub(super) fn write_files(dir: &Path, ports: Ports) -> anyhow::Result<()> {
+pub(super) fn write_files(dir: &Path, ports: Ports, identity: &Identity) -> anyhow::Result<()> {
     for folder in ["home", DATA, "log", "plugins"] {
         create_dir_all(dir.join(folder)).with_context(|| format!("creating files in {}", dir.display()))?;
     }
-    let Ports { amqp, admin, .. } = ports;
-    // Statistics cost a quarter of an idle node's work, and nobody looks at them here.
+    let Ports { amqp, admin, metrics, .. } = ports;
+    // Statistics cost a quarter of an idle node's work, and without Prometheus nobody looks at them here.
+    let statistics = metrics.map_or_else(
+        || "collect_statistics = none\n".to_owned(),
+        |port| format!("collect_statistics_interval = 1000\nprometheus.tcp.ip = 127.0.0.1\nprometheus.tcp.port = {port}\n"),
+    );
     let conf = format!(
         "listeners.tcp.1 = 127.0.0.1:{amqp}\n\
          management.tcp.ip = 127.0.0.1\n\
          management.tcp.port = {admin}\n\
          management_agent.disable_metrics_collector = true\n\
-         collect_statistics = none\n\
+         {statistics}\
          disk_free_limit.absolute = 50MB\n\
          vm_memory_high_watermark.absolute = 1GB\n\
          raft.wal_max_size_bytes = 33554432\n\
@@ -87,19 +126,19 @@ pub(super) fn write_files(dir: &Path, ports: Ports) -> anyhow::Result<()> {
          log.console.level = info\n\
          log.file = false\n"
     );
-    write(dir.join("rabbitmq.conf"), conf)?;
-    write(dir.join("enabled_plugins"), "[rabbitmq_management].\n")?;
+    write(dir.join("rabbitmq.conf"), conf + &identity.formation())?;
+    let plugins = if metrics.is_some() { "rabbitmq_management,rabbitmq_prometheus" } else { "rabbitmq_management" };
+    write(dir.join("enabled_plugins"), format!("[{plugins}].\n"))?;
     let cookie = dir.join("home/.erlang.cookie");
     if !cookie.exists() {
-        // It keeps nodes apart that meet by accident; whoever can read this directory is already its owner.
-        write(&cookie, format!("COUNTERSIGN{}{amqp}", std::process::id()))?;
+        write(&cookie, &identity.cookie)?;
         std::fs::set_permissions(&cookie, std::fs::Permissions::from_mode(0o400))?;
     }
     Ok(())
 }
 
 /// Adds the environment under which the scripts touch nothing outside `dir` and listen on loopback only.
-pub(super) fn with_environment(mut program: Program, dir: &Path, ports: Ports) -> Program {
+pub(super) fn with_environment(mut program: Program, dir: &Path, ports: Ports, identity: &Identity) -> Program {
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
         if text.starts_with("RABBITMQ_") || text.starts_with("ERL_") {
@@ -125,7 +164,7 @@ pub(super) fn with_environment(mut program: Program, dir: &Path, ports: Ports) -
         program = program.env(name, dir.join(file));
     }
     program
-        .env("RABBITMQ_NODENAME", "countersign@localhost")
+        .env("RABBITMQ_NODENAME", Identity::of(identity.name))
         .env("RABBITMQ_LOGS", "-")
         .env("RABBITMQ_DIST_PORT", ports.distribution.to_string())
         .env("ERL_EPMD_PORT", ports.mapper.to_string())

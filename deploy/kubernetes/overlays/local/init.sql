@@ -1,0 +1,24 @@
+-- Two databases, a role for each service without the right to create tables in them, and the role of the migration Jobs.
+CREATE ROLE owner LOGIN PASSWORD 'dev-owner';
+CREATE ROLE upstream LOGIN PASSWORD 'dev-upstream';
+CREATE ROLE callback LOGIN PASSWORD 'dev-callback';
+
+CREATE DATABASE upstream OWNER owner;
+CREATE DATABASE msg OWNER owner;
+REVOKE ALL ON DATABASE upstream, msg FROM PUBLIC;
+GRANT CONNECT ON DATABASE upstream TO upstream;
+GRANT CONNECT ON DATABASE msg TO callback;
+
+\connect upstream
+ALTER SCHEMA public OWNER TO owner;
+REVOKE CREATE ON SCHEMA public FROM PUBLIC;
+GRANT USAGE ON SCHEMA public TO upstream;
+ALTER DEFAULT PRIVILEGES FOR ROLE owner IN SCHEMA public GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO upstream;
+ALTER DEFAULT PRIVILEGES FOR ROLE owner IN SCHEMA public GRANT USAGE ON SEQUENCES TO upstream;
+
+\connect msg
+ALTER SCHEMA public OWNER TO owner;
+REVOKE CREATE ON SCHEMA public FROM PUBLIC;
+GRANT USAGE ON SCHEMA public TO callback;
+ALTER DEFAULT PRIVILEGES FOR ROLE owner IN SCHEMA public GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO callback;
+ALTER DEFAULT PRIVILEGES FOR ROLE owner IN SCHEMA public GRANT USAGE ON SEQUENCES TO callback;
