@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, ensure};
 use countersign_flow::{CHECK_DELAY_MS, Flow, PATIENCE};
-use countersign_launcher::{Extras, Ground, RabbitMq, System, Which, Wiring, wait_until};
+use countersign_launcher::{Ground, RabbitMq, System, Which, Wiring, wait_until};
 use lapin::options::QueueDeleteOptions;
 use lapin::{Connection, ConnectionProperties};
 use serde_json::json;
@@ -39,8 +39,8 @@ async fn silent_system() -> anyhow::Result<(TempDir, RabbitMq, Flow)> {
         handler_mode: "count",
         otlp: None,
     };
-    let extras = Extras { callback: format!("canary_interval_ms = {INTERVAL_MS}"), ..Extras::default() };
-    let flow = Flow { system: System::prepare_with(wiring, extras).await?, ground };
+    let flow = Flow { system: System::prepare(wiring).await?, ground };
+    flow.configure(Which::Callback, "[callback]", &format!("canary_interval_ms = {INTERVAL_MS}"))?;
     let file = flow.ground.path("callback.toml");
     std::fs::write(&file, std::fs::read_to_string(&file)?.replace("apply = true", "apply = false"))?;
     Ok((dir, broker, flow))
