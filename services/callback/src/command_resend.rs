@@ -27,6 +27,8 @@ use crate::upstreams::{Answer, CallError, ResendOrder};
 
 /// Upstreams that one step calls at the same time.
 const CALLS_AT_ONCE: usize = 16;
+/// Messages that the span of one call is linked to at most; each resend is linked back to it, however many there are.
+const LINKS_MAX: usize = 128;
 /// The word for a call that goes on although nobody waits for it any more.
 const UNDER_WAY: &str = "under_way";
 
@@ -195,7 +197,11 @@ async fn one_call(
         failpoint(Failpoint::CallbackAfterAttemptStored);
         let span = span_of(upstream, &calls);
         let orders: Vec<ResendOrder> = calls.iter().map(Call::order).collect();
-        let answer = desk.upstreams.resend(upstream, &orders).instrument(span).await;
+        let answer = desk.upstreams.resend(upstream, &orders).instrument(span.clone()).await;
+        if let Err(error) = &answer {
+            countersign_telemetry::failed(&span, error.word());
+        }
+        drop(span);
         failpoint(Failpoint::CallbackAfterCall);
         match answer {
             Ok(answer) => {
@@ -356,22 +362,25 @@ fn tell_failure(upstream: &UpstreamName, error: &CallError, orders: usize, opene
     }
 }
 
-/// One span a call: a child of the first look that led to it, linked to every message it is about.
+/// One span a call: a child of the first look that led to it, linked to the messages it is about, up to [`LINKS_MAX`].
 fn span_of(upstream: &UpstreamName, calls: &[Call<'_>]) -> Span {
     let Some(first) = calls.first() else { return Span::none() };
     let span = tracing::info_span!(
         parent: &first.order.cause,
         names::SPAN_COMMAND_RESEND,
+        { names::OTEL_NAME } = %names::span_name(names::SPAN_COMMAND_RESEND, upstream.as_str()),
         { names::OTEL_KIND } = names::CLIENT,
         { names::STEP } = "7a",
         { names::UPSTREAM } = %upstream,
         { names::MESSAGING_MESSAGE_ID } = %first.order.message_id,
-        { names::MESSAGING_BATCH_COUNT } = calls.len(),
-        { names::ATTEMPT } = first.order.attempt.number,
-        { names::EPOCH } = first.order.attempt.epoch,
+        { names::MESSAGING_BATCH_COUNT } = names::int(calls.len()),
+        { names::ATTEMPT } = names::int(first.order.attempt.number),
+        { names::EPOCH } = names::int(first.order.attempt.epoch),
+        { names::ERROR_TYPE } = tracing::field::Empty,
+        { names::OTEL_STATUS_DESCRIPTION } = tracing::field::Empty,
     );
     if !span.is_disabled() {
-        for trace in calls.iter().filter_map(|call| call.order.trace.as_ref()) {
+        for trace in calls.iter().filter_map(|call| call.order.trace.as_ref()).take(LINKS_MAX) {
             propagate::link(&span, &trace.traceparent, trace.tracestate.as_deref());
         }
     }

@@ -119,7 +119,7 @@ async fn carry_out(desk: &Desk, ask: &Ask) -> Result<Vec<ActOutcome>, Refusal> {
         Act::Park => park::park(desk, &checked).await,
         Act::Discard => discard::discard(desk, &checked).await,
         Act::Restore => restore::restore(desk, &checked).await,
-        Act::RedriveDeadLetters | Act::DiscardDeadLetters => {
+        Act::RedriveDeadLetters | Act::DiscardDeadLetters | Act::RevealDeadLetters => {
             Err(Refusal::Input(format!("{} is not about deliveries: order it of DeadLetterService", ask.act.as_str())))
         }
     }

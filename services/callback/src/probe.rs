@@ -16,8 +16,9 @@ use countersign_delivery::ports::PortError;
 use countersign_delivery::ports::broker::Published;
 use countersign_delivery::probe::{Lane, Probe, next_probe, view};
 use countersign_delivery::state::Delivery;
-use countersign_telemetry::names;
+use countersign_telemetry::{failed, names};
 use countersign_wire::probes;
+use tracing::{Instrument as _, Span};
 
 use crate::desk::{Desk, refusal};
 
@@ -88,12 +89,32 @@ pub async fn send_due(desk: &Desk) -> Result<Sent, PortError> {
         } else if let Some(next) = next_probe(known, *demand, now, &desk.policy) {
             let Some(publication) = probes::publication(lane, next.number, &desk.topology) else { continue };
             if desk.deliveries.store_probe(lane, next).await? {
-                let outcomes = desk.publish(vec![publication]).await;
-                sent.probes += usize::from(tell(lane, next.number, known, outcomes.first()));
+                let span = span_of(lane, next.number);
+                let outcomes = desk.publish(vec![publication]).instrument(span.clone()).await;
+                sent.probes += usize::from(span.in_scope(|| tell(lane, next.number, known, outcomes.first())));
             }
         }
     }
     Ok(sent)
+}
+
+/// A trace of its own: many checks may wait for one probe.
+fn span_of(lane: &Lane, number: u64) -> Span {
+    let subscription = lane.subscription.as_str();
+    tracing::info_span!(
+        parent: None,
+        names::SPAN_PROBE,
+        { names::OTEL_NAME } = %names::span_name(names::SPAN_PROBE, subscription),
+        { names::OTEL_KIND } = names::PRODUCER,
+        { names::MESSAGING_SYSTEM } = names::RABBITMQ,
+        { names::MESSAGING_OPERATION_TYPE } = names::SEND,
+        { names::MESSAGING_OPERATION_NAME } = names::SPAN_PROBE,
+        { names::MESSAGING_SUBSCRIPTION } = subscription,
+        { names::PROBE } = names::int(number),
+        { names::OUTCOME } = tracing::field::Empty,
+        { names::ERROR_TYPE } = tracing::field::Empty,
+        { names::OTEL_STATUS_DESCRIPTION } = tracing::field::Empty,
+    )
 }
 
 /// Counts and logs; whether the broker has the probe. If not it stays unanswered, and is replaced like one that got lost.
@@ -106,6 +127,11 @@ fn tell(lane: &Lane, number: u64, known: &[Probe], outcome: Option<&Published>) 
         (None, _) => "replaced",
     };
     metrics::counter!(names::PROBES_TOTAL, "outcome" => word).increment(1);
+    let span = Span::current();
+    span.record(names::OUTCOME, word);
+    if why.is_some() {
+        failed(&span, word);
+    }
     let (subscription, retry_delay_ms) = (&lane.subscription, lane.retry_delay_ms);
     if let Some(why) = &why {
         tracing::warn!(%subscription, retry_delay_ms, number, why, "a probe could not be published");

@@ -30,9 +30,10 @@ use countersign_delivery::ports::PortError;
 use countersign_delivery::ports::reconciliation::Reconciliation;
 use countersign_delivery::reconcile::{Certificate, Limit, Narrowed, State, Window, narrow};
 use countersign_delivery::{SubscriptionName, Timestamp, UpstreamName};
-use countersign_telemetry::names;
+use countersign_telemetry::{failed, names};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use crate::desk::Desk;
 use crate::upstreams::addresses::Addresses;
@@ -154,7 +155,21 @@ impl Reconciler {
         let mut round = Round::default();
         let mut certificates = Vec::new();
         for target in targets::of(self, &task.upstreams).await? {
-            let certificate = self.one(&target, task.asked, task.validate_only, &mut round).await?;
+            let span = tracing::info_span!(
+                parent: None,
+                names::SPAN_RECONCILE,
+                { names::OTEL_KIND } = names::INTERNAL,
+                { names::UPSTREAM } = target.called(),
+                { names::OUTCOME } = tracing::field::Empty,
+                { names::ERROR_TYPE } = tracing::field::Empty,
+                { names::OTEL_STATUS_DESCRIPTION } = tracing::field::Empty,
+            );
+            let certificate = self.one(&target, task.asked, task.validate_only, &mut round).instrument(span.clone()).await;
+            let certificate = certificate.inspect_err(|_| failed(&span, "msg_db"))?;
+            span.record(names::OUTCOME, certificate.state.as_str());
+            if certificate.state == State::Unreachable {
+                failed(&span, certificate.state.as_str());
+            }
             certificates.push(certificate);
         }
         Ok(certificates)

@@ -12,7 +12,7 @@ use countersign_delivery::ports::deliveries::{Change, DeliveryKey};
 use countersign_delivery::receipt::{ProbeAnswer, Receipt, ReceiptBatch};
 use countersign_delivery::state::{Command, Delivery, Event, Illegal};
 use countersign_delivery::{Attempt, Timestamp, Topology};
-use countersign_telemetry::{names, propagate};
+use countersign_telemetry::{failed, names, propagate};
 use countersign_wire::{WireError, receipts};
 use tracing::Span;
 
@@ -49,11 +49,16 @@ struct Read {
 pub async fn record(desk: &Desk, delivered: &[Delivered]) -> Outcome {
     failpoint(Failpoint::CallbackReceiptAfterDelivery);
     let (read, mut unreadable) = read_all(delivered);
-    let spans: Vec<Span> = read.iter().flat_map(|read| &read.batch.receipts).filter_map(span_of).collect();
+    let queue = desk.topology.receipts_queue();
+    let receipts = read.iter().flat_map(|read| &read.batch.receipts);
+    let spans: Vec<Span> = receipts.filter_map(|receipt| span_of(receipt, &queue)).collect();
 
     let mut held = Vec::new();
     let mut why = None;
     if let Err(error) = write_down(desk, &read).await {
+        for span in &spans {
+            failed(span, "msg_db");
+        }
         let (refused, waiting) = tell_poison_from_trouble(desk, read, &error).await;
         held.extend(waiting);
         unreadable.extend(refused.into_iter().map(|position| unreadable_at(delivered, position, error.to_string())));
@@ -161,21 +166,30 @@ async fn tell_poison_from_trouble(desk: &Desk, read: Vec<Read>, error: &PortErro
 }
 
 /// A child of whoever published the receipt; none when the message has no trace.
-fn span_of(receipt: &Receipt) -> Option<Span> {
+fn span_of(receipt: &Receipt, queue: &str) -> Option<Span> {
     let trace = receipt.trace.as_ref()?;
     let span = tracing::info_span!(
         parent: None,
         names::SPAN_RECORD,
+        { names::OTEL_NAME } = %names::span_name(names::SPAN_RECORD, queue),
         { names::OTEL_KIND } = names::CONSUMER,
         { names::STEP } = "5",
         { names::MESSAGING_SYSTEM } = names::RABBITMQ,
-        { names::MESSAGING_OPERATION_TYPE } = "process",
+        { names::MESSAGING_OPERATION_TYPE } = names::PROCESS,
+        { names::MESSAGING_OPERATION_NAME } = names::SPAN_RECORD,
+        { names::MESSAGING_DESTINATION } = queue,
         { names::MESSAGING_MESSAGE_ID } = %receipt.message_id,
         { names::MESSAGING_SUBSCRIPTION } = %receipt.subscription,
-        { names::ATTEMPT } = receipt.attempt.number,
-        { names::EPOCH } = receipt.attempt.epoch,
+        { names::ATTEMPT } = names::int(receipt.attempt.number),
+        { names::EPOCH } = names::int(receipt.attempt.epoch),
         { names::OUTCOME } = word(receipt),
+        { names::REASON } = tracing::field::Empty,
+        { names::ERROR_TYPE } = tracing::field::Empty,
+        { names::OTEL_STATUS_DESCRIPTION } = tracing::field::Empty,
     );
+    if let Signed::Failed { reason, .. } = &receipt.outcome {
+        span.record(names::REASON, reason.as_str());
+    }
     if !span.is_disabled() {
         propagate::set_parent(&span, &trace.traceparent, trace.tracestate.as_deref());
         // A span that is never entered would not begin.

@@ -99,6 +99,17 @@ impl CallError {
     pub const fn is_transient(&self) -> bool {
         true
     }
+
+    /// The one word for it.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::NoAddress(_) => "no_address",
+            Self::Failed { .. } => "call_failed",
+            Self::TooLate { .. } => "timeout",
+            Self::Nonsense { .. } => "nonsense",
+        }
+    }
 }
 
 /// Tells upstreams to send again.

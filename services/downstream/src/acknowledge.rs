@@ -13,7 +13,7 @@ use countersign_delivery::message::TraceContext;
 use countersign_delivery::ports::Ids;
 use countersign_delivery::ports::broker::{Published, Publisher};
 use countersign_delivery::receipt::{Outcome as Signed, ProbeAnswer, Receipt, ReceiptBatch};
-use countersign_telemetry::{names, propagate};
+use countersign_telemetry::{failed, names, propagate};
 use countersign_wire::{publication, receipts};
 use tracing::Instrument as _;
 
@@ -105,35 +105,53 @@ fn batch_of(statements: Vec<Statement>) -> ReceiptBatch {
 #[derive(Clone)]
 pub struct Signer {
     batches: Batcher<Statement, Outcome>,
+    /// The receipts queue, for spans.
+    queue: Arc<str>,
 }
 
 impl Signer {
     /// Starts the worker; it flushes what waits when the last signer is gone.
     #[must_use]
     pub fn start(tasks: &Tasks, post: Post, max_batch: usize, linger: Duration) -> Self {
-        let stop = post.stop.clone();
+        let (stop, queue) = (post.stop.clone(), post.queue.as_str().into());
         let limits = Limits { max_batch, linger, calls: CALLS };
         let batches = Batcher::start(tasks, &stop, "receipts", limits, move |statements: Vec<Statement>| {
             let (post, count) = (post.clone(), statements.len());
             async move { vec![acknowledge(&post, statements).await; count] }
         });
-        Self { batches }
+        Self { batches, queue }
     }
 
     /// Signs one receipt. True: it is confirmed, the message may be acked.
     pub async fn sign(&self, mut receipt: Receipt) -> bool {
         let span = tracing::info_span!(
             names::SPAN_ACKNOWLEDGE,
+            { names::OTEL_NAME } = %names::span_name(names::SPAN_ACKNOWLEDGE, &self.queue),
             { names::STEP } = "4",
             { names::OTEL_KIND } = names::PRODUCER,
             { names::MESSAGING_SYSTEM } = names::RABBITMQ,
+            { names::MESSAGING_OPERATION_TYPE } = names::SEND,
+            { names::MESSAGING_OPERATION_NAME } = names::SPAN_ACKNOWLEDGE,
+            { names::MESSAGING_DESTINATION } = &*self.queue,
             { names::MESSAGING_MESSAGE_ID } = %receipt.message_id,
+            { names::ATTEMPT } = names::int(receipt.attempt.number),
+            { names::EPOCH } = names::int(receipt.attempt.epoch),
             { names::OUTCOME } = word(&receipt.outcome),
+            { names::REASON } = tracing::field::Empty,
+            { names::ERROR_TYPE } = tracing::field::Empty,
+            { names::OTEL_STATUS_DESCRIPTION } = tracing::field::Empty,
         );
+        if let Signed::Failed { reason, .. } = &receipt.outcome {
+            span.record(names::REASON, reason.as_str());
+        }
         if let Some((traceparent, tracestate)) = propagate::of(&span) {
             receipt.trace = Some(TraceContext { traceparent, tracestate });
         }
-        self.ask(Statement::Receipt(receipt)).instrument(span).await
+        let confirmed = self.ask(Statement::Receipt(receipt)).instrument(span.clone()).await;
+        if !confirmed {
+            failed(&span, "not_confirmed");
+        }
+        confirmed
     }
 
     /// Signs one probe. True: confirmed.

@@ -19,7 +19,7 @@ use countersign_delivery::ports::{Clock, Ids};
 use countersign_delivery::receipt::Outcome as Signed;
 use countersign_delivery::topology::Subscription;
 use countersign_delivery::{Attempt, FailReason};
-use countersign_telemetry::{names, propagate};
+use countersign_telemetry::{failed, names, propagate};
 use countersign_wire::arrival::{self, Death};
 use countersign_wire::history;
 use countersign_wire::names::RETRY;
@@ -103,8 +103,22 @@ pub enum Outcome {
 pub async fn receive(reception: &Reception, arrived: &Arrived, claiming: Option<Claiming>, company: Company) -> Outcome {
     let span = span_of(reception, arrived);
     let outcome = run(reception, arrived, claiming, company).instrument(span.clone()).await;
-    span.record(names::OUTCOME, outcome.word());
+    note_outcome(&span, outcome);
     outcome
+}
+
+/// What the span tells at its end; who comes again or is buried makes it a failed one.
+fn note_outcome(span: &tracing::Span, outcome: Outcome) {
+    match outcome {
+        Outcome::Failed(reason) => {
+            span.record(names::OUTCOME, "failed").record(names::REASON, reason.as_str());
+            failed(span, reason.as_str());
+            return;
+        }
+        Outcome::Retrying | Outcome::ClaimsAway | Outcome::GivenUp => failed(span, outcome.word()),
+        Outcome::Done | Outcome::DoneBefore | Outcome::PutBack | Outcome::Suspect => {}
+    }
+    span.record(names::OUTCOME, outcome.word());
 }
 
 async fn run(reception: &Reception, arrived: &Arrived, mut claiming: Option<Claiming>, company: Company) -> Outcome {
@@ -317,17 +331,24 @@ fn span_of(reception: &Reception, arrived: &Arrived) -> tracing::Span {
     let arrival = &arrived.arrival;
     let span = tracing::info_span!(
         names::SPAN_PROCESS,
+        { names::OTEL_NAME } = %names::span_name(names::SPAN_PROCESS, reception.subscription.name.as_str()),
         { names::STEP } = "3",
         { names::OTEL_KIND } = names::CONSUMER,
         { names::MESSAGING_SYSTEM } = names::RABBITMQ,
-        { names::MESSAGING_OPERATION_TYPE } = "process",
+        { names::MESSAGING_OPERATION_TYPE } = names::PROCESS,
+        { names::MESSAGING_OPERATION_NAME } = names::SPAN_PROCESS,
         { names::MESSAGING_DESTINATION } = %arrival.exchange,
+        { names::MESSAGING_ROUTING_KEY } = %arrival.routing_key,
         { names::MESSAGING_SUBSCRIPTION } = %reception.subscription.name,
         { names::MESSAGING_MESSAGE_ID } = %arrival.id,
-        { names::ATTEMPT } = arrival.attempt.number,
-        { names::EPOCH } = arrival.attempt.epoch,
+        { names::MESSAGING_BODY_SIZE } = names::int(arrival.body.len()),
+        { names::ATTEMPT } = names::int(arrival.attempt.number),
+        { names::EPOCH } = names::int(arrival.attempt.epoch),
         { names::UPSTREAM } = %arrival.upstream,
         { names::OUTCOME } = tracing::field::Empty,
+        { names::REASON } = tracing::field::Empty,
+        { names::ERROR_TYPE } = tracing::field::Empty,
+        { names::OTEL_STATUS_DESCRIPTION } = tracing::field::Empty,
     );
     if let Some(trace) = &arrival.trace {
         propagate::set_parent(&span, &trace.traceparent, trace.tracestate.as_deref());

@@ -112,7 +112,7 @@ fn start(desk: &Arc<Desk>, adopter: &Arc<Ledger>, heartbeat: Heartbeat, running:
 
 /// Adopts one incarnation, from its claim to its close.
 pub(crate) async fn adopt(desk: &Arc<Desk>, seen: &Heartbeat, adopter: IncarnationId) -> Result<Outcome, PortError> {
-    let span = tracing::info_span!(names::SPAN_ADOPT, incarnation = %seen.incarnation, watermark = seen.watermark.0);
+    let span = tracing::info_span!(names::SPAN_ADOPT, { names::OTEL_KIND } = names::INTERNAL, incarnation = %seen.incarnation, watermark = names::int(seen.watermark.0));
     async {
         let ledger = desk.incarnations.inherit(seen.incarnation);
         if !desk.messages.adopt(seen, adopter).await? {

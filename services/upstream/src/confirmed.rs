@@ -9,7 +9,6 @@ use std::time::Duration;
 use countersign_delivery::Message;
 use countersign_delivery::ports::broker::Published;
 use countersign_delivery::topology::Mode;
-use countersign_telemetry::names;
 use countersign_wire::publication::{Publish, to_exchange};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::{Instant, timeout_at};
@@ -19,7 +18,7 @@ use crate::config::UpstreamSection;
 use crate::desk::Desk;
 use crate::publish::by_required;
 use crate::refusal::Refusal;
-use crate::send::{Accepted, Outcome, names_its_message, stopping, traced};
+use crate::send::{Accepted, Outcome, names_its_message, note_outcome, stopping, traced};
 
 /// One message on its way.
 struct Outgoing {
@@ -116,7 +115,7 @@ impl Pending {
                 )))
             }
         };
-        span.record(names::OUTCOME, outcome.word());
+        note_outcome(&span, &outcome);
         outcome
     }
 }

@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use countersign_boot::{Failpoint, failpoint};
 use countersign_delivery::ports::broker::{Publication, Published};
 use countersign_delivery::{Attempt, Fingerprint, Message, MessageId, SubscriptionName, TraceContext};
-use countersign_telemetry::{names, propagate};
+use countersign_telemetry::{failed, names, propagate};
 use countersign_wire::publication::{Publish, to_subscription};
 use tokio::sync::oneshot;
 use tracing::Span;
@@ -94,13 +94,14 @@ async fn resend_page(desk: &Desk, orders: &[Order], caller: Option<&TraceContext
 struct Plan<'a> {
     order: &'a Order,
     /// None once the outcome is certain.
-    work: Option<Work<'a>>,
+    work: Option<Work>,
     outcome: Outcome,
     span: Span,
 }
 
-struct Work<'a> {
-    message: &'a Message,
+struct Work {
+    /// As stored, but its trace goes on from this step.
+    message: Message,
     targets: Vec<SubscriptionName>,
 }
 
@@ -112,17 +113,19 @@ impl<'a> Plan<'a> {
         if whole.message().fingerprint != order.fingerprint {
             return no_work(Outcome::Changed);
         }
-        let message = match whole {
+        let stored = match whole {
             Whole::Ready(message) => message,
             Whole::Changed(_) => return no_work(Outcome::Changed),
             Whole::Gone(_) => return no_work(Outcome::Gone),
             Whole::NotNow(_, why) => return no_work(Outcome::NotConfirmed(why.clone())),
         };
-        let targets = if order.subscriptions.is_empty() { message.required.clone() } else { order.subscriptions.clone() };
-        if let Some(stranger) = targets.iter().find(|name| !message.required.contains(name)) {
+        let targets = if order.subscriptions.is_empty() { stored.required.clone() } else { order.subscriptions.clone() };
+        if let Some(stranger) = targets.iter().find(|name| !stored.required.contains(name)) {
             return no_work(Outcome::NotConfirmed(format!("{stranger} is not among those who must sign for this message")));
         }
         let outcome = Outcome::NotConfirmed(String::new());
+        let goes_on = propagate::of(&span).map(|(traceparent, tracestate)| TraceContext { traceparent, tracestate });
+        let message = Message { trace: goes_on.or_else(|| stored.trace.clone()), ..stored.clone() };
         Self { order, work: Some(Work { message, targets }), outcome, span }
     }
 
@@ -131,7 +134,7 @@ impl<'a> Plan<'a> {
         let Some(work) = &self.work else { return Vec::new() };
         let Order { attempt, effect_epoch, .. } = *self.order;
         let publish = Publish { attempt, effect_epoch, again: true };
-        let to = |subscription| to_subscription(work.message, &desk.config.name, subscription, publish);
+        let to = |subscription| to_subscription(&work.message, &desk.config.name, subscription, publish);
         work.targets.iter().map(to).collect()
     }
 
@@ -151,6 +154,9 @@ impl<'a> Plan<'a> {
     fn finish(self) -> Outcome {
         let word = self.outcome.word();
         self.span.record(names::OUTCOME, word);
+        if self.outcome != Outcome::Resent {
+            failed(&self.span, word);
+        }
         metrics::counter!(names::RESENDS_TOTAL, "outcome" => word).increment(1);
         self.outcome
     }
@@ -195,7 +201,7 @@ async fn schedule_checks(desk: &Desk, plans: &mut [Plan<'_>]) {
     for plan in plans.iter_mut() {
         let Some(work) = &plan.work else { continue };
         let (answer, confirmed) = oneshot::channel();
-        group.push(Scheduled::of(work.message, plan.order.attempt, work.targets.clone(), Done::Answer(answer)));
+        group.push(Scheduled::of(&work.message, plan.order.attempt, work.targets.clone(), Done::Answer(answer)));
         answers.push((plan, confirmed));
     }
     desk.checks.schedule(group).await;
@@ -207,26 +213,38 @@ async fn schedule_checks(desk: &Desk, plans: &mut [Plan<'_>]) {
     }
 }
 
-/// Child of the call that ordered it, linked to the message's own trace.
+/// Child of the message's first publish, so that one message is one trace; linked to it, and to the call that ordered it. Without a trace
+/// of the message's own it is the call's child.
 fn span(order: &Order, message: Option<&Message>, caller: Option<&TraceContext>) -> Span {
+    // To one queue as a rule; its name, for several they are too many.
+    let wanted =
+        if order.subscriptions.is_empty() { message.map(|message| &message.required) } else { Some(&order.subscriptions) };
+    let queue = wanted.and_then(|wanted| wanted.first()).map_or("", SubscriptionName::as_str);
     let span = tracing::info_span!(
         names::SPAN_RESEND,
+        { names::OTEL_NAME } = %names::span_name(names::SPAN_RESEND, queue),
         { names::OTEL_KIND } = names::PRODUCER,
         { names::STEP } = "7b",
         { names::MESSAGING_SYSTEM } = names::RABBITMQ,
-        { names::MESSAGING_OPERATION_TYPE } = "send",
+        { names::MESSAGING_OPERATION_TYPE } = names::SEND,
+        { names::MESSAGING_OPERATION_NAME } = names::SPAN_RESEND,
+        { names::MESSAGING_DESTINATION } = queue,
         { names::MESSAGING_MESSAGE_ID } = %order.id,
-        { names::ATTEMPT } = order.attempt.number,
-        { names::EPOCH } = order.attempt.epoch,
+        { names::MESSAGING_BODY_SIZE } = message.map(|message| names::int(message.body.len())),
+        { names::ATTEMPT } = names::int(order.attempt.number),
+        { names::EPOCH } = names::int(order.attempt.epoch),
         { names::OUTCOME } = tracing::field::Empty,
+        { names::ERROR_TYPE } = tracing::field::Empty,
+        { names::OTEL_STATUS_DESCRIPTION } = tracing::field::Empty,
     );
     if span.is_disabled() {
         return span;
     }
-    if let Some(caller) = caller {
-        propagate::set_parent(&span, &caller.traceparent, caller.tracestate.as_deref());
+    let of_message = message.and_then(|message| message.trace.as_ref());
+    if let Some(parent) = of_message.or(caller) {
+        propagate::set_parent(&span, &parent.traceparent, parent.tracestate.as_deref());
     }
-    if let Some(trace) = message.and_then(|message| message.trace.as_ref()) {
+    for trace in of_message.into_iter().chain(caller) {
         propagate::link(&span, &trace.traceparent, trace.tracestate.as_deref());
     }
     span

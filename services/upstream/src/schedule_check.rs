@@ -14,7 +14,7 @@
 use countersign_boot::{Failpoint, failpoint};
 use countersign_delivery::check::{Check, CheckBatch};
 use countersign_delivery::ports::broker::Published;
-use countersign_telemetry::{names, propagate};
+use countersign_telemetry::{failed, names, propagate};
 use countersign_wire::{checks, publication};
 use tracing::Span;
 
@@ -48,6 +48,11 @@ pub(crate) async fn schedule_checks(desk: &Desk, batch: Vec<Scheduled>) -> Outco
     // Act.
     let published = desk.publisher.publish(vec![publication]).await;
     note_unconfirmed("check", &published);
+    if published.first() != Some(&Published::Confirmed) {
+        for span in &spans {
+            failed(span, "not_confirmed");
+        }
+    }
     drop(spans);
     if published.first() == Some(&Published::Confirmed) {
         failpoint(Failpoint::UpstreamAfterCheckConfirm);
@@ -85,14 +90,19 @@ fn span(check: &Check, queue: &str, count: usize) -> Span {
     let Some(trace) = &check.trace else { return Span::none() };
     let span = tracing::info_span!(
         names::SPAN_SCHEDULE_CHECK,
+        { names::OTEL_NAME } = %names::span_name(names::SPAN_SCHEDULE_CHECK, queue),
         { names::OTEL_KIND } = names::PRODUCER,
         { names::STEP } = "2",
         { names::MESSAGING_SYSTEM } = names::RABBITMQ,
-        { names::MESSAGING_OPERATION_TYPE } = "send",
+        { names::MESSAGING_OPERATION_TYPE } = names::SEND,
+        { names::MESSAGING_OPERATION_NAME } = names::SPAN_SCHEDULE_CHECK,
         { names::MESSAGING_DESTINATION } = queue,
         { names::MESSAGING_MESSAGE_ID } = %check.message_id,
-        { names::MESSAGING_BATCH_COUNT } = count,
-        { names::ATTEMPT } = check.attempt.number,
+        { names::MESSAGING_BATCH_COUNT } = names::int(count),
+        { names::ATTEMPT } = names::int(check.attempt.number),
+        { names::EPOCH } = names::int(check.attempt.epoch),
+        { names::ERROR_TYPE } = tracing::field::Empty,
+        { names::OTEL_STATUS_DESCRIPTION } = tracing::field::Empty,
     );
     if !span.is_disabled() {
         propagate::set_parent(&span, &trace.traceparent, trace.tracestate.as_deref());

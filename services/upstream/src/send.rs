@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use countersign_delivery::topology::Mode;
 use countersign_delivery::{Fingerprint, Message, MessageId};
-use countersign_telemetry::{names, propagate};
+use countersign_telemetry::{failed, names, propagate};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::{Instant, timeout_at};
 use tracing::Span;
@@ -216,7 +216,7 @@ impl Pending {
                 Outcome::Refused(Refusal::Unavailable(words))
             }
         };
-        span.record(names::OUTCOME, outcome.word());
+        note_outcome(&span, &outcome);
         Err(outcome)
     }
 }
@@ -236,7 +236,7 @@ impl Unconfirmed {
             // In time or not: another process publishes it, or this one does later.
             Ok(Err(_)) | Err(_) => Outcome::Committed(self.accepted),
         };
-        self.span.record(names::OUTCOME, outcome.word());
+        note_outcome(&self.span, &outcome);
         outcome
     }
 }
@@ -267,18 +267,39 @@ pub(crate) fn names_its_message(span: &Span, id: MessageId) {
     span.record(names::MESSAGING_MESSAGE_ID, tracing::field::display(id));
 }
 
+/// What the span tells at its end: a repeat names the message that was stored before, a refusal makes it a failed one.
+pub(crate) fn note_outcome(span: &Span, outcome: &Outcome) {
+    let word = match outcome {
+        Outcome::Confirmed(accepted) | Outcome::Committed(accepted) if accepted.duplicate => {
+            names_its_message(span, accepted.id);
+            "duplicate"
+        }
+        Outcome::Refused(refusal) => {
+            failed(span, refusal.word());
+            outcome.word()
+        }
+        Outcome::Confirmed(_) | Outcome::Committed(_) => outcome.word(),
+    };
+    span.record(names::OUTCOME, word);
+}
+
 fn span(message: &Message) -> Span {
     let span = tracing::info_span!(
         names::SPAN_SEND,
+        { names::OTEL_NAME } = %names::span_name(names::SPAN_SEND, &message.exchange),
         { names::OTEL_KIND } = names::PRODUCER,
         { names::STEP } = "1",
         { names::MESSAGING_SYSTEM } = names::RABBITMQ,
-        { names::MESSAGING_OPERATION_TYPE } = "send",
+        { names::MESSAGING_OPERATION_TYPE } = names::SEND,
+        { names::MESSAGING_OPERATION_NAME } = names::SPAN_SEND,
         { names::MESSAGING_DESTINATION } = message.exchange,
         { names::MESSAGING_ROUTING_KEY } = message.routing_key,
         { names::MESSAGING_MESSAGE_ID } = tracing::field::Empty,
-        { names::MESSAGING_BODY_SIZE } = message.body.len(),
+        { names::MESSAGING_BODY_SIZE } = names::int(message.body.len()),
+        { names::ATTEMPT } = 1,
         { names::OUTCOME } = tracing::field::Empty,
+        { names::ERROR_TYPE } = tracing::field::Empty,
+        { names::OTEL_STATUS_DESCRIPTION } = tracing::field::Empty,
     );
     if let Some(trace) = message.trace.as_ref().filter(|_| !span.is_disabled()) {
         propagate::set_parent(&span, &trace.traceparent, trace.tracestate.as_deref());

@@ -17,8 +17,11 @@ pub(crate) fn trace_of(traceparent: &str, tracestate: &str) -> Option<TraceConte
 
 /// The span of one call that brings so many messages, child of the caller's.
 pub(crate) fn accept_span(caller: Option<&TraceContext>, count: usize) -> Span {
-    let span =
-        tracing::info_span!(names::SPAN_ACCEPT, { names::OTEL_KIND } = names::SERVER, { names::MESSAGING_BATCH_COUNT } = count);
+    let span = tracing::info_span!(
+        names::SPAN_ACCEPT,
+        { names::OTEL_KIND } = names::SERVER,
+        { names::MESSAGING_BATCH_COUNT } = names::int(count)
+    );
     if let Some(trace) = caller.filter(|_| !span.is_disabled()) {
         propagate::set_parent(&span, &trace.traceparent, trace.tracestate.as_deref());
     }

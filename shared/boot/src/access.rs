@@ -30,8 +30,8 @@ use jwt::Jwt;
 use tokens::Tokens;
 
 pub use caller::{Caller, Means, only, signed};
-pub(crate) use config::problems;
 pub use config::{AccessSection, JwtClaim, Tls};
+pub(crate) use config::{problems, warnings};
 pub(crate) use methods::Methods;
 pub use role::Role;
 

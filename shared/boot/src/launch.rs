@@ -15,7 +15,7 @@ use crate::config::{self, Http, Settings};
 use crate::context::{Context, Served};
 use crate::error::Error;
 use crate::shutdown::{Signals, stop_in_order};
-use crate::{ask, failpoints, http};
+use crate::{access, ask, failpoints, http};
 
 /// With one thread the exporter of traces and the work it waits for can block each other.
 const WORKERS_MIN: usize = 2;
@@ -170,12 +170,17 @@ where
     let frame = settings.frame();
     let (limits, http) = (frame.shutdown.clone(), frame.http.clone());
     let served = Served { grpc: frame.grpc.clone(), tls: frame.tls.clone(), access: frame.access.clone() };
+    let listen = [("http.listen", http.listen), ("grpc.listen", served.grpc.listen)];
+    let warnings = access::warnings(&served.access, &served.tls, &listen);
     let clock = Arc::new(SystemClock);
     let context = Context::new(service, clock, Arc::new(RandomIds), served, cli.addresses);
     let guard = match countersign_telemetry::install(service, frame.log, frame.traces) {
         Ok(guard) => guard,
         Err(error) => return refuse(service, &error.into()),
     };
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
     match open(&context, &http).await {
         Ok(()) => set_up(&context, run(settings, context.clone())),
         Err(error) => context.stop.fail(error.to_string()),

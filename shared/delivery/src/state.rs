@@ -153,6 +153,18 @@ pub enum ResendReason {
     Repeated,
 }
 
+impl ResendReason {
+    /// The one word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Lost { .. } => "lost",
+            Self::TimedOut { .. } => "timed_out",
+            Self::Repeated => "repeated",
+        }
+    }
+}
+
 impl std::fmt::Display for ResendReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

@@ -114,7 +114,9 @@ texts! {
     UPSTREAM = "countersign.upstream";
     /// What a step came to, in the words of its `Outcome`.
     OUTCOME = "countersign.outcome";
-    /// What callback decided: `verified`, `wait`, `resend` or `park`.
+    /// The number of a probe in its lane.
+    PROBE = "countersign.probe";
+    /// What callback decided: `verified`, `stale`, `wait`, `resend` or `park`.
     VERDICT = "countersign.verdict";
     /// Why something was refused, parked or sent again.
     REASON = "countersign.reason";
@@ -124,6 +126,12 @@ texts! {
 #[must_use]
 pub fn span_name(operation: &str, destination: &str) -> String {
     format!("{operation} {destination}")
+}
+
+/// A number as an attribute: tracing's bridge makes text of unsigned ones.
+#[must_use]
+pub fn int(number: impl TryInto<i64>) -> i64 {
+    number.try_into().unwrap_or(i64::MAX)
 }
 
 /// How a metric is recorded.

@@ -5,7 +5,9 @@
 
 #![allow(clippy::disallowed_methods, reason = "not part of the product; it has no launch frame")]
 
+mod drawing;
 mod faults;
+mod metrics;
 mod options;
 mod outcome;
 mod quiet;

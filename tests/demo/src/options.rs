@@ -1,5 +1,7 @@
 //! What can be asked of the demo.
 
+use std::path::PathBuf;
+
 use clap::Parser;
 
 /// Orders flow while the broker loses messages and every process is killed, and each order is processed once and signed for.
@@ -36,6 +38,9 @@ pub struct Options {
     /// Give up after so many seconds
     #[arg(long, default_value_t = 240, value_parser = clap::value_parser!(u64).range(10..=86_400))]
     pub patience_s: u64,
+    /// Scrape the services with a private Prometheus too, and draw what the overview dashboard shows of the run into this SVG file
+    #[arg(long, value_name = "FILE")]
+    pub metrics: Option<PathBuf>,
     /// Set by the demo itself: end when standard input ends
     #[arg(long, hide = true)]
     pub kept: bool,

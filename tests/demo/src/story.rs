@@ -9,6 +9,7 @@ use serde_json::json;
 use tokio::time::{Instant, timeout_at};
 
 use crate::faults::{Failpoints, Scene, Struck};
+use crate::metrics::Scraped;
 use crate::options::Options;
 use crate::outcome::Outcome;
 use crate::quiet;
@@ -33,6 +34,10 @@ pub async fn tell(options: &Options) -> anyhow::Result<Outcome> {
     let (points, left_out) = points(options, seed);
     announce(options, seed, &points, &left_out);
     let mut stage = timeout_at(give_up, raise(options, &points)).await.context("the patience of --patience-s ended")??;
+    let scraped = match &options.metrics {
+        Some(_) => Some(Scraped::start(&stage, options.without_callback).await?),
+        None => None,
+    };
     let (tally, teller) = (Tally::default(), Teller::new(options.orders)?);
     teller.say(&format!("sending {} orders with `countersign send --file`", options.orders));
     let look = stage.system.look().clone();
@@ -53,6 +58,10 @@ pub async fn tell(options: &Options) -> anyhow::Result<Outcome> {
         never = teller.tell(&look, &tally) => match never {},
     };
     teller.finish();
+    if let (Some(scraped), Some(file)) = (&scraped, &options.metrics) {
+        scraped.draw(file).await?;
+        println!("what the overview dashboard shows of it is drawn in {}", file.display());
+    }
     let (struck, took) = (scene.struck, teller.elapsed());
     let outcome = gather(&stage, options, &tally, struck).await?;
     let outcome = Outcome { seed, left_out, timed_out, took, ..outcome };

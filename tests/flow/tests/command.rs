@@ -38,6 +38,14 @@ pub async fn expect(flow: &Flow, code: i32, arguments: &[&str]) -> anyhow::Resul
     serde_json::from_str(&out).with_context(|| format!("{arguments:?} printed {out}"))
 }
 
+/// Runs it, expects code 0 or 1, and reads the answer.
+pub async fn outcome_of(flow: &Flow, arguments: &[&str]) -> anyhow::Result<Value> {
+    let output = countersign(flow, arguments).await?;
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    ensure!(matches!(output.status.code(), Some(0 | 1)), "{arguments:?} ended with {}: {out}{err}", output.status);
+    serde_json::from_str(&out).with_context(|| format!("{arguments:?} printed {out}"))
+}
+
 /// The words of the error that a line of JSON on standard error tells.
 pub fn error(code: i32, said: &str) -> anyhow::Result<Value> {
     let told: Value = serde_json::from_str(said.trim())?;

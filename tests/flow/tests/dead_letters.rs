@@ -190,7 +190,10 @@ async fn they_are_listed_and_shown(flow: &Flow, [rejected, exhausted, ..]: &[Str
     ensure!(shown["died_by"] == "downstream" && shown["died_at"] != "" && shown.get("body").is_none(), "{shown}");
     let revealed = dead(flow, 0, "show", &[rejected, "--body", "--by", "ann"]).await?;
     ensure!(revealed["letters"][0]["body"] == "{\"order\":0}", "{revealed}");
-    ensure!(flow.system.log_of(Which::Callback)?.contains("looks at the body"), "who looked at a body is not logged");
+    ensure!(flow.system.log_of(Which::Callback)?.contains("asks for the body"), "who looked at a body is not logged");
+    let told = expect(flow, 0, &["audit", "--act", "reveal_dead_letters"]).await?;
+    let row = &told["acts"][0];
+    ensure!(row["about"] == *rejected && row["by"] == "ann" && row["result"] == "done" && row["detail"] == "1 shown", "{told}");
     Ok(())
 }
 
@@ -250,8 +253,14 @@ async fn the_rest_is_discarded(flow: Flow, [.., known]: &[String; 4]) -> anyhow:
     let told =
         log.lines().any(|line| line.contains("discard_dead_letter") && line.contains(&parked) && line.contains("a test order"));
     ensure!(told && !log.contains("{\\\"order\\\":9}"), "the discard is not logged as it should be");
-    let expected =
-        [("redrive", "done"), ("redrive", "refused"), ("redrive", "refused"), ("discard", "done"), ("discard", "done")];
+    let expected = [
+        ("reveal", "done"),
+        ("redrive", "done"),
+        ("redrive", "refused"),
+        ("redrive", "refused"),
+        ("discard", "done"),
+        ("discard", "done"),
+    ];
     audit_has(&flow, &expected).await?;
     let audit = expect(&flow, 0, &["audit", "--act", "discard_dead_letters", "--limit", "1"]).await?;
     let last = &audit["acts"][0];

@@ -49,7 +49,7 @@ impl Listener {
     }
 
     /// Waits until so many different events of a kind have been heard of a message.
-    async fn hears(&self, what: &str, id: &str, times: usize) -> anyhow::Result<()> {
+    pub async fn hears(&self, what: &str, id: &str, times: usize) -> anyhow::Result<()> {
         let heard = async || self.listen().await.is_ok() && self.events(what, id).await.len() >= times;
         wait_until(&format!("{times} events {what} of {id}"), PATIENCE, heard).await
     }

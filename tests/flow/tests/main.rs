@@ -38,6 +38,7 @@ mod further_incarnation;
 mod guard_table;
 mod http_in;
 mod kubernetes;
+mod least;
 mod lost_message;
 mod lost_receipt;
 mod million;

@@ -90,6 +90,14 @@ impl Broker {
         self.put(&format!("permissions/{}/{}", encode(vhost), encode(user)), &body).await
     }
 
+    /// Takes over definitions, such as permissions of users that are there, as `rabbitmqctl import_definitions` would.
+    ///
+    /// # Errors
+    /// When the management interface refuses or does not answer.
+    pub async fn import_definitions(&self, definitions: &serde_json::Value) -> anyhow::Result<()> {
+        self.send_with(Method::POST, "definitions", Some(definitions)).await.map(|_| ())
+    }
+
     /// Sets a policy on the queues of one virtual host whose names match.
     ///
     /// # Errors

@@ -16,6 +16,7 @@
 
 mod binary;
 mod broker;
+mod collector;
 mod dashboard;
 mod exports;
 mod front;
@@ -35,6 +36,7 @@ mod wait;
 
 pub use binary::binary;
 pub use broker::{Broker, Permissions};
+pub use collector::OtlpCollector;
 pub use dashboard::{Dashboard, Query, Shown};
 pub use exports::{AMQP, AMQP_ADMIN, Exports, POSTGRES, REDIS};
 pub use ground::Ground;

@@ -16,6 +16,7 @@ use crate::shared::{find_program, folders};
 const INIT: Duration = Duration::from_mins(1);
 const START: Duration = Duration::from_secs(30);
 const STOP: Duration = Duration::from_secs(20);
+const PSQL: Duration = Duration::from_secs(30);
 const CONNECT: Duration = Duration::from_secs(10);
 const CONNECTIONS: u16 = 300;
 const READY: &str = "database system is ready to accept connections";
@@ -101,6 +102,23 @@ impl Postgres {
     /// When the name is taken or the server does not answer.
     pub async fn create_database(&self, name: &str) -> anyhow::Result<String> {
         create_database(&self.url(), name).await
+    }
+
+    /// The address of a database as one of its users.
+    pub fn url_as(&self, user: &str, database: &str) -> String {
+        format!("postgres://{user}@127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// Runs `psql` on an address, which stops at the first error, and returns whether it succeeded and what it printed.
+    ///
+    /// # Errors
+    /// When there is no `psql`, or it does not end in time.
+    pub async fn psql(url: &str, arguments: &[&str]) -> anyhow::Result<(bool, String)> {
+        let log = tempfile::NamedTempFile::new()?;
+        let program = Program::new(find_postgres("psql")?).arg(url).args(["-X", "-q", "-v", "ON_ERROR_STOP=1"]);
+        let running = program.args(arguments.iter().copied()).log_to(log.path()).spawn()?;
+        let status = running.wait(PSQL).await?;
+        Ok((status.success(), running.log_text()))
     }
 
     /// SIGKILL to the server; its sessions end by themselves.

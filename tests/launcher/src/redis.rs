@@ -1,5 +1,6 @@
 //! A private Redis.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -50,6 +51,18 @@ impl Redis {
     /// # Errors
     /// As [`Redis::start`].
     pub async fn start_with(dir: &Path, options: RedisOptions) -> anyhow::Result<Self> {
+        Self::start_also(dir, options, &[]).await
+    }
+
+    /// Starts one without persistence whose users are those of an ACL file.
+    ///
+    /// # Errors
+    /// As [`Redis::start`]; and when it does not take the file.
+    pub async fn start_with_users(dir: &Path, acl_file: &Path) -> anyhow::Result<Self> {
+        Self::start_also(dir, RedisOptions::default(), &["--aclfile".as_ref(), acl_file.as_os_str()]).await
+    }
+
+    async fn start_also(dir: &Path, options: RedisOptions, more: &[&OsStr]) -> anyhow::Result<Self> {
         let path = crate::shared::find_program("redis-server", PLACES.map(PathBuf::from), "redis")?;
         let dir = dir.join("redis");
         std::fs::create_dir_all(&dir)?;
@@ -66,6 +79,7 @@ impl Redis {
             .arg("--dir")
             .arg(&dir)
             .args(loading.into_iter().filter(|_| options.loads_slowly))
+            .args(more)
             .log_to(dir.join("redis.log"));
         let running = program.spawn()?;
         let redis = Self { program, running, port };
@@ -89,6 +103,14 @@ impl Redis {
     /// When it refuses or does not answer.
     pub async fn command(&self, line: &str) -> anyhow::Result<Vec<String>> {
         command(&self.url(), line).await
+    }
+
+    /// As [`Redis::command`], as a user.
+    ///
+    /// # Errors
+    /// As there; and when the user is refused.
+    pub async fn command_as(&self, user: &str, password: &str, line: &str) -> anyhow::Result<Vec<String>> {
+        command(&format!("redis://{user}:{password}@127.0.0.1:{}", self.port), line).await
     }
 
     /// SIGKILL.

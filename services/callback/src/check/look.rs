@@ -47,6 +47,7 @@ pub(super) struct Look {
 
 /// Decodes what was delivered; a canary has no entry, and is noted.
 pub(super) fn read<'a>(desk: &Desk, delivered: &'a [Delivered]) -> (Vec<Entry>, Vec<Unreadable<'a>>) {
+    let queue = desk.topology.checks_queue();
     let mut entries = Vec::new();
     let mut unreadable = Vec::new();
     for (position, one) in delivered.iter().enumerate() {
@@ -56,7 +57,7 @@ pub(super) fn read<'a>(desk: &Desk, delivered: &'a [Delivered]) -> (Vec<Entry>, 
         }
         match checks::decode(one.body.clone()).and_then(sound) {
             Ok(batch) => entries.extend(batch.checks.into_iter().map(|check| {
-                let span = span_of(&check);
+                let span = span_of(&check, &queue);
                 Entry { position, upstream: batch.upstream.clone(), check, span }
             })),
             Err(error) => unreadable.push(Unreadable { position, delivered: one, why: error.to_string() }),
@@ -128,19 +129,23 @@ fn open<'a>(
 }
 
 /// A trace of its own, linked to the message's; none when the message has no trace.
-fn span_of(check: &Check) -> Span {
+fn span_of(check: &Check, queue: &str) -> Span {
     let Some(trace) = check.trace.as_ref() else { return Span::none() };
     let span = tracing::info_span!(
         parent: None,
         names::SPAN_CHECK,
+        { names::OTEL_NAME } = %names::span_name(names::SPAN_CHECK, queue),
         { names::OTEL_KIND } = names::CONSUMER,
         { names::STEP } = "6",
         { names::MESSAGING_SYSTEM } = names::RABBITMQ,
-        { names::MESSAGING_OPERATION_TYPE } = "process",
+        { names::MESSAGING_OPERATION_TYPE } = names::PROCESS,
+        { names::MESSAGING_OPERATION_NAME } = names::SPAN_CHECK,
+        { names::MESSAGING_DESTINATION } = queue,
         { names::MESSAGING_MESSAGE_ID } = %check.message_id,
-        { names::ATTEMPT } = check.attempt.number,
-        { names::EPOCH } = check.attempt.epoch,
+        { names::ATTEMPT } = names::int(check.attempt.number),
+        { names::EPOCH } = names::int(check.attempt.epoch),
         { names::VERDICT } = tracing::field::Empty,
+        { names::REASON } = tracing::field::Empty,
     );
     if !span.is_disabled() {
         propagate::link(&span, &trace.traceparent, trace.tracestate.as_deref());

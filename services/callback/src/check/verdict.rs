@@ -105,9 +105,11 @@ fn judge_one(desk: &Desk, look: &Look, (at, entry): (usize, &Entry), rows: &[Opt
                 let seen_live_until = genuine.and_then(|row| row.live_until);
                 let effect_epoch = genuine.map_or(0, |row| row.effect_epoch);
                 let wanted = Wanted { subscription: subscription.clone(), seen_live_until, why };
+                entry.span.record(names::REASON, why.as_str());
                 lost.entry((attempt, effect_epoch)).or_default().push(wanted);
             }
             Verdict::Park(reason) => {
+                entry.span.record(names::REASON, reason.as_str());
                 let key = DeliveryKey { message_id: check.message_id, subscription: subscription.clone() };
                 plan.parks.push(Park { entry: at, key, facts: facts(), attempt: parked_as(check, row), reason });
             }

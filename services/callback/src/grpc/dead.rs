@@ -8,7 +8,7 @@ use std::pin::Pin;
 use bytes::Bytes;
 use countersign_boot::access::{only, signed};
 use countersign_boot::{Role, Stop, Tasks};
-use countersign_delivery::ports::audit::NewAct;
+use countersign_delivery::ports::audit::{Act, NewAct};
 use countersign_delivery::ports::dead_letters::Place;
 use countersign_wire::proto;
 use countersign_wire::proto::dead_letter_service_server::DeadLetterService;
@@ -146,6 +146,29 @@ impl DeadLetterApi {
         checked(order, asked.all)
     }
 
+    /// The letters of one message, without their bodies.
+    async fn letters_of(&self, asked: GetDeadLetterRequest) -> Result<Vec<Opened>, Status> {
+        let GetDeadLetterRequest { subscription, quarantine, message_id, .. } = asked;
+        if message_id.is_empty() {
+            return Err(Status::invalid_argument("name a message_id"));
+        }
+        let named = DeadLetterFilter {
+            subscription,
+            quarantine,
+            message_ids: vec![message_id.clone()],
+            states: words::ALL_STATES.map(str::to_owned).to_vec(),
+            ..DeadLetterFilter::default()
+        };
+        let filter = self.filter(Some(named))?;
+        let found = search(&self.desk, &filter, 0, COPIES_MAX).await.map_err(|error| status(&error))?.letters;
+        if found.is_empty() {
+            return Err(Status::not_found(format!(
+                "callback has no letter of message {message_id} there: one that has just died may still be on its way"
+            )));
+        }
+        Ok(found)
+    }
+
     /// Letters with as many bodies as an answer has room for.
     async fn with_bodies(&self, letters: Vec<Opened>) -> Result<Vec<proto::DeadLetter>, Status> {
         let mut room = BODIES_MAX;
@@ -185,33 +208,22 @@ impl DeadLetterService for DeadLetterApi {
 
     async fn get_dead_letter(&self, request: Request<GetDeadLetterRequest>) -> Result<Response<GetDeadLetterResponse>, Status> {
         self.open()?;
-        if request.get_ref().with_body {
-            only(&request, Role::Operator, "with_body")?;
-        }
+        let may = only(&request, Role::Operator, "with_body");
         let asked = signed(request, |asked| &mut asked.by);
-        let GetDeadLetterRequest { subscription, quarantine, message_id, with_body, by } = asked;
-        if message_id.is_empty() {
-            return Err(Status::invalid_argument("name a message_id"));
+        if !asked.with_body {
+            let letters = self.letters_of(asked).await?.into_iter().map(words::letter).collect();
+            return Ok(Response::new(GetDeadLetterResponse { letters }));
         }
-        let named = DeadLetterFilter {
-            subscription,
-            quarantine,
-            message_ids: vec![message_id.clone()],
-            states: words::ALL_STATES.map(str::to_owned).to_vec(),
-            ..DeadLetterFilter::default()
+        let (message_id, subscription, by) = (asked.message_id.clone(), asked.subscription.clone(), asked.by.clone());
+        tracing::info!(message_id, subscription, by, "an operator asks for the body of a dead letter");
+        let reason = String::new();
+        let row = NewAct { by, act: Act::RevealDeadLetters, target: message_id, subscription, reason };
+        let reveal = async {
+            may?;
+            self.with_bodies(self.letters_of(asked).await?).await
         };
-        let filter = self.filter(Some(named))?;
-        let found = search(&self.desk, &filter, 0, COPIES_MAX).await.map_err(|error| status(&error))?.letters;
-        if found.is_empty() {
-            return Err(Status::not_found(format!(
-                "callback has no letter of message {message_id} there: one that has just died may still be on its way"
-            )));
-        }
-        if !with_body {
-            return Ok(Response::new(GetDeadLetterResponse { letters: found.into_iter().map(words::letter).collect() }));
-        }
-        tracing::info!(message_id, place = ?filter.stored.place, by, "an operator looks at the body of a dead letter");
-        Ok(Response::new(GetDeadLetterResponse { letters: self.with_bodies(found).await? }))
+        let letters = order::audited(&self.desk, &row, reveal, |letters| format!("{} shown", letters.len())).await?;
+        Ok(Response::new(GetDeadLetterResponse { letters }))
     }
 
     type RedriveDeadLettersStream = Answers<RedriveDeadLettersResponse>;

@@ -6,8 +6,8 @@ use countersign_delivery::ports::audit::AuditEntry;
 use countersign_wire::proto::dead_letter_event::Kind;
 use countersign_wire::proto::dead_letter_service_server::DeadLetterService as _;
 use countersign_wire::proto::{
-    DeadLetterActSummary, DeadLetterFilter, DiscardDeadLettersRequest, DiscardDeadLettersResponse, RedriveDeadLettersRequest,
-    RedriveDeadLettersResponse,
+    DeadLetterActSummary, DeadLetterFilter, DiscardDeadLettersRequest, DiscardDeadLettersResponse, GetDeadLetterRequest,
+    RedriveDeadLettersRequest, RedriveDeadLettersResponse,
 };
 use futures::StreamExt as _;
 use tonic::{Code, Request, Status};
@@ -162,4 +162,24 @@ async fn an_order_whose_caller_has_gone_ends_its_row() {
     let (_, _, result, detail) = rows(&rig).remove(0);
     assert_eq!(result, "failed");
     assert!(detail.contains("has gone"), "{detail}");
+}
+
+#[tokio::test]
+async fn who_asks_for_bodies_is_a_row_too_and_who_asks_for_none_is_not() {
+    let rig = rejected(&[1]).await;
+    let id = message(1).id.to_string();
+    let asked = |message_id: &str, with_body| {
+        let (message_id, subscription, by) = (message_id.to_owned(), "inventory".to_owned(), "ann".to_owned());
+        Request::new(GetDeadLetterRequest { message_id, subscription, with_body, by, ..Default::default() })
+    };
+    let listed = api(&rig).get_dead_letter(asked(&id, false)).await.unwrap().into_inner();
+    assert!(listed.letters[0].body.is_empty());
+    let shown = api(&rig).get_dead_letter(asked(&id, true)).await.unwrap().into_inner();
+    assert!(!shown.letters[0].body.is_empty());
+    let nobody = message(9).id.to_string();
+    assert_eq!(api(&rig).get_dead_letter(asked(&nobody, true)).await.unwrap_err().code(), Code::NotFound);
+    let told = rows(&rig);
+    assert_eq!(told[0], row("reveal_dead_letters", &id, "done", "1 shown"));
+    assert!(told.len() == 2 && told[1].2 == "refused" && told[1].3.contains("no letter of message"), "{told:?}");
+    assert_eq!(rig.audit.all()[0].by, "ann");
 }

@@ -65,9 +65,10 @@ pub fn judge_services(heard: &[Heard]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for one in heard {
         let Ok(answer) = &one.metrics else { continue };
-        if let Some((service, version)) = build_info(&answer.body) {
-            findings.push(judge_service(one.which, &service, &version));
-        }
+        findings.push(match build_info(&answer.body) {
+            Some((service, version)) => judge_service(one.which, &service, &version),
+            None => untold(one.which, answer.status),
+        });
     }
     findings
 }
@@ -85,6 +86,20 @@ fn judge_service(which: Which, service: &str, version: &str) -> Finding {
         which.as_str(),
         format!("is version {version}, this command is {OWN}"),
         "install the same version of all services and of the command",
+    )
+}
+
+/// What answers without telling its version.
+fn untold(which: Which, status: u16) -> Finding {
+    let remedy = match status {
+        401 | 403 => "show a token of a caller with the role viewer: --token-file FILE",
+        _ => "see under connections",
+    };
+    Finding::skipped(
+        SERVICES,
+        which.as_str(),
+        format!("its version could not be read: /metrics answers with status {status}"),
+        remedy,
     )
 }
 
@@ -139,6 +154,8 @@ mod tests {
         assert_eq!(judge_service(Which::Callback, &service, &version).severity, Severity::Ok);
         assert_eq!(judge_service(Which::Upstream, &service, &version).severity, Severity::Error);
         assert_eq!(judge_service(Which::Callback, &service, "0.0.1").severity, Severity::Warning);
+        let refused = untold(Which::Callback, 401);
+        assert!(refused.severity == Severity::Skipped && refused.remedy.contains("--token-file"), "{refused:?}");
         assert_eq!(build_info("countersign_build_information{} 1"), None);
     }
 }

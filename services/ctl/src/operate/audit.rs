@@ -16,7 +16,8 @@ pub struct AuditArgs {
     /// Only about this message.
     #[arg(default_value = "")]
     id: String,
-    /// Only this act: `redrive`, `park`, `discard`, `restore`, `redrive_dead_letters`, `discard_dead_letters`.
+    /// Only this act: `redrive`, `park`, `discard`, `restore`, `redrive_dead_letters`, `discard_dead_letters`,
+    /// `reveal_dead_letters` (their bodies were asked for).
     #[arg(long, default_value = "")]
     act: String,
     /// Only this operator's.

@@ -4,7 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use countersign_delivery::ports::claims::Claim;
-use countersign_telemetry::names;
+use countersign_telemetry::{failed, names};
 use futures::FutureExt as _;
 use tracing::Instrument as _;
 
@@ -56,7 +56,8 @@ impl Reception {
         let span = tracing::info_span!(
             names::SPAN_HANDLE,
             { names::OTEL_KIND } = names::INTERNAL,
-            { names::ERROR_TYPE } = tracing::field::Empty
+            { names::ERROR_TYPE } = tracing::field::Empty,
+            { names::OTEL_STATUS_DESCRIPTION } = tracing::field::Empty,
         );
         let call = AssertUnwindSafe(call).catch_unwind();
         let started = tokio::time::Instant::now();
@@ -72,11 +73,11 @@ impl Reception {
         match &handled {
             Ok(_) => self.breaker.succeeded(),
             Err(Failure::Retry { .. }) => {
-                span.record(names::ERROR_TYPE, "retry");
+                failed(&span, "retry");
                 self.breaker.failed();
             }
             Err(Failure::Reject { .. }) => {
-                span.record(names::ERROR_TYPE, "reject");
+                failed(&span, "reject");
                 self.breaker.succeeded();
             }
         }

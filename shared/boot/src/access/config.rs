@@ -104,6 +104,18 @@ pub(crate) fn problems(access: &AccessSection, tls: &Tls, listen: &[(&str, Socke
     problems
 }
 
+/// What is not forbidden and should be known: tokens that others can read on their way.
+pub(crate) fn warnings(access: &AccessSection, tls: &Tls, listen: &[(&str, SocketAddr)]) -> Vec<String> {
+    let tokens = !access.tokens_file.as_os_str().is_empty() || !access.jwks.is_empty();
+    let open = listen.iter().filter(|(_, address)| tokens && !tls.is_on() && !address.ip().is_loopback());
+    let words = |(key, address): &(&str, SocketAddr)| {
+        format!(
+            "{key} = {address} takes bearer tokens in the clear, and whoever reads one may use it: set [tls], or let nothing reach it but a proxy that speaks TLS"
+        )
+    };
+    open.map(words).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,6 +128,11 @@ mod tests {
         let tls = Tls::default();
         assert!(problems(&off, &tls, &[("grpc.listen", loopback)]).is_empty());
         assert!(problems(&on, &tls, &[("grpc.listen", everywhere)]).is_empty());
+        let warned = |access, tls| warnings(access, tls, &[("grpc.listen", everywhere), ("http.listen", loopback)]);
+        let said = warned(&on, &tls);
+        assert!(said.len() == 1 && said[0].contains("grpc.listen = 0.0.0.0:7101") && said[0].contains("[tls]"), "{said:?}");
+        let encrypted = Tls { certificate_file: "c".into(), key_file: "k".into(), ..Tls::default() };
+        assert!(warned(&on, &encrypted).is_empty() && warned(&off, &tls).is_empty());
         let problem = problems(&off, &tls, &[("grpc.listen", everywhere), ("http.listen", loopback)]);
         assert!(problem.len() == 1 && problem[0].contains("grpc.listen = 0.0.0.0:7101"), "{problem:?}");
     }

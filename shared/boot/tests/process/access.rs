@@ -119,7 +119,9 @@ async fn a_token_opens_what_its_role_may_and_health_is_open_to_everybody() {
     let service = mounted.start(&[TOKENS]);
     let http = format!("http://{}", service.http());
     for path in ["/health/live", "/health/ready"] {
-        assert_eq!(ask(&(http.clone() + path), None).await.0, 200, "{path}");
+        for token in [None, Some("wrong")] {
+            assert_eq!(ask(&(http.clone() + path), token).await.0, 200, "{path} with {token:?}");
+        }
     }
     for path in ["/metrics", "/hello"] {
         let url = http.clone() + path;

@@ -28,12 +28,21 @@ pub enum Act {
     RedriveDeadLetters,
     /// Put dead letters away for good.
     DiscardDeadLetters,
+    /// Look at the bodies of dead letters.
+    RevealDeadLetters,
 }
 
 impl Act {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Redrive, Self::Park, Self::Discard, Self::Restore, Self::RedriveDeadLetters, Self::DiscardDeadLetters];
+    pub const ALL: [Self; 7] = [
+        Self::Redrive,
+        Self::Park,
+        Self::Discard,
+        Self::Restore,
+        Self::RedriveDeadLetters,
+        Self::DiscardDeadLetters,
+        Self::RevealDeadLetters,
+    ];
 
     /// The word used in the database, in JSON and in metrics.
     #[must_use]
@@ -45,6 +54,7 @@ impl Act {
             Self::Restore => "restore",
             Self::RedriveDeadLetters => "redrive_dead_letters",
             Self::DiscardDeadLetters => "discard_dead_letters",
+            Self::RevealDeadLetters => "reveal_dead_letters",
         }
     }
 }

@@ -6,7 +6,7 @@ use countersign_delivery::ports::audit::{Act, ActResult, NewAct};
 use countersign_telemetry::names;
 use countersign_wire::proto::DeadLetterFilter;
 use tokio::sync::{mpsc, oneshot};
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::super::{message_id, status};
 use crate::dead_letters::act::{Event, Order, carry_out};
@@ -39,6 +39,26 @@ pub(super) async fn order(
         }
         Err(refused) => drop(answer.send(Err(refused))),
     }
+}
+
+/// Has `act` carried out within its row; `done` says what came of it.
+pub(super) async fn audited<T>(
+    desk: &Desk,
+    row: &NewAct,
+    act: impl Future<Output = Result<T, Status>>,
+    done: impl FnOnce(&T) -> String,
+) -> Result<T, Status> {
+    let begun = Row::begin(desk, row).await.map_err(|error| status(&error));
+    let begun = begun.inspect_err(|_| count(row.act, ActResult::Failed))?;
+    let outcome = act.await;
+    let (result, detail) = match &outcome {
+        Ok(answer) => (ActResult::Done, done(answer)),
+        Err(error) if error.code() == Code::Unavailable => (ActResult::Failed, error.message().to_owned()),
+        Err(error) => (ActResult::Refused, error.message().to_owned()),
+    };
+    count(row.act, result);
+    begun.end(desk, result, &detail).await;
+    outcome
 }
 
 /// The order, if it may be carried out, and its row.
