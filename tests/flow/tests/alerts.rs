@@ -23,7 +23,8 @@ struct Group {
 
 #[derive(Deserialize)]
 struct Alert {
-    alert: String,
+    #[serde(rename = "alert")]
+    name: String,
     expr: String,
     labels: BTreeMap<String, String>,
     annotations: BTreeMap<String, String>,
@@ -80,7 +81,7 @@ async fn prometheus_accepts_the_rules_and_their_unit_tests_pass() -> anyhow::Res
 fn every_alert_is_tested_as_it_fires_and_as_it_must_not() -> anyhow::Result<()> {
     let tests: Tests = parse("rules/countersign.test.yml")?;
     let stays_quiet = |case: &Case| case.alert_rule_test.iter().all(|one| one.exp_alerts.is_empty());
-    for Alert { alert, .. } in alerts()? {
+    for Alert { name: alert, .. } in alerts()? {
         let mine = || tests.tests.iter().filter(|case| case.alert_rule_test.iter().all(|one| one.alertname == alert));
         ensure!(mine().any(|case| !stays_quiet(case)), "no test in which {alert} fires");
         ensure!(mine().any(stays_quiet), "no test in which {alert} must not fire");
@@ -92,7 +93,7 @@ fn every_alert_is_tested_as_it_fires_and_as_it_must_not() -> anyhow::Result<()> 
 fn every_alert_has_a_severity_words_and_a_runbook_and_every_runbook_an_alert() -> anyhow::Result<()> {
     let (runbooks, alerts) = (read("runbooks.md")?, alerts()?);
     let sections = sections(&runbooks);
-    for Alert { alert, labels, annotations, .. } in &alerts {
+    for Alert { name: alert, labels, annotations, .. } in &alerts {
         let severity = labels.get("severity").with_context(|| format!("{alert} has no severity"))?;
         ensure!(["page", "ticket", "info"].contains(&severity.as_str()), "{alert}: {severity}");
         for words in ["summary", "description"] {
@@ -107,7 +108,7 @@ fn every_alert_has_a_severity_words_and_a_runbook_and_every_runbook_an_alert() -
             ensure!(text.contains(part), "the runbook of {alert} has no part {part}");
         }
     }
-    let known: BTreeSet<&str> = alerts.iter().map(|alert| alert.alert.as_str()).collect();
+    let known: BTreeSet<&str> = alerts.iter().map(|alert| alert.name.as_str()).collect();
     let stray: Vec<_> = sections.iter().filter(|(heading, _)| !known.contains(heading)).map(|(heading, _)| heading).collect();
     ensure!(stray.is_empty(), "runbooks without an alert: {stray:?}");
     ensure!(known.len() == alerts.len(), "an alert is there twice");
@@ -120,7 +121,7 @@ fn every_metric_and_label_that_an_alert_asks_for_exists() -> anyhow::Result<()> 
     ensure!(alerts.len() > 30, "only {} alerts were read", alerts.len());
     let wrong: Vec<String> = alerts
         .iter()
-        .flat_map(|Alert { alert, expr, .. }| complaints(expr).into_iter().map(move |wrong| format!("{alert}: {wrong}")))
+        .flat_map(|Alert { name: alert, expr, .. }| complaints(expr).into_iter().map(move |wrong| format!("{alert}: {wrong}")))
         .collect();
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
     Ok(())
