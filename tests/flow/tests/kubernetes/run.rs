@@ -219,13 +219,20 @@ async fn the_pods_of_the_local_overlay_run_with_what_is_rendered_for_them() -> a
     servers.redis.start_again().await?;
     servers.guard_redis().await?;
     answers(cluster.pod("downstream")?, "readinessProbe", 200).await?;
-    let downstream = running.remove(1);
-    stops_in_time(downstream.0, &downstream.1).await?;
-
-    servers.rabbitmq.kill9();
     for (pod, process) in &running {
-        is_unready_but_alive(pod).await?;
         stops_in_time(pod, process).await?;
+    }
+
+    // Without the broker callback can do nothing; upstream stores what it is sent, and stays ready.
+    let (upstream, callback) = (cluster.pod("upstream")?, cluster.pod("callback")?);
+    let _again = (cluster.start("upstream")?, cluster.start("callback")?);
+    for pod in [upstream, callback] {
+        answers(pod, "readinessProbe", 200).await?;
+    }
+    servers.rabbitmq.kill9();
+    is_unready_but_alive(callback).await?;
+    for probe in PROBES {
+        ensure!(ask(upstream, probe).await == Some(200), "the {probe} of upstream looks at the broker");
     }
     Ok(())
 }
