@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use crate::shared::find_program;
 
 /// How long one check may take, on a busy machine.
-const CHECK: Duration = Duration::from_mins(1);
+const CHECK: Duration = Duration::from_mins(3);
 
 /// Runs `promtool` with these arguments in a directory and returns what it said.
 ///
