@@ -38,7 +38,7 @@ impl Rig {
         broker.create_vhost(VHOST).await?;
         let own = Own { amqp: Some(broker.amqp_url(VHOST)), redis: Some(redis.url()), ..Own::default() };
         let mut flow = flow(test, own).await?;
-        flow.configure(Which::Callback, "[callback]", "reconcile_interval_ms = 1000")?;
+        flow.configure(Which::Callback, "[callback]", "reconcile_interval_ms = 1000\ncanary_interval_ms = 1000")?;
         flow.start(&Which::ALL).await?;
         let service = |which: Which| Target { job: which.name().into(), url: format!("{}/metrics", flow.system.http_url(which)) };
         let mut targets = Vec::from(Which::ALL.map(service));
