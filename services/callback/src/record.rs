@@ -56,7 +56,9 @@ pub async fn record(desk: &Desk, delivered: &[Delivered]) -> Outcome {
     let mut held = Vec::new();
     let mut why = None;
     if let Err(error) = write_down(desk, &read).await {
-        spans.iter().for_each(|span| failed(span, "msg_db"));
+        for span in &spans {
+            failed(span, "msg_db");
+        }
         let (refused, waiting) = tell_poison_from_trouble(desk, read, &error).await;
         held.extend(waiting);
         unreadable.extend(refused.into_iter().map(|position| unreadable_at(delivered, position, error.to_string())));

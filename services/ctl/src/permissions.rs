@@ -98,6 +98,21 @@ mod tests {
     }
 
     #[test]
+    fn the_shipped_script_grants_what_the_definitions_do() {
+        let mut sh = std::process::Command::new("sh");
+        let output = sh.arg(format!("{DEPLOY}/rabbitmq/permissions.sh")).arg("shop").env("RABBITMQCTL", "echo").output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        let definitions: Value = serde_json::from_str(&shipped("rabbitmq/permissions.json")).unwrap();
+        let granted = definitions["permissions"].as_array().unwrap().iter().map(|one| {
+            let [user, configure, write, read] = ["user", "configure", "write", "read"].map(|key| one[key].as_str().unwrap());
+            format!("set_permissions -p shop {user} {configure} {write} {read}")
+        });
+        let expected: Vec<_> = granted.chain(["set_user_tags doctor monitoring".to_owned()]).collect();
+        assert_eq!(said.lines().collect::<Vec<_>>(), expected);
+        assert!(output.status.success() && expected.len() == 6, "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    #[test]
     fn a_word_of_the_shell_stays_one() {
         assert_eq!(quoted("a'b c"), r"'a'\''b c'");
     }

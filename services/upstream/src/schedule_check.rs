@@ -49,7 +49,9 @@ pub(crate) async fn schedule_checks(desk: &Desk, batch: Vec<Scheduled>) -> Outco
     let published = desk.publisher.publish(vec![publication]).await;
     note_unconfirmed("check", &published);
     if published.first() != Some(&Published::Confirmed) {
-        spans.iter().for_each(|span| failed(span, "not_confirmed"));
+        for span in &spans {
+            failed(span, "not_confirmed");
+        }
     }
     drop(spans);
     if published.first() == Some(&Published::Confirmed) {

@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
 use tokio_stream::wrappers::TcpListenerStream;
+use tonic::codec::CompressionEncoding;
 use tonic::{Request, Response, Status};
 
 pub use seen::Seen;
@@ -37,7 +38,7 @@ impl Collector {
         let collector = Self::default();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let address = format!("http://{}", listener.local_addr()?);
-        let service = TraceServiceServer::new(collector.clone());
+        let service = TraceServiceServer::new(collector.clone()).accept_compressed(CompressionEncoding::Gzip);
         tokio::spawn(
             tonic::transport::Server::builder().add_service(service).serve_with_incoming(TcpListenerStream::new(listener)),
         );

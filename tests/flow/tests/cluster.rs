@@ -24,7 +24,7 @@ const VHOST: &str = "shop";
 const CALL: u32 = 40;
 const PACE: Duration = Duration::from_millis(100);
 /// So many are accepted, and handled, while a node is away, and again after it is back.
-const MEANWHILE: usize = 1_000;
+const MEANWHILE: usize = 800;
 /// How long anything may take on a busy machine while a node is away or comes back.
 const PATIENCE: Duration = Duration::from_mins(3);
 /// Nodes, and replicas of each queue.
@@ -107,8 +107,8 @@ async fn kill_leaders(
     sender: &Sender,
 ) -> anyhow::Result<BTreeMap<String, usize>> {
     let mut killed = BTreeMap::new();
+    let mut standings = in_sync(cluster).await?;
     loop {
-        let standings = in_sync(cluster).await?;
         let wanted = |queue: &&Standing| matches!(prey, Prey::All) || queue.queue == SUBSCRIPTION;
         let mut left = standings.iter().filter(wanted).filter(|queue| !killed.contains_key(&queue.queue));
         let next = left.next().and_then(|queue| queue.leader);
@@ -119,7 +119,7 @@ async fn kill_leaders(
         sender.more(flow).await.with_context(|| format!("while node {node} is away"))?;
         let (away, accepted) = (started.elapsed(), sender.accepted() - before);
         cluster.start_again(node).await?;
-        in_sync(cluster).await?;
+        standings = in_sync(cluster).await?;
         println!("node {node}, leader of {led:?}: killed; {accepted} accepted in the {away:.1?} until that many were handled");
         killed.extend(led.into_iter().map(|queue| (queue, node)));
         sender.more(flow).await.with_context(|| format!("after node {node} is back"))?;

@@ -1,7 +1,7 @@
 //! What is shown of a run in which everything goes wrong once: real services, scraped by a real Prometheus, asked what the shipped dashboards ask.
 
 mod exposed;
-mod named;
+pub mod named;
 mod regular;
 mod rig;
 

@@ -6,6 +6,7 @@
 
 mod monitoring;
 mod network;
+mod observing;
 mod pods;
 mod policy;
 mod rendered;

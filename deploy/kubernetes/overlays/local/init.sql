@@ -1,24 +1,16 @@
--- Two databases, a role for each service without the right to create tables in them, and the role of the migration Jobs.
-CREATE ROLE owner LOGIN PASSWORD 'dev-owner';
-CREATE ROLE upstream LOGIN PASSWORD 'dev-upstream';
-CREATE ROLE callback LOGIN PASSWORD 'dev-callback';
-
-CREATE DATABASE upstream OWNER owner;
-CREATE DATABASE msg OWNER owner;
-REVOKE ALL ON DATABASE upstream, msg FROM PUBLIC;
-GRANT CONNECT ON DATABASE upstream TO upstream;
-GRANT CONNECT ON DATABASE msg TO callback;
+-- PostgreSQL when its volume is empty: two databases, with the roles of deploy/postgres/roles.sql and development passwords.
+CREATE DATABASE upstream;
+CREATE DATABASE msg;
 
 \connect upstream
-ALTER SCHEMA public OWNER TO owner;
-REVOKE CREATE ON SCHEMA public FROM PUBLIC;
-GRANT USAGE ON SCHEMA public TO upstream;
-ALTER DEFAULT PRIVILEGES FOR ROLE owner IN SCHEMA public GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO upstream;
-ALTER DEFAULT PRIVILEGES FOR ROLE owner IN SCHEMA public GRANT USAGE ON SEQUENCES TO upstream;
+\set service upstream
+\i /opt/countersign/roles.sql
 
 \connect msg
-ALTER SCHEMA public OWNER TO owner;
-REVOKE CREATE ON SCHEMA public FROM PUBLIC;
-GRANT USAGE ON SCHEMA public TO callback;
-ALTER DEFAULT PRIVILEGES FOR ROLE owner IN SCHEMA public GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO callback;
-ALTER DEFAULT PRIVILEGES FOR ROLE owner IN SCHEMA public GRANT USAGE ON SEQUENCES TO callback;
+\set service callback
+\i /opt/countersign/roles.sql
+
+ALTER ROLE upstream PASSWORD 'dev-upstream';
+ALTER ROLE upstream_owner PASSWORD 'dev-upstream-owner';
+ALTER ROLE callback PASSWORD 'dev-callback';
+ALTER ROLE callback_owner PASSWORD 'dev-callback-owner';

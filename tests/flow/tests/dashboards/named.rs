@@ -4,8 +4,8 @@ use countersign_telemetry::names::{Kind, METRICS, Metric};
 
 /// What a histogram's series are called.
 const PARTS: [&str; 3] = ["_bucket", "_sum", "_count"];
-/// Labels that every series has, and those of histograms.
-const ADDED: [&str; 3] = ["instance", "job", "le"];
+/// Labels that every series has or may have, and those of histograms.
+const ADDED: [&str; 4] = ["instance", "job", "le", "namespace"];
 
 /// The declaration behind the name of a series.
 pub fn declared(series: &str) -> Option<&'static Metric> {

@@ -1,4 +1,4 @@
-//! Objects of the Prometheus operator, whose schemas are not at hand, and the `ConfigMap`s of dashboards.
+//! How metrics are scraped: objects of the Prometheus operator, whose schemas are not at hand.
 
 use anyhow::{Context as _, ensure};
 
@@ -26,6 +26,8 @@ async fn each_service_is_scraped_as_a_viewer_over_tls() -> anyhow::Result<()> {
             endpoint["port"]
         );
         ensure!(endpoint["path"] == "/metrics" && endpoint["scheme"] == "https", "{name}: {endpoint}");
+        // The operator's own label of that name would push ours aside, which alerts and dashboards go by.
+        ensure!(endpoint["honorLabels"] == true, "{name}: {endpoint}");
         ensure!(endpoint["authorization"]["credentials"]["name"] == "countersign-metrics-token", "{name}: {endpoint}");
         let tls = &endpoint["tlsConfig"];
         let authority = tls["ca"]["secret"]["name"].as_str().context("no authority")?;

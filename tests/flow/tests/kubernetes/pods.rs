@@ -15,7 +15,7 @@ use countersign_boot::shutdown::longest_stop;
 use countersign_launcher::{Program, binary, free_port};
 use serde_json::Value;
 
-use super::rendered::items;
+use super::rendered::{items, root};
 use super::{OVERLAYS, Object, Rendered};
 
 /// How long a program may take to look at its configuration.
@@ -51,7 +51,7 @@ impl Pod {
         let spec = object.pod().context("it makes no pods")?["spec"].clone();
         let containers: Vec<_> = object.containers().collect();
         let [container] = containers[..] else { bail!("{}: expected one container", object.name()) };
-        let root = dir.join(object.name());
+        let root = dir.join("pods").join(object.name());
         let mut pod = Self {
             name: object.name().to_owned(),
             spec: spec.clone(),
@@ -190,14 +190,14 @@ impl Pod {
     }
 }
 
-/// The program that an image starts, as `deploy/docker/Dockerfile` has it: a hard link to what cargo has built, where any user may read it.
+/// The program that an image starts, by the stage of `deploy/docker/Dockerfile` with the image's name: a hard link to what cargo has built,
+/// where any user may read it.
 fn entrypoint(image: &str, binaries: &Path) -> anyhow::Result<PathBuf> {
-    let (name, _) = image.rsplit_once(':').context("an image without a tag")?;
-    let name = match name.rsplit('/').next() {
-        Some("command") => "countersign",
-        Some(name) => name,
-        None => bail!("{image} has no name"),
-    };
+    let name = image.rsplit('/').next().and_then(|name| name.split(':').next()).context("an image without a name")?;
+    let text = std::fs::read_to_string(root().join("deploy/docker/Dockerfile"))?;
+    let stage = text.split(&format!(" AS {name}\n")).nth(1).with_context(|| format!("the Dockerfile makes no {image}"))?;
+    let entry = stage.lines().find_map(|line| line.strip_prefix("ENTRYPOINT [\"/usr/local/bin/")).context("no ENTRYPOINT")?;
+    let name = entry.trim_end_matches("\"]");
     let (built, link) = (binary(name)?, binaries.join(name));
     if !link.exists() && std::fs::hard_link(&built, &link).is_err() {
         std::fs::copy(&built, &link)?;

@@ -85,6 +85,8 @@ impl Rendered {
         if kind == "ConfigMap" {
             return Ok(Some(text.to_owned()));
         }
+        // Long ones are folded into lines.
+        let text: String = text.split_whitespace().collect();
         Ok(Some(String::from_utf8(BASE64_STANDARD.decode(text)?)?))
     }
 

@@ -46,9 +46,14 @@ impl Servers {
 
     /// As the image does with an empty volume.
     async fn initialise_postgres(&self, rendered: &Rendered, dir: &Path) -> anyhow::Result<()> {
-        let map = rendered.all("ConfigMap").find(|map| map.name().starts_with("postgres-init-")).context("no init")?;
-        let script = dir.join("init.sql");
-        std::fs::write(&script, rendered.data("ConfigMap", map.name(), "init.sql")?.context("no init.sql")?)?;
+        let text = |prefix: &str, key: &str| {
+            let map = rendered.all("ConfigMap").find(|map| map.name().starts_with(prefix)).context("no such map")?;
+            rendered.data("ConfigMap", map.name(), key)?.context("no such file")
+        };
+        let (script, roles) = (dir.join("init.sql"), dir.join("roles.sql"));
+        let mounted = "/opt/countersign/roles.sql";
+        std::fs::write(&script, text("postgres-init-", "init.sql")?.replace(mounted, &roles.display().to_string()))?;
+        std::fs::write(&roles, text("postgres-roles-", "roles.sql")?)?;
         let psql = Program::new("psql").args(["--no-psqlrc", "--set", "ON_ERROR_STOP=1", "--dbname", &self.postgres.url()]);
         let psql = psql.arg("--file").arg(script).log_to(dir.join("psql.log")).spawn()?;
         let status = psql.wait(JOB).await?;
