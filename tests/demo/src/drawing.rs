@@ -1,5 +1,6 @@
 //! Panels as one SVG.
 
+use std::ops::Range;
 use std::path::Path;
 
 use anyhow::anyhow;
@@ -8,7 +9,9 @@ use plotters::prelude::*;
 
 const COLUMNS: usize = 3;
 const PANEL: (u32, u32) = (480, 230);
-const FUNNEL_HEIGHT: u32 = 190;
+const FUNNEL_HEIGHT: u32 = 200;
+/// Where it says, below the funnel, which panels are left out.
+const SILENT_AT: i32 = 178;
 const COLOURS: [RGBColor; 8] = [
     RGBColor(31, 96, 196),
     RGBColor(224, 110, 20),
@@ -43,14 +46,22 @@ pub struct Panel {
 /// # Errors
 /// When the file cannot be written.
 pub fn draw(file: &Path, begin: f64, funnel: &[(String, f64)], panels: &[Panel]) -> anyhow::Result<()> {
-    let (columns, rows) = (COLUMNS, panels.len().div_ceil(COLUMNS));
+    let (told, silent): (Vec<&Panel>, Vec<&Panel>) = panels.iter().partition(|panel| !telling(panel).is_empty());
+    let times = told.iter().flat_map(|panel| &panel.lines).filter_map(|line| line.values.last());
+    let end = times.map(|(at, _)| *at).fold(begin + 1.0, f64::max);
+    let (columns, rows) = (COLUMNS, told.len().div_ceil(COLUMNS));
     let size = (PANEL.0 * u32::try_from(columns)?, FUNNEL_HEIGHT + PANEL.1 * u32::try_from(rows)?);
     let root = SVGBackend::new(file, size).into_drawing_area();
     root.fill(&WHITE).map_err(failed)?;
     let (top, below) = root.split_vertically(FUNNEL_HEIGHT);
     bars(&top, funnel)?;
-    for (panel, area) in panels.iter().zip(below.split_evenly((rows, columns))) {
-        chart(&area, begin, panel)?;
+    if !silent.is_empty() {
+        let titles: Vec<&str> = silent.iter().map(|panel| panel.title.as_str()).collect();
+        let words = format!("Nothing to show: {}", titles.join(", "));
+        top.draw(&Text::new(words, (20, SILENT_AT), ("sans-serif", 13))).map_err(failed)?;
+    }
+    for (panel, area) in told.iter().zip(below.split_evenly((rows, columns))) {
+        chart(&area, begin..end, panel)?;
     }
     root.present().map_err(failed)
 }
@@ -73,17 +84,17 @@ fn bars(area: &Area<'_>, funnel: &[(String, f64)]) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn chart(area: &Area<'_>, begin: f64, panel: &Panel) -> anyhow::Result<()> {
+fn chart(area: &Area<'_>, time: Range<f64>, panel: &Panel) -> anyhow::Result<()> {
     let lines = telling(panel);
-    let points = lines.iter().flat_map(|line| &line.values).filter(|(_, value)| value.is_finite());
-    let (end, most) = points.fold((begin + 1.0, 0.0_f64), |(end, most), (at, value)| (end.max(*at), most.max(*value)));
-    let most = if most > 0.0 { most * 1.1 } else { 1.0 };
+    let values = lines.iter().flat_map(|line| &line.values).map(|(_, value)| *value);
+    let most = values.filter(|value| value.is_finite()).fold(0.0, f64::max) * 1.1;
+    let begin = time.start;
     let mut chart = ChartBuilder::on(area)
         .caption(&panel.title, ("sans-serif", 15))
         .margin(6)
         .x_label_area_size(20)
         .y_label_area_size(46)
-        .build_cartesian_2d(0.0..end - begin, 0.0..most)
+        .build_cartesian_2d(0.0..time.end - begin, 0.0..most)
         .map_err(failed)?;
     let unit = match panel.unit.as_str() {
         "s" => " s",
@@ -118,12 +129,17 @@ fn chart(area: &Area<'_>, begin: f64, panel: &Panel) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The lines that say anything: those that leave 0, the highest first; if there is none, nothing happened here.
+/// The lines that say anything: those that leave 0, the highest first, and of those the deepest; if there is none, nothing happened here.
 fn telling(panel: &Panel) -> Vec<&Line> {
-    let highest = |line: &Line| line.values.iter().map(|(_, value)| *value).filter(|value| value.is_finite()).fold(0.0, f64::max);
-    let mut lines: Vec<(&Line, f64)> =
-        panel.lines.iter().map(|line| (line, highest(line))).filter(|(_, most)| *most > 0.0).collect();
-    lines.sort_by(|(_, one), (_, other)| other.total_cmp(one));
+    let finite =
+        |line: &Line| line.values.iter().map(|(_, value)| *value).filter(|value| value.is_finite()).collect::<Vec<f64>>();
+    let span = |line| {
+        let values = finite(line);
+        (values.iter().copied().fold(0.0, f64::max), values.iter().copied().fold(f64::INFINITY, f64::min))
+    };
+    let mut lines: Vec<(&Line, (f64, f64))> = panel.lines.iter().map(|line| (line, span(line))).collect();
+    lines.retain(|(_, (most, _))| *most > 0.0);
+    lines.sort_by(|(_, one), (_, other)| other.0.total_cmp(&one.0).then(one.1.total_cmp(&other.1)));
     lines.into_iter().take(LINES_MAX).map(|(line, _)| line).collect()
 }
 
@@ -148,10 +164,11 @@ mod tests {
                 .collect(),
         };
         let lines = vec![line("resent", &[0.0, f64::NAN, 4.0, 2.0]), line("never", &[0.0, 0.0])];
-        let panels = [Panel { title: "Orders".into(), unit: "cps".into(), lines }];
+        let silent = Panel { title: "Acts".into(), unit: String::new(), lines: vec![line("none", &[0.0])] };
+        let panels = [Panel { title: "Orders".into(), unit: "cps".into(), lines }, silent];
         draw(&file, 1_000.0, &[("stored".into(), 41.7)], &panels).unwrap();
         let svg = std::fs::read_to_string(&file).unwrap();
-        for part in ["<svg", "Orders", "resent", "stored", "42"] {
+        for part in ["<svg", "Orders", "resent", "stored", "42", "Nothing to show: Acts"] {
             assert!(svg.contains(part), "{part} is missing: {svg}");
         }
         assert!(!svg.contains("never"), "{svg}");

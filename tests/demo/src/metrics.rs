@@ -1,7 +1,7 @@
 //! With `--metrics`: the run as the overview dashboard shows it, scraped by a real Prometheus.
 
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use countersign_launcher::{Dashboard, Prometheus, Shown, Target, Which};
@@ -11,6 +11,9 @@ use crate::stage::Stage;
 
 /// What is drawn.
 const DASHBOARD: &str = "overview";
+/// How long the last checks are waited for at most, and until they are scraped.
+const CHECKS_MAX: Duration = Duration::from_secs(10);
+const LAST_SCRAPE: Duration = Duration::from_secs(4);
 /// The panel that is drawn as bars, at the top.
 const FUNNEL: &str = "Stored → confirmed → handled → signed → verified";
 
@@ -35,11 +38,13 @@ impl Scraped {
         Ok(Self { prometheus, since })
     }
 
-    /// Asks what the dashboard asks, and draws the answers into `file`.
+    /// When the checks of the last messages have come due, asks what the dashboard asks, and draws the answers into `file`.
     ///
     /// # Errors
     /// When Prometheus refuses, or the file cannot be written.
-    pub async fn draw(&self, file: &Path) -> anyhow::Result<()> {
+    pub async fn draw(&self, file: &Path, check_delay: Duration) -> anyhow::Result<()> {
+        // The last checks come due, and are scraped.
+        tokio::time::sleep(check_delay.min(CHECKS_MAX) + LAST_SCRAPE).await;
         let dashboard = Dashboard::read(DASHBOARD)?;
         let shown = Shown { instances: dashboard.instances(&self.prometheus).await?, since: self.since };
         let (mut funnel, mut panels) = (Vec::new(), Vec::<Panel>::new());

@@ -59,7 +59,7 @@ pub async fn tell(options: &Options) -> anyhow::Result<Outcome> {
     };
     teller.finish();
     if let (Some(scraped), Some(file)) = (&scraped, &options.metrics) {
-        scraped.draw(file).await?;
+        scraped.draw(file, Duration::from_millis(options.check_delay_ms)).await?;
         println!("what the overview dashboard shows of it is drawn in {}", file.display());
     }
     let (struck, took) = (scene.struck, teller.elapsed());
