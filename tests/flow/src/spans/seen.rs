@@ -24,20 +24,15 @@ impl Seen {
     /// `service kind name`, then those of attempt, outcome, verdict and reason that it has, then `!` and the words of a failure.
     #[must_use]
     pub fn line(&self) -> String {
-        let mut line = format!("{} {} {}", self.service(), self.kind(), self.span.name);
-        if let Some(attempt) = self.int("countersign.attempt") {
-            line += &format!(" attempt={attempt}");
-        }
-        for key in ["outcome", "verdict", "reason"] {
-            if let Some(word) = self.text(&format!("countersign.{key}")) {
-                line += &format!(" {key}={word}");
-            }
-        }
+        let attempt = self.int("countersign.attempt").map(|attempt| format!("attempt={attempt}"));
+        let words = ["outcome", "verdict", "reason"]
+            .into_iter()
+            .filter_map(|key| Some(format!("{key}={}", self.text(&format!("countersign.{key}"))?)));
         let status = self.span.status.as_ref().filter(|status| status.code() == StatusCode::Error);
-        if let Some(status) = status {
-            line += &format!(" !{}", status.message);
-        }
-        line
+        let failure = status.map(|status| format!("!{}", status.message));
+        let beginning = format!("{} {} {}", self.service(), self.kind(), self.span.name);
+        let parts: Vec<String> = std::iter::once(beginning).chain(attempt).chain(words).chain(failure).collect();
+        parts.join(" ")
     }
 
     /// Its name.
