@@ -24,14 +24,15 @@ impl Seen {
     /// `service kind name`, then those of attempt, outcome, verdict and reason that it has, then `!` and the words of a failure.
     #[must_use]
     pub fn line(&self) -> String {
-        let head = format!("{} {} {}", self.service(), self.kind(), self.span.name);
         let attempt = self.int("countersign.attempt").map(|attempt| format!("attempt={attempt}"));
         let words = ["outcome", "verdict", "reason"]
             .into_iter()
             .filter_map(|key| Some(format!("{key}={}", self.text(&format!("countersign.{key}"))?)));
         let status = self.span.status.as_ref().filter(|status| status.code() == StatusCode::Error);
-        let failed = status.map(|status| format!("!{}", status.message));
-        std::iter::once(head).chain(attempt).chain(words).chain(failed).collect::<Vec<_>>().join(" ")
+        let failure = status.map(|status| format!("!{}", status.message));
+        let beginning = format!("{} {} {}", self.service(), self.kind(), self.span.name);
+        let parts: Vec<String> = std::iter::once(beginning).chain(attempt).chain(words).chain(failure).collect();
+        parts.join(" ")
     }
 
     /// Its name.
