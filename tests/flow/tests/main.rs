@@ -44,6 +44,7 @@ mod lost_receipt;
 mod million;
 mod modes_cost;
 mod msgdb_away;
+mod msgdb_lost;
 mod msgdb_retention;
 mod nothing_lost;
 mod operate;
