@@ -120,7 +120,8 @@ impl Rig {
     async fn redis_is_away(&self) -> anyhow::Result<()> {
         self.redis.pause()?;
         unready(&self.flow, &[Which::Downstream], "redis", &[]).await?;
-        self.sees("countersign_dependency_ready{dependency=\"redis\"} == 0").await?;
+        // For longer than the step of a dashboard: between two values nobody would see it.
+        self.sees("max_over_time(countersign_dependency_ready{dependency=\"redis\"}[4s]) == 0").await?;
         self.redis.resume()?;
         ready(&self.flow).await
     }
