@@ -90,27 +90,12 @@ async fn in_sync(cluster: &RabbitMqCluster) -> anyhow::Result<Vec<Standing>> {
     Ok(standings)
 }
 
-/// Which leaders are killed.
-#[derive(Clone, Copy)]
-enum Prey {
-    /// Of every queue.
-    All,
-    /// Of the work queue.
-    WorkQueue,
-}
-
-/// Kills the leader of each of these queues once, one node at a time, each until it is back and in sync. Returns who led what when it was killed.
-async fn kill_leaders(
-    prey: Prey,
-    flow: &Flow,
-    cluster: &mut RabbitMqCluster,
-    sender: &Sender,
-) -> anyhow::Result<BTreeMap<String, usize>> {
+/// Kills the leader of each queue once, one node at a time, each until it is back and in sync. Returns who led what when it was killed.
+async fn kill_leaders(flow: &Flow, cluster: &mut RabbitMqCluster, sender: &Sender) -> anyhow::Result<BTreeMap<String, usize>> {
     let mut killed = BTreeMap::new();
     let mut standings = in_sync(cluster).await?;
     loop {
-        let wanted = |queue: &&Standing| matches!(prey, Prey::All) || queue.queue == SUBSCRIPTION;
-        let mut left = standings.iter().filter(wanted).filter(|queue| !killed.contains_key(&queue.queue));
+        let mut left = standings.iter().filter(|queue| !killed.contains_key(&queue.queue));
         let next = left.next().and_then(|queue| queue.leader);
         let Some(node) = next else { return Ok(killed) };
         let led: Vec<_> = standings.iter().filter(|queue| queue.leader == Some(node)).map(|queue| queue.queue.clone()).collect();
@@ -133,7 +118,7 @@ async fn books_agree(flow: &Flow, ids: &[String]) -> anyhow::Result<()> {
     ensure!(sent.len() == ids.len() && sent == had, "{} accepted, {} had an effect", sent.len(), had.len());
     let further: usize = effects.values().map(|times| times.len() - 1).sum();
     let counted = flow.system.metric(Which::Downstream, "countersign_possible_duplicates_total").await?;
-    let resent = flow.system.metric(Which::Callback, "countersign_resends_total").await?;
+    let resent = flow.system.metric(Which::Upstream, "countersign_resends_total").await?;
     println!(
         "{} accepted, one effect each, and {further} further ones; {counted} possible duplicates counted; {resent} sent again",
         sent.len()
@@ -142,12 +127,17 @@ async fn books_agree(flow: &Flow, ids: &[String]) -> anyhow::Result<()> {
     flow.no_invariant_was_violated()
 }
 
-async fn leaders_are_killed(test: &str, prey: Prey) -> anyhow::Result<()> {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn long_each_queues_leader_is_killed_under_load() -> anyhow::Result<()> {
+    if std::env::var_os("COUNTERSIGN_LONG").is_none() {
+        println!("skipped: this one takes some minutes; run it with tests/run --long, or COUNTERSIGN_LONG=1");
+        return Ok(());
+    }
     let dir = TempDir::with_prefix("countersign-cluster-")?;
     let mut cluster = RabbitMqCluster::start(dir.path()).await?;
     cluster.node(0).create_vhost(VHOST).await?;
     let url = cluster.amqp_url(VHOST);
-    let mut flow = flow(test, Own { amqp: Some(url.clone()), postgres: true, ..Own::default() }).await?;
+    let mut flow = flow("cluster", Own { amqp: Some(url.clone()), postgres: true, ..Own::default() }).await?;
     let file = flow.system.topology_file().display().to_string();
     expect(&flow, 0, &["topology", "apply", "--file", &file, "--amqp-url", &url]).await?;
     // A node that is killed within half a second of a declaration forgets which log was the queue's.
@@ -158,7 +148,7 @@ async fn leaders_are_killed(test: &str, prey: Prey) -> anyhow::Result<()> {
     let disturbed = async {
         let killed = async {
             sender.more(&flow).await?;
-            kill_leaders(prey, &flow, &mut cluster, &sender).await
+            kill_leaders(&flow, &mut cluster, &sender).await
         };
         let killed = killed.await;
         sender.is_over.store(true, Ordering::Relaxed);
@@ -167,9 +157,8 @@ async fn leaders_are_killed(test: &str, prey: Prey) -> anyhow::Result<()> {
     let (sent, killed) = tokio::join!(sender.send(&flow), disturbed);
     let killed = killed?;
     sent?;
-    let others = ["inventory.orders.dead", "countersign.receipts", "countersign.checks", "countersign.checks.1000"];
-    let others = others.into_iter().filter(|_| matches!(prey, Prey::All));
-    for queue in others.chain([SUBSCRIPTION]) {
+    for queue in [SUBSCRIPTION, "inventory.orders.dead", "countersign.receipts", "countersign.checks", "countersign.checks.1000"]
+    {
         ensure!(killed.contains_key(queue), "the leader of {queue} was not killed: {killed:?}");
     }
     ready(&flow).await?;
@@ -177,18 +166,4 @@ async fn leaders_are_killed(test: &str, prey: Prey) -> anyhow::Result<()> {
     all_done(&flow, ids.len(), PATIENCE).await?;
     books_agree(&flow, &ids).await?;
     flow.finish().await
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn short_the_work_queues_leader_is_killed_under_load() -> anyhow::Result<()> {
-    leaders_are_killed("cluster", Prey::WorkQueue).await
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn long_each_queues_leader_is_killed_under_load() -> anyhow::Result<()> {
-    if std::env::var_os("COUNTERSIGN_LONG").is_none() {
-        println!("skipped: this one takes some minutes; run it with tests/run --long, or COUNTERSIGN_LONG=1");
-        return Ok(());
-    }
-    leaders_are_killed("cluster_long", Prey::All).await
 }
