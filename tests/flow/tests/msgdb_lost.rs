@@ -17,7 +17,8 @@ const A_MINUTE_AND_MORE: Duration = Duration::from_secs(150);
 async fn reconciled(flow: &Flow, state: &str, stored: u32) -> anyhow::Result<Value> {
     let code = i32::from(state != "certified");
     let mut last = Value::Null;
-    let found = wait_until(&format!("the last hour to be {state}"), A_MINUTE_AND_MORE, async || {
+    let what = format!("the last hour to be {state}");
+    let found = wait_until(&what, A_MINUTE_AND_MORE, async || {
         match expect(flow, code, &["reconcile", "--since", "1h", "--by", "a test"]).await {
             Ok(told) => last = told["certificates"][0].clone(),
             Err(_) => return false,
