@@ -65,6 +65,7 @@ mod round_trips;
 mod rows;
 mod shipped_files;
 mod sigterm;
+mod sizing;
 mod slow_handler;
 mod stock;
 mod storm;

@@ -169,6 +169,12 @@ impl RabbitMq {
         self.running.kill9();
     }
 
+    /// The directory in which it keeps all it stores.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.dir.join(files::DATA)
+    }
+
     /// Deletes everything that a killed node has stored: [`RabbitMq::start_again`] then brings up a node that has never heard of anything.
     ///
     /// # Errors
@@ -177,7 +183,7 @@ impl RabbitMq {
         if self.running.is_alive() {
             bail!("the RabbitMQ node still runs: kill it before its data is deleted");
         }
-        let data = self.dir.join(files::DATA);
+        let data = self.data();
         std::fs::remove_dir_all(&data).with_context(|| format!("deleting {}", data.display()))?;
         std::fs::create_dir(&data).with_context(|| format!("creating {}", data.display()))
     }

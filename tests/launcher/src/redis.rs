@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use rustix::process::Signal;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -182,8 +182,8 @@ pub async fn redis_answers(url: &str) -> anyhow::Result<()> {
     command(url, "PING").await.map(|_| ())
 }
 
-/// Sends one command without arguments that need quoting, to the numbered database that the address names, and returns the lines of a simple
-/// or flat answer.
+/// Sends one command without arguments that need quoting, to the numbered database that the address names, and returns the lines of a simple,
+/// flat or text answer.
 pub(crate) async fn command(url: &str, command: &str) -> anyhow::Result<Vec<String>> {
     let rest = url.strip_prefix("redis://").unwrap_or(url);
     let (address, database) = rest.split_once('/').unwrap_or((rest, ""));
@@ -213,6 +213,12 @@ async fn read_answer(stream: &mut BufReader<TcpStream>) -> anyhow::Result<Vec<St
     let (kind, rest) = first.split_at_checked(1).context("an empty answer")?;
     match kind {
         "+" | ":" => Ok(vec![rest.to_owned()]),
+        "$" => {
+            // The end of the line behind it is not counted.
+            let mut text = vec![0; rest.parse::<usize>()? + 2];
+            stream.read_exact(&mut text).await?;
+            Ok(String::from_utf8(text)?.lines().map(str::to_owned).collect())
+        }
         "*" => {
             let mut items = Vec::new();
             for _ in 0..rest.parse::<usize>()? {
