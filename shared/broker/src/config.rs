@@ -104,6 +104,9 @@ impl Config {
     pub(crate) fn parsed(&self) -> Option<Vec<AMQPUri>> {
         let parse = |address: String| {
             let mut uri: AMQPUri = address.parse().ok()?;
+            if let Some(ip) = ipv6_of(&address) {
+                uri.authority.host = ip;
+            }
             uri.query.heartbeat = Some(self.heartbeat_s);
             Some(uri)
         };
@@ -135,19 +138,36 @@ impl Config {
 
 /// What may be shown of these nodes' addresses, of which there is at least one.
 pub(crate) fn place_of(nodes: &[AMQPUri]) -> String {
-    let hosts: Vec<_> = nodes.iter().map(|uri| format!("{}:{}", uri.authority.host, uri.authority.port)).collect();
+    let host = |uri: &AMQPUri| match uri.authority.host.as_str() {
+        ipv6 if ipv6.contains(':') => format!("[{ipv6}]:{}", uri.authority.port),
+        named => format!("{named}:{}", uri.authority.port),
+    };
+    let hosts: Vec<_> = nodes.iter().map(host).collect();
     let (scheme, vhost) = nodes.first().map_or((String::new(), ""), |uri| (uri.scheme.to_string(), uri.vhost.as_str()));
     format!("{scheme}://{} vhost {vhost:?}", hosts.join(","))
 }
 
+/// The host of an address if it is one of IPv6, without its brackets; whoever parses the address takes the default host in its place.
+fn ipv6_of(address: &str) -> Option<String> {
+    let [_, _, host, _] = parts(address)?;
+    let (ip, _) = host.strip_prefix('[')?.split_once(']')?;
+    Some(ip.to_owned())
+}
+
 /// An address for each host of an address; none when one of several is empty.
 fn addresses(url: &str) -> Option<Vec<String>> {
-    let (scheme, rest) = url.split_once("://")?;
-    let (authority, tail) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-    let (user, hosts) = authority.split_at(authority.rfind('@').map_or(0, |at| at + 1));
+    let [scheme, user, hosts, tail] = parts(url)?;
     let several = hosts.contains(',');
     let address = |host: &str| (!(several && host.is_empty())).then(|| format!("{scheme}://{user}{host}{tail}"));
     hosts.split(',').map(address).collect()
+}
+
+/// Scheme, user and password with their `@`, hosts with ports, and the rest.
+fn parts(url: &str) -> Option<[&str; 4]> {
+    let (scheme, rest) = url.split_once("://")?;
+    let (authority, tail) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let (user, hosts) = authority.split_at(authority.rfind('@').map_or(0, |at| at + 1));
+    Some([scheme, user, hosts, tail])
 }
 
 #[cfg(test)]
@@ -181,7 +201,7 @@ mod tests {
         let config = Config { url: "amqp://me:a,b%40c@one:1,two,[::1]:3/v?frame_max=9".into(), ..Config::default() };
         let nodes = config.parsed().unwrap();
         let places: Vec<_> = nodes.iter().map(|uri| (uri.authority.host.as_str(), uri.authority.port)).collect();
-        assert_eq!(places, [("one", 1), ("two", 5672), ("[::1]", 3)]);
+        assert_eq!(places, [("one", 1), ("two", 5672), ("::1", 3)]);
         for uri in &nodes {
             assert_eq!(
                 (uri.vhost.as_str(), uri.authority.userinfo.password.as_str(), uri.query.frame_max),
