@@ -45,7 +45,7 @@ pub(super) struct Look {
     pub forgotten_before: Timestamp,
 }
 
-/// Decodes what was delivered; a canary has no entry, and is noted.
+/// Decodes what was delivered. A canary is noted; its batch has no entry, and if it had one it would be judged.
 pub(super) fn read<'a>(desk: &Desk, delivered: &'a [Delivered]) -> (Vec<Entry>, Vec<Unreadable<'a>>) {
     let queue = desk.topology.checks_queue();
     let mut entries = Vec::new();
@@ -53,7 +53,6 @@ pub(super) fn read<'a>(desk: &Desk, delivered: &'a [Delivered]) -> (Vec<Entry>, 
     for (position, one) in delivered.iter().enumerate() {
         if let Some(canary) = canaries::read(&one.properties) {
             desk.canaries.note(&desk.topology, desk.clock.now(), canary);
-            continue;
         }
         match checks::decode(one.body.clone()).and_then(sound) {
             Ok(batch) => entries.extend(batch.checks.into_iter().map(|check| {
