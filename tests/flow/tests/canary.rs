@@ -4,12 +4,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, ensure};
 use countersign_flow::{CHECK_DELAY_MS, Flow, PATIENCE};
-use countersign_launcher::{Ground, RabbitMq, System, Which, Wiring, wait_until};
+use countersign_launcher::{RabbitMq, Which, wait_until};
 use lapin::options::QueueDeleteOptions;
 use lapin::{Connection, ConnectionProperties};
 use serde_json::json;
 use tempfile::TempDir;
 
+use crate::bad_input::private::{Own, flow};
 use crate::command::expect;
 
 /// Between two canaries of a tier, milliseconds.
@@ -27,19 +28,7 @@ const EXPIRED: &str = "#{messages_dead_lettered_expired_total := #{values := Val
 async fn silent_system() -> anyhow::Result<(TempDir, RabbitMq, Flow)> {
     let dir = TempDir::new()?;
     let broker = RabbitMq::start(dir.path()).await?;
-    let ground = Ground::new("canary").await?;
-    let wiring = Wiring {
-        dir: ground.dir().to_owned(),
-        amqp: broker.amqp_url("/"),
-        redis: ground.redis_url().to_owned(),
-        upstream_database: ground.sqlite("upstream"),
-        callback_database: ground.sqlite("msg"),
-        max_batch: 256,
-        check_delay_ms: CHECK_DELAY_MS,
-        handler_mode: "count",
-        otlp: None,
-    };
-    let flow = Flow { system: System::prepare(wiring).await?, ground };
+    let flow = flow("canary", Own { amqp: Some(broker.amqp_url("/")), ..Own::default() }).await?;
     flow.configure(Which::Callback, "[callback]", &format!("canary_interval_ms = {INTERVAL_MS}"))?;
     let file = flow.ground.path("callback.toml");
     std::fs::write(&file, std::fs::read_to_string(&file)?.replace("apply = true", "apply = false"))?;
