@@ -162,18 +162,6 @@ impl Flow {
         Ok(())
     }
 
-    /// Takes the endpoint out of downstream's configuration: the handler is in the program that is started in its place.
-    ///
-    /// # Errors
-    /// When the file cannot be rewritten.
-    pub fn handled_in_process(&self) -> anyhow::Result<()> {
-        let file = self.ground.path("downstream.toml");
-        let text = std::fs::read_to_string(&file)?;
-        let endpoint = |line: &&str| !line.starts_with("endpoint = ");
-        let kept: Vec<&str> = text.lines().filter(endpoint).collect();
-        Ok(std::fs::write(&file, kept.join("\n"))?)
-    }
-
     /// A client of upstream.
     ///
     /// # Errors

@@ -86,7 +86,7 @@ async fn verdicts_fit(test: &str, postgres: bool, messages: u32, seed: u64, pati
     let plan = Plan::of(messages, seed);
     let extras = Extras { downstream: EXTRAS.into(), ..Extras::default() };
     let mut flow = Flow::with_extras(test, Setup { postgres, max_batch: 256 }, extras).await?;
-    flow.handled_in_process()?;
+    flow.system.handled_in_process()?;
     flow.start(&[Which::Callback, Which::Upstream]).await?;
     flow.system.spawn_as(Which::Downstream, "journal", "")?;
     flow.system.ready(Which::Downstream).await?;

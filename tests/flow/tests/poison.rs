@@ -31,7 +31,7 @@ async fn one_poison(name: &str, calls: u32) -> anyhow::Result<()> {
     let extras = Extras { downstream: format!("max_crashes = {MAX_CRASHES}"), ..Extras::default() };
     let mut flow = Flow::with_extras(name, Setup { postgres: false, max_batch: 256 }, extras).await?;
     flow.start(&[Which::Callback, Which::Upstream]).await?;
-    flow.handled_in_process()?;
+    flow.system.handled_in_process()?;
     let (healthy, poison) = send_all(&flow, calls).await?;
 
     // What a supervisor does. What a dead process had claimed goes behind everybody else, who come first.

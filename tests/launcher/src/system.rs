@@ -167,6 +167,17 @@ impl System {
         Ok(system)
     }
 
+    /// Takes the endpoint out of downstream's configuration: the handler is in the program that is started in its place.
+    ///
+    /// # Errors
+    /// When the file cannot be rewritten.
+    pub fn handled_in_process(&self) -> anyhow::Result<()> {
+        let file = self.wiring.dir.join("downstream.toml");
+        let text = std::fs::read_to_string(&file)?;
+        let kept: Vec<&str> = text.lines().filter(|line| !line.starts_with("endpoint = ")).collect();
+        Ok(std::fs::write(&file, kept.join("\n"))?)
+    }
+
     /// The topology file that the services read.
     #[must_use]
     pub fn topology_file(&self) -> PathBuf {

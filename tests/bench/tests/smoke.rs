@@ -1,0 +1,30 @@
+//! Each scenario in its smallest form, as built for tests: that it comes to an end and notes its figures, not what they are.
+
+use clap::Parser as _;
+use countersign_bench::{Options, Report};
+
+/// Runs `tests/bench/run` with these arguments and gives back what it has written.
+async fn run(arguments: &str) -> anyhow::Result<Report> {
+    let dir = tempfile::tempdir()?;
+    let file = dir.path().join("figures.json");
+    let words = ["tests/bench/run"].into_iter().chain(arguments.split_whitespace());
+    let options = Options::parse_from(words.chain(["--json", file.to_str().unwrap_or_default()]));
+    countersign_bench::run(options).await?;
+    Ok(serde_json::from_slice(&std::fs::read(&file)?)?)
+}
+
+/// Asserts that these figures and no others were noted, in so many rounds, and none is nothing.
+fn noted(report: &Report, scenario: &str, rounds: usize, metrics: &[&str]) {
+    let rows: Vec<_> = report.rows.iter().filter(|row| row.scenario == scenario).collect();
+    assert_eq!(rows.iter().map(|row| row.metric.as_str()).collect::<Vec<_>>(), metrics);
+    for row in rows {
+        assert!(row.n == rounds && row.min > 0.0 && row.min <= row.median && row.median <= row.max, "{row:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stream() -> anyhow::Result<()> {
+    let report = run("stream --messages 500 --rounds 1").await?;
+    noted(&report, "stream", 1, &["raw", "accepted", "verified", "cpu upstream", "cpu downstream", "cpu callback"]);
+    Ok(())
+}
