@@ -321,6 +321,8 @@ impl Lane {
     /// Spawns what soft stop waits for and hard stop drops.
     fn spawn(&self, name: &'static str, under_way: &UnderWay, work: impl Future<Output = ()> + Send + 'static) {
         let token = under_way.work.token();
+        // In one place from here on: what a message is taken through is large, and would be moved by each layer around it.
+        let work = Box::pin(work);
         let bounded = AssertUnwindSafe(self.stop.hard_token().run_until_cancelled_owned(work)).catch_unwind();
         let gate = self.gate.clone();
         drop(self.tasks.spawn(name, async move {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::filter::{EnvFilter, Targets};
+use tracing_subscriber::filter::{EnvFilter, FilterExt as _, Targets, filter_fn};
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
@@ -40,7 +40,9 @@ pub fn install(service: &str, log: &Log, traces: &Traces) -> Result<Guard, Error
         Some(endpoint) => Some(provider(service, endpoint, traces)?),
         None => None,
     };
-    tracing_subscriber::registry().with(lines(log).with_filter(filter)).with(provider.as_ref().map(spans)).try_init()?;
+    // Lines name what they are about themselves; a span is made for the exporter alone, and costs next to nothing without one.
+    let lines = lines(log).with_filter(filter.and(filter_fn(|metadata| !metadata.is_span())));
+    tracing_subscriber::registry().with(lines).with(provider.as_ref().map(spans)).try_init()?;
     Ok(Guard { provider })
 }
 

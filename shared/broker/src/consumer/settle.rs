@@ -73,7 +73,9 @@ fn frames(unsettled: &mut BTreeSet<u64>, tags: &BTreeSet<u64>) -> Vec<Frame> {
     let multiple = last.map(|tag| Frame { tag, multiple: run.len() > 1 });
     let singles = tags.iter().filter(|tag| last.is_none_or(|last| **tag > last)).map(|tag| Frame { tag: *tag, multiple: false });
     let frames = multiple.into_iter().chain(singles).collect();
-    unsettled.retain(|tag| !tags.contains(tag));
+    for tag in tags {
+        unsettled.remove(tag);
+    }
     frames
 }
 
@@ -101,15 +103,58 @@ fn start(channel: &Channel, frame: Frame, settlement: Settlement) -> Option<Send
 /// The settler of one consumer.
 #[derive(Debug)]
 pub(super) struct Settling {
-    pub(super) account: Arc<Account>,
+    account: Arc<Account>,
     /// Longest wait for the frames to be written.
-    pub(super) limit: Duration,
+    limit: Duration,
+    /// Acks that wait for the turn of whoever gathers; none: nobody does.
+    gathered: Mutex<Option<Vec<Handle>>>,
+}
+
+impl Settling {
+    pub(super) fn new(account: Arc<Account>, limit: Duration) -> Self {
+        Self { account, limit, gathered: Mutex::default() }
+    }
+
+    /// Whether somebody gathers already, and has these now.
+    fn joins(&self, handles: &[Handle]) -> bool {
+        let mut gathered = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
+        let others = gathered.is_some();
+        gathered.get_or_insert_default().extend_from_slice(handles);
+        others
+    }
+
+    /// Queues the frames of what was gathered.
+    fn flush(&self) -> Vec<Sending> {
+        let gathered = self.gathered.lock().unwrap_or_else(PoisonError::into_inner).take();
+        gathered.map_or_else(Vec::new, |handles| self.account.send(&handles, Settlement::Ack))
+    }
+}
+
+/// Whoever gathers sends what was gathered, even if it is dropped while it waits for its turn.
+struct Gathers<'a>(&'a Settling);
+
+impl Drop for Gathers<'_> {
+    fn drop(&mut self) {
+        drop(self.0.flush());
+    }
 }
 
 #[async_trait]
 impl Settler for Settling {
     async fn settle(&self, handles: &[Handle], settlement: Settlement) {
-        let sending = self.account.send(handles, settlement);
+        let sending = if settlement == Settlement::Ack {
+            // What is signed together is acked together: one turn for the others, which takes no time if there are none.
+            if self.joins(handles) {
+                return;
+            }
+            let gathers = Gathers(self);
+            tokio::task::yield_now().await;
+            let sending = self.flush();
+            drop(gathers);
+            sending
+        } else {
+            self.account.send(handles, settlement)
+        };
         let Ok(written) = timeout(self.limit, join_all(sending)).await else {
             return debug!("settlements are queued, but not written yet");
         };

@@ -7,6 +7,10 @@ use countersign_bench::tally::Counting;
 use countersign_downstream::{Config, Service};
 use countersign_launcher::SUBSCRIPTION;
 
+/// As the stock services have it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 static COUNTING: LazyLock<Counting> = LazyLock::new(Counting::default);
 
 fn main() -> ExitCode {
