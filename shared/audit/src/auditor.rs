@@ -10,6 +10,7 @@ use countersign_delivery::ports::{Clock, Ids};
 use countersign_delivery::refusals::Refusals;
 use countersign_telemetry::names;
 use tokio::sync::Semaphore;
+use tonic::{Code, Status};
 
 use crate::tell::{Teller, WAIT_MAX, WAITING_MAX};
 
@@ -53,6 +54,24 @@ pub struct End {
     pub target: Option<String>,
 }
 
+impl End {
+    /// It took hold, or was shown.
+    #[must_use]
+    pub const fn done(detail: String) -> Self {
+        Self { result: ActResult::Done, detail, target: None }
+    }
+
+    /// It did not, and its caller is answered with this.
+    #[must_use]
+    pub fn not_done(status: &Status) -> Self {
+        let result = match status.code() {
+            Code::Unavailable | Code::Internal => ActResult::Failed,
+            _ => ActResult::Refused,
+        };
+        Self { result, detail: status.message().to_owned(), target: None }
+    }
+}
+
 /// Why nothing was done, or nobody knows what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotDone {
@@ -62,6 +81,15 @@ pub enum NotDone {
     /// It stays begun in the audit.
     #[error("the act ended in a panic; see the log")]
     Panicked,
+}
+
+impl From<NotDone> for Status {
+    fn from(why: NotDone) -> Self {
+        match why {
+            NotDone::Untold => Self::unavailable(why.to_string()),
+            NotDone::Panicked => Self::internal(why.to_string()),
+        }
+    }
 }
 
 impl Auditor {
