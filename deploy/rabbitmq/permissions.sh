@@ -6,10 +6,10 @@ set -eu
 [ $# -gt 0 ] || set -- '/'
 ctl=${RABBITMQCTL:-rabbitmqctl}
 
-# publishes messages; delayed checks and resends over the default exchange
+# publishes messages; delayed checks, resends and acts of operators over the default exchange
 "$ctl" set_permissions -p "$1" 'upstream' '^$' '^(amq\.default|orders)$' '^$'
 
-# consumes work queues; receipts, retries and dead letters over the default exchange
+# consumes work queues; receipts, retries, dead letters and acts of operators over the default exchange
 "$ctl" set_permissions -p "$1" 'downstream' '^$' '^(amq\.default)$' '^(inventory\.orders|inventory\.orders\.limit)$'
 
 # consumes receipts, checks and dead letters; publishes events; checks, probes and what is redriven over the default exchange

@@ -42,7 +42,7 @@ pub(crate) fn start_at_zero(topology: &Topology) {
     let letters: Vec<&str> = topology.subscriptions.iter().map(|one| one.name.as_str()).chain([""]).collect();
     let reasons: Vec<ParkReason> = ParkReason::all().collect();
     let reasons: Vec<&str> = reasons.iter().map(ParkReason::as_str).collect();
-    let acts: Vec<&str> = Act::ALL.into_iter().map(Act::as_str).chain(FURTHER_ACTS).collect();
+    let acts: Vec<&str> = Act::OF_CALLBACK.into_iter().map(Act::as_str).chain(FURTHER_ACTS).collect();
     at_zero(names::RECEIPTS_TOTAL, &[("outcome", &RECEIPTS)]);
     at_zero(names::CHECKS_TOTAL, &[("verdict", &check::WORDS)]);
     at_zero(names::RESEND_ORDERS_TOTAL, &[("outcome", &ORDERS)]);
@@ -54,6 +54,7 @@ pub(crate) fn start_at_zero(topology: &Topology) {
     at_zero(names::RECONCILIATIONS_TOTAL, &[("state", &CERTIFICATES)]);
     at_zero(names::INVARIANT_VIOLATIONS_TOTAL, &[("invariant", &["I1", "I4", "I5", "I8"])]);
     at_zero(names::OPERATOR_ACTS_TOTAL, &[("act", &acts), ("result", &RESULTS)]);
+    at_zero(names::AUDIT_MISSING_TOTAL, &[("act", &Act::OF_CALLBACK.map(Act::as_str))]);
     for counter in [names::SWEPT_TOTAL, names::LATE_RECEIPTS_TOTAL, names::RECONCILE_MISSING_TOTAL] {
         at_zero(counter, &[]);
     }

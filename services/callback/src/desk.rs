@@ -2,7 +2,7 @@
 //!
 //! **Invariant:** nothing here has to survive a crash; what does is in MSG DB or in a check.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use countersign_boot::Tasks;
 use countersign_delivery::Topology;
@@ -12,6 +12,7 @@ use countersign_delivery::ports::broker::{Publication, Published, Publisher};
 use countersign_delivery::ports::dead_letters::DeadLetters;
 use countersign_delivery::ports::deliveries::Deliveries;
 use countersign_delivery::ports::{Clock, Ids};
+use countersign_delivery::refusals::Refusals;
 
 use crate::canary::Canaries;
 use crate::lines::Lines;
@@ -33,7 +34,7 @@ pub struct Desk {
     pub publisher: Arc<dyn Publisher>,
     /// Who is told to send again.
     pub upstreams: Arc<dyn Upstreams>,
-    /// This machine's clock, for metrics only.
+    /// This machine's clock, for metrics and for the bound of what forbidden acts write; never for a verdict.
     pub clock: Arc<dyn Clock>,
     /// Ids of publications.
     pub ids: Arc<dyn Ids>,
@@ -55,6 +56,8 @@ pub struct Desk {
     pub seen: Arc<Seen>,
     /// Until when each check tier is known to work.
     pub canaries: Arc<Canaries>,
+    /// Which forbidden acts are rows of the audit.
+    pub refusals: Arc<Mutex<Refusals>>,
 }
 
 /// Figures that are not the protocol's.

@@ -16,19 +16,13 @@ mod rows;
 
 use countersign_delivery::ports::PortError;
 use countersign_delivery::ports::audit::{Act, ActResult, NewAct};
+pub use countersign_delivery::ports::audit::{BY_MAX, REASON_MAX};
 use countersign_delivery::state::Illegal;
 use countersign_delivery::{MessageId, SubscriptionName};
 use countersign_telemetry::{names, with_sources};
 
 use self::row::Row;
 use crate::desk::Desk;
-
-/// Bytes of an operator's name at most.
-pub const BY_MAX: usize = 64;
-/// Bytes of a reason at most.
-pub const REASON_MAX: usize = 500;
-/// Bytes of anything else that was asked with, in the audit at most.
-const GIVEN_MAX: usize = 200;
 
 /// An act as it was asked for; nothing of it is checked yet.
 #[derive(Clone, Debug)]
@@ -122,6 +116,9 @@ async fn carry_out(desk: &Desk, ask: &Ask) -> Result<Vec<ActOutcome>, Refusal> {
         Act::RedriveDeadLetters | Act::DiscardDeadLetters | Act::RevealDeadLetters => {
             Err(Refusal::Input(format!("{} is not about deliveries: order it of DeadLetterService", ask.act.as_str())))
         }
+        Act::Pause | Act::Resume | Act::Release | Act::RevealMessage => {
+            Err(Refusal::Input(format!("{} is not callback's: order it of upstream or downstream", ask.act.as_str())))
+        }
     }
 }
 
@@ -175,11 +172,6 @@ const fn word_of(illegal: Illegal) -> &'static str {
         Illegal::NotDiscarded => "not_discarded",
         Illegal::OutOfDate | Illegal::SpokenSince | Illegal::Absent => "changed",
     }
-}
-
-/// As much of a text as fits into so many bytes.
-fn clipped(text: &str, bytes: usize) -> String {
-    text[..text.floor_char_boundary(bytes)].to_owned()
 }
 
 /// What is said of an id without a row.

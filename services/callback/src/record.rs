@@ -1,19 +1,21 @@
-//! Step 5: write receipts down. Everything that is ready in the receipts queue goes into MSG DB with one upsert, then it is acked.
+//! Step 5: write receipts down. Everything that is ready in the receipts queue goes into MSG DB with one upsert, then it is acked. What tells of
+//! operators' acts at upstream and downstream lies between them, and goes into the audit.
 //!
 //! What can fail: the bytes (a confirmed copy goes to quarantine, the healthy ones beside it are recorded); MSG DB (nothing is
 //! acked, the same receipts are applied again later); this process, before or after the write (the broker delivers again, and
-//! applying a receipt twice says nothing new). A receipt that is lost altogether is covered by the check.
+//! applying a receipt twice says nothing new, nor does an act that was told twice). A receipt that is lost altogether is covered by the check.
 
 use countersign_boot::{Failpoint, failpoint};
 use countersign_delivery::Outcome as Signed;
 use countersign_delivery::ports::PortError;
+use countersign_delivery::ports::audit::ToldAct;
 use countersign_delivery::ports::broker::Delivered;
 use countersign_delivery::ports::deliveries::{Change, DeliveryKey};
 use countersign_delivery::receipt::{ProbeAnswer, Receipt, ReceiptBatch};
 use countersign_delivery::state::{Command, Delivery, Event, Illegal};
 use countersign_delivery::{Attempt, Timestamp, Topology};
 use countersign_telemetry::{failed, names, propagate};
-use countersign_wire::{WireError, receipts};
+use countersign_wire::{WireError, acts, receipts};
 use tracing::Span;
 
 use crate::desk::Desk;
@@ -42,7 +44,10 @@ pub enum Outcome {
 /// One readable delivery.
 struct Read {
     position: usize,
+    /// Empty if it tells of acts.
     batch: ReceiptBatch,
+    /// Empty if it does not.
+    acts: Vec<ToldAct>,
 }
 
 /// Records what was delivered. Idempotent: the same deliveries may be given again.
@@ -79,8 +84,13 @@ fn read_all(delivered: &[Delivered]) -> (Vec<Read>, Vec<Unreadable<'_>>) {
     let mut read = Vec::with_capacity(delivered.len());
     let mut unreadable = Vec::new();
     for (position, one) in delivered.iter().enumerate() {
-        match read_one(one) {
-            Ok(batch) => read.push(Read { position, batch }),
+        let one = if acts::are(&one.properties) {
+            acts::decode(one.body.clone()).map(|acts| Read { position, batch: ReceiptBatch::default(), acts })
+        } else {
+            read_one(one).map(|batch| Read { position, batch, acts: Vec::new() })
+        };
+        match one {
+            Ok(one) => read.push(one),
             Err(error) => unreadable.push(unreadable_at(delivered, position, error.to_string())),
         }
     }
@@ -118,7 +128,7 @@ fn tidy(detail: &mut String) {
     }
 }
 
-/// All receipts in one `apply`, then the probes' answers.
+/// All receipts in one `apply`, then the probes' answers, then what was told of acts in one transaction.
 async fn write_down(desk: &Desk, read: &[Read]) -> Result<(), PortError> {
     let receipts: Vec<&Receipt> = read.iter().flat_map(|read| &read.batch.receipts).collect();
     let (conflicts, genuine): (Vec<&Receipt>, Vec<&Receipt>) = receipts.into_iter().partition(|receipt| receipt.is_conflict());
@@ -129,6 +139,10 @@ async fn write_down(desk: &Desk, read: &[Read]) -> Result<(), PortError> {
         desk.deliveries.probes_answered(&answers).await?;
         let signed = u64::try_from(answers.len()).unwrap_or(u64::MAX);
         metrics::counter!(names::PROBES_TOTAL, "outcome" => "signed").increment(signed);
+    }
+    let told: Vec<ToldAct> = read.iter().flat_map(|read| read.acts.iter().cloned()).collect();
+    if !told.is_empty() {
+        desk.audit.write_told(&told).await?;
     }
     let now = desk.clock.now();
     conflicts.into_iter().for_each(tell_conflict);

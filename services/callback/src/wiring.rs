@@ -133,5 +133,6 @@ fn desk(config: &Config, context: &Context, topology: Arc<Topology>, broker: &Br
         room: Arc::new(Room::default()),
         seen: Arc::new(Seen::new(Arc::new(database.reconciliation()))),
         canaries: Arc::new(Canaries::default()),
+        refusals: Arc::default(),
     }
 }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tonic::Code;
 
 use crate::exit::Done;
+use crate::operate::Operator;
 use crate::target::Target;
 use crate::why::outbox::outbox_words;
 use crate::{client, output};
@@ -19,9 +20,11 @@ pub struct GetArgs {
     /// Find it by the caller's idempotency key instead.
     #[arg(long, conflicts_with = "id")]
     key: Option<String>,
-    /// Print the body as well.
+    /// Print the body as well; that you asked for it goes into the audit.
     #[arg(long)]
     body: bool,
+    #[command(flatten)]
+    operator: Operator,
 }
 
 pub async fn run(target: &Target, args: GetArgs) -> anyhow::Result<Done> {
@@ -29,7 +32,7 @@ pub async fn run(target: &Target, args: GetArgs) -> anyhow::Result<Done> {
         (_, Some(key)) => By::IdempotencyKey(key),
         (id, None) => By::Id(id.unwrap_or_default()),
     };
-    let request = GetMessageRequest { by: Some(by), with_body: args.body };
+    let request = GetMessageRequest { by: Some(by), with_body: args.body, operator: args.operator.name() };
     let message = client::upstream(target).await?.get_message(request).await?.into_inner();
     let request = GetDeliveryRequest { message_id: message.id.clone() };
     let deliveries = match client::callback(target).await?.get_delivery(request).await {

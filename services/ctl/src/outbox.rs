@@ -5,6 +5,7 @@ use countersign_wire::proto::{ListOutboxRequest, OutboxRow, ReleaseMessagesReque
 use serde_json::{Value, json};
 
 use crate::exit::Done;
+use crate::operate::Operator;
 use crate::target::Target;
 use crate::{client, output};
 
@@ -34,6 +35,8 @@ pub struct ReleaseArgs {
     /// Every message that waits.
     #[arg(long)]
     all: bool,
+    #[command(flatten)]
+    operator: Operator,
 }
 
 pub async fn run(target: &Target, verb: OutboxVerb) -> anyhow::Result<Done> {
@@ -71,6 +74,7 @@ async fn list(target: &Target, args: &ListArgs) -> anyhow::Result<Done> {
 async fn release(target: &Target, args: ReleaseArgs) -> anyhow::Result<Done> {
     let mut upstream = client::upstream(target).await?;
     let (mut results, mut page_token) = (Vec::new(), String::new());
+    let by = args.operator.name();
     let mut given = args.ids.chunks(PAGE);
     loop {
         let ids = if args.all {
@@ -82,7 +86,7 @@ async fn release(target: &Target, args: ReleaseArgs) -> anyhow::Result<Done> {
             given.next().map(<[_]>::to_vec).unwrap_or_default()
         };
         if !ids.is_empty() {
-            results.extend(upstream.release_messages(ReleaseMessagesRequest { ids }).await?.into_inner().results);
+            results.extend(upstream.release_messages(ReleaseMessagesRequest { ids, by: by.clone() }).await?.into_inner().results);
         }
         if page_token.is_empty() && given.len() == 0 {
             break;

@@ -44,7 +44,7 @@ pub async fn run(target: &Target, args: WhyArgs) -> anyhow::Result<Done> {
             (id, message)
         }
         (None, key) => {
-            let request = GetMessageRequest { by: Some(By::IdempotencyKey(key.unwrap_or_default())), with_body: false };
+            let request = GetMessageRequest { by: Some(By::IdempotencyKey(key.unwrap_or_default())), ..Default::default() };
             let message = client::upstream(target).await?.get_message(request).await?.into_inner();
             (message.id.clone(), Answer::Got(message))
         }
@@ -75,7 +75,9 @@ async fn gather(target: &Target, id: String, message: Answer<GetMessageResponse>
 
 async fn ask_upstream(target: &Target, by: By) -> anyhow::Result<Answer<GetMessageResponse>> {
     match client::upstream(target).await {
-        Ok(mut upstream) => answer("upstream", upstream.get_message(GetMessageRequest { by: Some(by), with_body: false }).await),
+        Ok(mut upstream) => {
+            answer("upstream", upstream.get_message(GetMessageRequest { by: Some(by), ..Default::default() }).await)
+        }
         Err(error) => away("upstream", error),
     }
 }

@@ -8,7 +8,7 @@ use crate::receive::Outcome;
 
 /// What operators do here, and how it ends.
 const ACTS: [&str; 2] = ["pause", "resume"];
-const RESULTS: [&str; 2] = ["done", "refused"];
+const RESULTS: [&str; 3] = ["done", "refused", "failed"];
 
 /// Shows every counter at 0, for each of these subscriptions.
 pub(crate) fn start_at_zero<'a>(subscriptions: impl Iterator<Item = &'a SubscriptionName>) {
@@ -32,4 +32,5 @@ pub(crate) fn start_at_zero<'a>(subscriptions: impl Iterator<Item = &'a Subscrip
     }
     at_zero(names::DEDUP_TOTAL, &[("result", &desk::RESULTS)]);
     at_zero(names::OPERATOR_ACTS_TOTAL, &[("act", &ACTS), ("result", &RESULTS)]);
+    at_zero(names::AUDIT_MISSING_TOTAL, &[("act", &ACTS)]);
 }

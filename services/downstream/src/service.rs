@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use countersign_audit::Auditor;
 use countersign_boot::{Context, Dependency, Secret, Stop};
 use countersign_broker::Broker;
 use countersign_delivery::Topology;
@@ -96,6 +97,7 @@ impl Service {
         }
         let watch = records.watch_pauses(&context, &names_in_redis, Duration::from_millis(config.redis.retry_pause_ms));
         let (publisher, consumers): (Arc<dyn Publisher>, Arc<dyn Consumers>) = (Arc::new(broker.clone()), Arc::new(broker));
+        let auditor = Auditor::new(&context, ("downstream", &config.downstream.name), publisher.clone(), &topology);
         let mut parts = Parts::new(&context, &config, &topology, publisher, consumers);
         let (late, early): (Vec<Served>, Vec<Served>) =
             handlers.into_iter().partition(|served| served.subscription.guard.uses_database());
@@ -114,7 +116,7 @@ impl Service {
             let paused = watch.of(&served.subscription.name);
             standings.push(start(parts.lane(&context, &config, &records, served, paused)?, &context, &all_there));
         }
-        context.serve_grpc(grpc::services(standings, watch, context.clock.clone())).await?;
+        context.serve_grpc(grpc::services(standings, watch, context.clock.clone(), auditor)).await?;
         Ok(())
     }
 }

@@ -8,8 +8,9 @@ use crate::resend;
 
 /// The modes whose messages are stored.
 const STORED: [&str; 2] = ["verified", "outbox"];
-/// How operators' acts end here.
-const RESULTS: [&str; 2] = ["done", "refused"];
+/// What operators do here, and how it ends.
+const ACTS: [&str; 2] = ["release", "reveal_message"];
+const RESULTS: [&str; 3] = ["done", "refused", "failed"];
 
 /// Shows every counter at 0.
 pub(crate) fn start_at_zero() {
@@ -18,7 +19,8 @@ pub(crate) fn start_at_zero() {
     at_zero(names::SETTLED_TOTAL, &[("mode", &STORED)]);
     at_zero(names::RESENDS_TOTAL, &[("outcome", &resend::Outcome::WORDS)]);
     at_zero(names::INVARIANT_VIOLATIONS_TOTAL, &[("invariant", &["I1", "I7"])]);
-    at_zero(names::OPERATOR_ACTS_TOTAL, &[("act", &["release"]), ("result", &RESULTS)]);
+    at_zero(names::OPERATOR_ACTS_TOTAL, &[("act", &ACTS), ("result", &RESULTS)]);
+    at_zero(names::AUDIT_MISSING_TOTAL, &[("act", &ACTS)]);
     for counter in [names::RETENTION_DELETED_TOTAL, names::OUTBOX_SWEPT_TOTAL, names::OUTBOX_FAILED_TOTAL] {
         at_zero(counter, &[]);
     }

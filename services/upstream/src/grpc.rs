@@ -1,13 +1,14 @@
 //! The gRPC API: sends, look-ups, and callback's orders.
 
+mod acts;
 mod convert;
 pub(crate) mod digest;
 mod outbox;
 pub(crate) mod status;
 
-use countersign_boot::Role;
-use countersign_boot::access::only;
-use countersign_delivery::{IdempotencyKey, MessageId};
+use countersign_audit::Auditor;
+use countersign_boot::OnForbidden;
+use countersign_boot::access::signed;
 use countersign_wire::proto;
 use countersign_wire::proto::upstream_service_server::{UpstreamService, UpstreamServiceServer};
 use tonic::{Request, Response, Status};
@@ -15,7 +16,6 @@ use tracing::Instrument as _;
 
 use crate::grpc::convert::{call_trace, get_response, new_message, order, resend_result, send_result};
 use crate::grpc::status::{of_port, of_refusal};
-use crate::lookup::By;
 use crate::send::Outcome;
 use crate::trace::accept_span;
 use crate::upstream::Upstream;
@@ -24,14 +24,20 @@ use crate::upstream::Upstream;
 const MAX_REQUEST_BYTES: usize = 32 * 1024 * 1024;
 
 /// The server for one upstream.
-pub(crate) fn server(upstream: Upstream) -> UpstreamServiceServer<Api> {
-    UpstreamServiceServer::new(Api { upstream }).max_decoding_message_size(MAX_REQUEST_BYTES)
+pub(crate) fn server(upstream: Upstream, auditor: Auditor) -> UpstreamServiceServer<Api> {
+    UpstreamServiceServer::new(Api { upstream, auditor }).max_decoding_message_size(MAX_REQUEST_BYTES)
+}
+
+/// Has forbidden acts of operators written into the audit.
+pub(crate) fn on_forbidden(auditor: &Auditor) -> OnForbidden {
+    auditor.on_forbidden(acts::of_method)
 }
 
 /// The API of one upstream.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Api {
     upstream: Upstream,
+    auditor: Auditor,
 }
 
 #[tonic::async_trait]
@@ -70,25 +76,12 @@ impl UpstreamService for Api {
         request: Request<proto::GetMessageRequest>,
     ) -> Result<Response<proto::GetMessageResponse>, Status> {
         if request.get_ref().with_body {
-            only(&request, Role::Operator, "with_body")?;
+            return acts::reveal(&self.upstream, &self.auditor, request).await.map(Response::new);
         }
-        let proto::GetMessageRequest { by, with_body } = request.into_inner();
-        let invalid = |error: countersign_delivery::id::InvalidId| Status::invalid_argument(error.to_string());
-        let by = match by {
-            Some(proto::get_message_request::By::Id(id)) => By::Id(MessageId::parse(&id).map_err(invalid)?),
-            Some(proto::get_message_request::By::IdempotencyKey(key)) => By::Key(IdempotencyKey::new(&key).map_err(invalid)?),
-            None => return Err(Status::invalid_argument("name an id or an idempotency_key")),
-        };
-        match self.upstream.find(&by).await.map_err(|error| of_port(&error))? {
-            Some(found) if with_body => {
-                let found = self.upstream.with_body(found).await.map_err(Status::failed_precondition)?;
-                Ok(Response::new(get_response(found, true)))
-            }
-            Some(found) => Ok(Response::new(get_response(found, false))),
-            None => Err(Status::not_found(
-                "no such message in the database of this upstream, or no longer: see upstream.retention_ms",
-            )),
-        }
+        let by = convert::by(request.into_inner().by)?;
+        let found = self.upstream.find(&by).await.map_err(|error| of_port(&error))?;
+        let found = found.ok_or_else(convert::no_such_message)?;
+        Ok(Response::new(get_response(found, false)))
     }
 
     async fn resend_messages(
@@ -117,6 +110,7 @@ impl UpstreamService for Api {
         &self,
         request: Request<proto::ReleaseMessagesRequest>,
     ) -> Result<Response<proto::ReleaseMessagesResponse>, Status> {
-        outbox::release(&self.upstream, request.into_inner()).await.map(Response::new)
+        let asked = signed(request, |asked| &mut asked.by);
+        acts::release(&self.upstream, &self.auditor, asked).await.map(Response::new)
     }
 }

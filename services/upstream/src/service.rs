@@ -110,8 +110,11 @@ impl Service {
         let section = self.config.upstream.clone();
         let upstream = self.start(context).await?;
         context.http(Role::Producer, http::router(upstream.clone(), &section));
-        let services =
-            GrpcServices::new(proto::DESCRIPTORS).add(grpc::server(upstream.clone())).add(grpc::digest::server(upstream.clone()));
+        let auditor = upstream.auditor(context);
+        let services = GrpcServices::new(proto::DESCRIPTORS)
+            .on_forbidden(grpc::on_forbidden(&auditor))
+            .add(grpc::server(upstream.clone(), auditor))
+            .add(grpc::digest::server(upstream.clone()));
         context.serve_grpc(services).await?;
         Ok(upstream)
     }

@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
+use countersign_audit::Auditor;
 use countersign_boot::Context;
 use countersign_delivery::ports::PortError;
 use countersign_delivery::ports::outbox::{OutboxRow, Released};
@@ -174,7 +175,13 @@ impl Upstream {
         digest::list(&self.0, window, subscription, after, limit).await
     }
 
-    /// Releases rows of mode `outbox` that wait for a human; one answer each, in order.
+    /// Who writes down what operators do here.
+    pub(crate) fn auditor(&self, context: &Context) -> Auditor {
+        let desk = &self.0;
+        Auditor::new(context, ("upstream", desk.config.name.as_str()), desk.publisher.clone(), &desk.topology)
+    }
+
+    /// Releases rows of mode `outbox` that wait for a human; one answer each, in order. No act of an operator: it is in no audit.
     ///
     /// # Errors
     /// [`PortError`] of the database.

@@ -103,6 +103,10 @@ points! {
     CallbackAfterActBegun = "callback.after_act_begun";
     /// An operator's act: the deliveries have changed, the audit row is not ended.
     CallbackAfterActApplied = "callback.after_act_applied";
+    /// An operator's act at upstream or downstream: it is told that it is about to be tried, nothing has changed.
+    AuditAfterBegun = "audit.after_begun";
+    /// An operator's act at upstream or downstream: it has ended, which is not told.
+    AuditAfterAct = "audit.after_act";
 }
 
 /// Does what `FAILPOINTS` says for `point`; nothing in a build without the feature.

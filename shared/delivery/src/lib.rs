@@ -4,6 +4,7 @@
 //! How it is judged: [`watermark`], [`seqs`] and [`settled`] (what upstream may forget), [`state`] (what callback knows of one delivery),
 //! [`policy`] and [`decide`](mod@decide) (what callback does about it), [`redrive`] (what of the dead comes back), [`horizon`] (how
 //! late it can come), [`expiry`] (what is too old), [`digest`] and [`reconcile`] (what the broker lost without anybody noticing).
+//! Of calls that are forbidden, which are rows of the audit: [`refusals`].
 //! Where it travels: [`topology`]. What the adapters must fill: [`ports`].
 //!
 //! **Invariant:** nothing here reads a clock, draws a random number, awaits, or does I/O; time and ids are arguments.
@@ -23,6 +24,7 @@ pub mod probe;
 pub mod receipt;
 pub mod reconcile;
 pub mod redrive;
+pub mod refusals;
 pub mod routing;
 pub mod seqs;
 pub mod settled;

@@ -198,7 +198,7 @@ macro_rules! metrics_list {
 
 metrics_list! {
     Counter PUBLISH_TOTAL = "countersign_publish_total" [Upstream Downstream Callback] ["kind", "outcome"]
-        "Publishes by kind (message, check, canary, receipt, probe, retry, dead, event) and outcome (confirmed, nacked, returned, unknown).";
+        "Publishes by kind (message, check, canary, receipt, probe, retry, dead, event, act) and outcome (confirmed, nacked, returned, unknown).";
     Histogram PUBLISH_CONFIRM_DURATION_SECONDS = "countersign_publish_confirm_duration_seconds" [Upstream Downstream Callback] ["kind"]
         "Seconds from a publish to its confirm.";
     Counter REFUSED_TOTAL = "countersign_refused_total" [Upstream] ["reason"]
@@ -299,6 +299,8 @@ metrics_list! {
         "Broken invariants (I1, I4, I5, I7, I8); anything above 0 is a defect.";
     Counter OPERATOR_ACTS_TOTAL = "countersign_operator_acts_total" [Upstream Downstream Callback] ["act", "result"]
         "Acts of operators, by result (done, already_done, not_confirmed, refused, failed).";
+    Counter AUDIT_MISSING_TOTAL = "countersign_audit_missing_total" [Upstream Downstream Callback] ["act"]
+        "Acts of operators whose begin or end is missing from the audit, because the broker or MSG DB did not take it: only the log has them.";
     Gauge BUILD_INFO = "countersign_build_info" [Upstream Downstream Callback] ["service", "version"]
         "Always 1; its labels say what runs.";
     Counter ACCESS_DENIED_TOTAL = "countersign_access_denied_total" [Upstream Downstream Callback] ["surface", "reason"]

@@ -1,10 +1,13 @@
 //! [`Audit`] in memory.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use countersign_delivery::ports::audit::{ActResult, Audit, AuditEntry, AuditFilter, NewAct};
+use countersign_delivery::ports::audit::{ActResult, Audit, AuditEntry, AuditFilter, CALLBACK, NewAct, ToldAct};
 use countersign_delivery::ports::{Clock, PortError};
+
+use uuid::Uuid;
 
 use crate::clock::ManualClock;
 use crate::switch::Switch;
@@ -17,13 +20,15 @@ pub struct MemoryAudit {
     clock: ManualClock,
     switch: Switch,
     entries: Arc<Mutex<Vec<AuditEntry>>>,
+    /// Which row each act that was told is.
+    told: Arc<Mutex<BTreeMap<Uuid, usize>>>,
 }
 
 impl MemoryAudit {
     /// Nobody has done anything yet.
     #[must_use]
     pub fn new(clock: &ManualClock) -> Self {
-        Self { clock: clock.clone(), switch: Switch::default(), entries: Arc::default() }
+        Self { clock: clock.clone(), switch: Switch::default(), entries: Arc::default(), told: Arc::default() }
     }
 
     /// From now on every call fails as unavailable.
@@ -69,6 +74,8 @@ impl Audit for MemoryAudit {
             reason,
             result: ActResult::Begun,
             detail: String::new(),
+            service: CALLBACK.into(),
+            service_name: String::new(),
         });
         Ok(number)
     }
@@ -83,6 +90,24 @@ impl Audit for MemoryAudit {
         Ok(true)
     }
 
+    async fn write_told(&self, acts: &[ToldAct]) -> Result<(), PortError> {
+        let mut entries = self.reach()?;
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        for act in acts {
+            let next = entries.len();
+            let place = *told.entry(act.id).or_insert(next);
+            match entries.get_mut(place) {
+                None => entries.push(entry_of(act, next as u64 + 1)),
+                Some(entry) if entry.result == ActResult::Begun && act.result != ActResult::Begun => {
+                    let AuditEntry { ended_at, target, result, detail, .. } = entry_of(act, 0);
+                    *entry = AuditEntry { ended_at, target, result, detail, ..entry.clone() };
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
     async fn entries(&self, filter: &AuditFilter, limit: u32) -> Result<Vec<AuditEntry>, PortError> {
         let is = |wanted: &Option<String>, found: &str| wanted.as_ref().is_none_or(|wanted| wanted == found);
         let entries = self.reach()?;
@@ -90,8 +115,15 @@ impl Audit for MemoryAudit {
             is(&filter.act, &entry.act)
                 && is(&filter.by, &entry.by)
                 && is(&filter.target, &entry.target)
+                && is(&filter.service, &entry.service)
                 && filter.before.is_none_or(|before| entry.number < before)
         });
         Ok(wanted.take(usize::try_from(limit).unwrap_or(usize::MAX)).cloned().collect())
     }
+}
+
+fn entry_of(act: &ToldAct, number: u64) -> AuditEntry {
+    let ToldAct { id: _, service, service_name, by, act, target, subscription, reason, at, ended_at, result, detail } =
+        act.clone();
+    AuditEntry { number, at, ended_at, by, act, target, subscription, reason, result, detail, service, service_name }
 }

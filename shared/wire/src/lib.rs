@@ -1,11 +1,12 @@
 //! What travels, as bytes: generated protobuf code, its conversions to and from the protocol's types, and AMQP headers.
 //!
 //! [`proto`] is generated. [`publication`] turns a message into what is published, [`arrival`] reads it back, [`receipts`] and [`checks`] do the
-//! same for the two batches, [`probes`] for the markers between them and [`canaries`] for the batches that only prove the way. [`dead_letter`] reads what lies in a dead-letter queue, [`history`] is what
+//! same for the two batches, [`acts`] for what operators did, [`probes`] for the markers between them and [`canaries`] for the batches that only prove the way. [`dead_letter`] reads what lies in a dead-letter queue, [`history`] is what
 //! a message carries of its tries, [`events`] what listeners are told.
 //!
 //! **Invariant:** unknown fields are ignored, an unknown version is an error, and every error says what was wrong with the bytes.
 
+pub mod acts;
 pub mod arrival;
 pub mod canaries;
 pub mod checks;

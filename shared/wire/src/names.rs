@@ -42,6 +42,8 @@ pub const PROBE_RETRY: &str = "countersign-probe-retry";
 pub const CANARY: &str = "countersign-canary";
 /// The check tier that a canary was sent through, milliseconds.
 pub const CANARY_DELAY: &str = "countersign-canary-delay";
+/// [`VERSION`]; only what tells of acts of operators has it.
+pub const ACTS: &str = "countersign-acts";
 /// What an event tells of; only events have it.
 pub const EVENT: &str = "countersign-event";
 /// Content type of an event: a CloudEvents 1.0 envelope with its data.

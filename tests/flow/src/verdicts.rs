@@ -104,13 +104,13 @@ impl Flow {
     /// # Errors
     /// When upstream does not know it.
     pub async fn check_of(&self, id: &str) -> anyhow::Result<Check> {
-        let request = proto::GetMessageRequest { by: Some(By::Id(id.to_owned())), with_body: true };
+        let request = proto::GetMessageRequest { by: Some(By::Id(id.to_owned())), ..Default::default() };
         let stored = self.upstream().await?.get_message(request).await?.into_inner();
         let message = stored.message.context("no message")?;
         let required = stored.required.iter().map(|name| SubscriptionName::new(name)).collect::<Result<_, _>>()?;
         Ok(Check {
             message_id: MessageId::parse(id)?,
-            fingerprint: Fingerprint::of(&message.r#type, &message.content_type, &message.body),
+            fingerprint: Fingerprint::new(message.fingerprint.to_vec())?,
             attempt: Attempt::FIRST,
             waits: 0,
             sent_at: Timestamp::from_millis(stored.sent_at_ms),

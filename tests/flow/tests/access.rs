@@ -15,14 +15,14 @@ use crate::command::{SETUP, command};
 const CALLERS: [(&str, &str); 5] =
     [("shop", "producer"), ("callback", "peer"), ("vera", "viewer"), ("otto", "operator"), ("ada", "admin")];
 /// What no log may hold.
-const PAYLOAD: &str = "canary-7c1f";
+pub const PAYLOAD: &str = "canary-7c1f";
 
 fn token(name: &str) -> String {
     format!("{name}'s token")
 }
 
 /// Has every service ask its callers who they are.
-fn guard(flow: &Flow) -> anyhow::Result<()> {
+pub fn guard(flow: &Flow) -> anyhow::Result<()> {
     let hash = |name: &str| Sha256::digest(token(name)).iter().fold(String::new(), |hash, byte| hash + &format!("{byte:02x}"));
     let entry =
         |(name, role): (&str, &str)| format!("[[tokens]]\nname = {name:?}\nroles = [{role:?}]\nsha256 = \"{}\"\n", hash(name));
@@ -43,7 +43,7 @@ fn guard(flow: &Flow) -> anyhow::Result<()> {
 }
 
 /// Runs the command as one of them; an empty name shows nothing.
-async fn run(flow: &Flow, name: &str, arguments: &[&str]) -> anyhow::Result<Output> {
+pub async fn run(flow: &Flow, name: &str, arguments: &[&str]) -> anyhow::Result<Output> {
     let mut command = command(flow, arguments)?;
     if !name.is_empty() {
         command.env("COUNTERSIGN_TOKEN_FILE", flow.ground.path(&format!("{name}.token")));
@@ -51,13 +51,13 @@ async fn run(flow: &Flow, name: &str, arguments: &[&str]) -> anyhow::Result<Outp
     Ok(tokio::time::timeout(Duration::from_mins(1), command.output()).await??)
 }
 
-async fn may(flow: &Flow, name: &str, arguments: &[&str]) -> anyhow::Result<Value> {
+pub async fn may(flow: &Flow, name: &str, arguments: &[&str]) -> anyhow::Result<Value> {
     let output = run(flow, name, arguments).await?;
     ensure!(output.status.success(), "{name} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
-async fn may_not(flow: &Flow, name: &str, arguments: &[&str]) -> anyhow::Result<()> {
+pub async fn may_not(flow: &Flow, name: &str, arguments: &[&str]) -> anyhow::Result<()> {
     let output = run(flow, name, arguments).await?;
     let said = String::from_utf8_lossy(&output.stderr);
     let code = if name.is_empty() { "UNAUTHENTICATED" } else { "PERMISSION_DENIED" };

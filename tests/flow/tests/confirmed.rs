@@ -59,7 +59,7 @@ async fn only_a_confirm_is_an_acceptance() -> anyhow::Result<()> {
     // Accepted: processed as ever, and stored nowhere.
     let id = send(&flow, unkeyed(1)).await??;
     flow.all_signed(std::slice::from_ref(&id)).await?;
-    let request = GetMessageRequest { by: Some(By::Id(id.clone())), with_body: false };
+    let request = GetMessageRequest { by: Some(By::Id(id.clone())), ..Default::default() };
     let found = flow.upstream().await?.get_message(request).await;
     ensure!(found.as_ref().is_err_and(|status| status.code() == Code::NotFound), "{found:?}");
     refused(&flow, order(2), Code::InvalidArgument, "mode confirmed").await?;

@@ -34,6 +34,8 @@ async fn the_services_do_all_they_do_with_the_shipped_users_and_those_may_nothin
     done.extend(one_is_rejected_and_redriven(flow, &listener).await?);
     expect(flow, 0, &["pause", SUBSCRIPTION, "--reason", "a test"]).await?;
     expect(flow, 0, &["resume", SUBSCRIPTION]).await?;
+    expect(flow, 0, &["get", &done[0], "--body"]).await?;
+    acts_are_audited(flow).await?;
     done.extend(flow.send(10, 1).await?);
     flow.all_signed(&done).await?;
     flow.each_effected_once(&done).await?;
@@ -87,6 +89,17 @@ async fn one_is_retried(flow: &Flow) -> anyhow::Result<Vec<String>> {
     flow.system.behave(&json!({})).await?;
     flow.all_signed(&retried).await?;
     Ok(retried)
+}
+
+/// Upstream and downstream may tell callback what operators did.
+async fn acts_are_audited(flow: &Flow) -> anyhow::Result<()> {
+    let ended = async || -> anyhow::Result<bool> {
+        let audit = expect(flow, 0, &["audit"]).await?;
+        let acts = audit["acts"].as_array().context("no acts")?;
+        let is = |act: &str| acts.iter().any(|row| row["act"] == act && row["result"] == "done");
+        Ok(["pause", "resume", "reveal_message"].into_iter().all(is))
+    };
+    wait_until("acts at upstream and downstream to be in the audit", PATIENCE, async || ended().await.unwrap_or(false)).await
 }
 
 /// Its dead letter is taken in, an event tells of it, and an operator sends it again.

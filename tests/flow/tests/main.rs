@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests have no launch frame; the ban is for the product")]
 
 mod access;
+mod acts;
 mod adopter_killed;
 mod alerts;
 mod bad_input;

@@ -32,7 +32,7 @@ async fn prepare(test: &str, postgres: bool, keys: &str) -> anyhow::Result<Flow>
 }
 
 async fn stored(flow: &Flow, by: By) -> anyhow::Result<GetMessageResponse> {
-    let request = GetMessageRequest { by: Some(by), with_body: false };
+    let request = GetMessageRequest { by: Some(by), ..Default::default() };
     Ok(flow.upstream().await?.get_message(request).await?.into_inner())
 }
 
@@ -146,7 +146,8 @@ async fn an_unbound_route_waits_for_a_human(test: &str, postgres: bool) -> anyho
     wait_until("the gauge to show three rows", PATIENCE, rows).await?;
 
     flow.bind_work_queue().await?;
-    let released = expect(&flow, 1, &["outbox", "release", &failed[0], &sound[0], NO_ID]).await?;
+    let sound_id = sound[0].clone();
+    let released = expect(&flow, 1, &["outbox", "release", &failed[0], &sound_id, NO_ID]).await?;
     let results: Vec<_> = (0..3).map(|index| released["results"][index]["result"].clone()).collect();
     ensure!(released["released"] == 1 && results == ["released", "not failed", "unknown"], "{released}");
     let released = expect(&flow, 0, &["outbox", "release", "--all"]).await?;
@@ -157,7 +158,25 @@ async fn an_unbound_route_waits_for_a_human(test: &str, postgres: bool) -> anyho
         reaches(&flow, id, OutboxStatus::Confirmed).await?;
     }
     ensure!(expect(&flow, 0, &["outbox", "release", "--all"]).await?["released"] == 0, "there is nothing left to release");
+    let [first, second, third] = [0, 1, 2].map(|place| (failed[place].clone(), "done".to_owned()));
+    let refused = [sound_id, NO_ID.to_owned()].map(|id| (id, "refused".to_owned()));
+    let mut expected = [vec![first, second, third], refused.to_vec()].concat();
+    expected.sort();
+    wait_until("each release to be one row of the audit", PATIENCE, async || {
+        releases(&flow).await.is_ok_and(|rows| rows == expected)
+    })
+    .await?;
     flow.finish().await
+}
+
+/// The releases of the audit: what they were about, and how they ended.
+async fn releases(flow: &Flow) -> anyhow::Result<Vec<(String, String)>> {
+    let audit = expect(flow, 0, &["audit", "--act", "release", "--service", "upstream"]).await?;
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    let rows = audit["acts"].as_array().context("no acts")?.iter().map(|row| (text(&row["about"]), text(&row["result"])));
+    let mut rows: Vec<_> = rows.collect();
+    rows.sort();
+    Ok(rows)
 }
 
 /// What a replica left behind that died with it: rows that are due.

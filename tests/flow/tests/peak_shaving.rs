@@ -131,7 +131,7 @@ async fn the_surplus_is_refused(postgres: bool) -> anyhow::Result<()> {
     let mut upstream = flow.upstream().await?;
     for number in &refused {
         let by = Some(By::IdempotencyKey(format!("order-{number}")));
-        let stored = upstream.get_message(GetMessageRequest { by, with_body: false }).await;
+        let stored = upstream.get_message(GetMessageRequest { by, ..Default::default() }).await;
         ensure!(stored.is_err_and(|status| status.code() == Code::NotFound), "order {number} was refused, and is stored");
     }
     // What was accepted is known, full or not.

@@ -114,7 +114,7 @@ async fn send_witness(flow: &Flow) -> anyhow::Result<String> {
 }
 
 async fn is_stored(flow: &Flow, id: &str) -> anyhow::Result<bool> {
-    let request = GetMessageRequest { by: Some(By::Id(id.to_owned())), with_body: false };
+    let request = GetMessageRequest { by: Some(By::Id(id.to_owned())), ..Default::default() };
     match flow.upstream().await?.get_message(request).await {
         Ok(_) => Ok(true),
         Err(status) if status.code() == Code::NotFound => Ok(false),

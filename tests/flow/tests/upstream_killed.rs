@@ -33,7 +33,7 @@ async fn killed_by(mut flow: Flow, failpoint: &str, action: &str) -> anyhow::Res
 }
 
 fn by_key(key: &str) -> GetMessageRequest {
-    GetMessageRequest { by: Some(By::IdempotencyKey(key.to_owned())), with_body: false }
+    GetMessageRequest { by: Some(By::IdempotencyKey(key.to_owned())), ..Default::default() }
 }
 
 everywhere!(killed_after_store);

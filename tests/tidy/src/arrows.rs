@@ -7,7 +7,7 @@ use crate::{Complaint, Tree};
 const FLOORS: [&[&str]; 7] = [
     &["shared/delivery", "shared/telemetry"],
     &["shared/wire", "shared/boot", "shared/testkit"],
-    &["shared/store", "shared/dedup"],
+    &["shared/store", "shared/dedup", "shared/audit"],
     &["shared/broker"],
     &["services/upstream", "services/downstream", "services/callback", "services/ctl"],
     &["tests/launcher", "tests/tidy"],

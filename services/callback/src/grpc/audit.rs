@@ -1,6 +1,6 @@
 //! The audit as operators read it: newest first, in pages. A page token is opaque: it names the last row, and the filter it belongs to.
 
-use countersign_delivery::ports::audit::{Act, AuditEntry, AuditFilter};
+use countersign_delivery::ports::audit::{Act, AuditEntry, AuditFilter, CALLBACK};
 use countersign_delivery::{Fingerprint, Timestamp};
 use countersign_wire::proto::{self, ListAuditRequest, ListAuditResponse};
 use tonic::Status;
@@ -11,6 +11,8 @@ use crate::operate::BY_MAX;
 
 /// Leads every token; another form gets another letter.
 const FORM: &str = "u";
+/// Where acts are carried out.
+const SERVICES: [&str; 3] = [CALLBACK, "upstream", "downstream"];
 /// Hexadecimal digits that stand for the filter.
 const FILTER_DIGITS: usize = 8;
 
@@ -37,8 +39,14 @@ fn filter(request: &ListAuditRequest) -> Result<AuditFilter, Status> {
     if request.by.len() > BY_MAX {
         return Err(Status::invalid_argument(format!("by: has {} bytes, a name has at most {BY_MAX}", request.by.len())));
     }
+    if !request.service.is_empty() && !SERVICES.contains(&request.service.as_str()) {
+        let unknown: String = request.service.chars().take(40).collect();
+        let words = format!("service: {unknown:?} carries out no acts; valid are {}", SERVICES.join(", "));
+        return Err(Status::invalid_argument(words));
+    }
     let target = given(&request.message_id).map(|id| message_id(&id)).transpose()?.map(|id| id.to_string());
-    let filter = AuditFilter { act: given(&request.act), by: given(&request.by), target, before: None };
+    let filter =
+        AuditFilter { act: given(&request.act), by: given(&request.by), target, service: given(&request.service), before: None };
     let before = read(&request.page_token, &filter)?;
     Ok(AuditFilter { before, ..filter })
 }
@@ -58,7 +66,7 @@ fn read(token: &str, filter: &AuditFilter) -> Result<Option<u64>, Status> {
     let (of, number) = rest.split_at(FILTER_DIGITS);
     if of != digits(filter) {
         return Err(Status::invalid_argument(
-            "page_token: belongs to another filter; keep act, by and message_id from page to page",
+            "page_token: belongs to another filter; keep act, by, message_id and service from page to page",
         ));
     }
     number.parse().map(Some).map_err(|_| wrong())
@@ -66,9 +74,10 @@ fn read(token: &str, filter: &AuditFilter) -> Result<Option<u64>, Status> {
 
 fn digits(filter: &AuditFilter) -> String {
     let word = |word: &Option<String>| word.clone().unwrap_or_default();
-    let mut digits =
-        Fingerprint::of("audit", &word(&filter.act), format!("{}\n{}", word(&filter.target), word(&filter.by)).as_bytes())
-            .to_hex();
+    // Without a service as callbacks have it that know none.
+    let service = filter.service.as_ref().map(|service| format!("\n{service}")).unwrap_or_default();
+    let words = format!("{}\n{}{service}", word(&filter.target), word(&filter.by));
+    let mut digits = Fingerprint::of("audit", &word(&filter.act), words.as_bytes()).to_hex();
     digits.truncate(FILTER_DIGITS);
     digits
 }
@@ -85,6 +94,8 @@ fn shown(entry: AuditEntry) -> proto::AuditEntry {
         reason: entry.reason,
         result: entry.result.as_str().to_owned(),
         detail: entry.detail,
+        service: entry.service,
+        service_name: entry.service_name,
     }
 }
 
@@ -99,9 +110,15 @@ mod tests {
         assert_eq!(read(&token, &ada).unwrap(), Some(7));
         assert_eq!(read("", &ada).unwrap(), None);
         let all = AuditFilter::default();
-        for (token, filter) in
-            [(token.as_str(), &all), ("x", &ada), (&token[..6], &ada), (&format!("{token}x"), &ada), ("uä", &ada)]
-        {
+        let at_upstream = AuditFilter { service: Some("upstream".into()), ..ada.clone() };
+        for (token, filter) in [
+            (token.as_str(), &all),
+            (token.as_str(), &at_upstream),
+            ("x", &ada),
+            (&token[..6], &ada),
+            (&format!("{token}x"), &ada),
+            ("uä", &ada),
+        ] {
             assert_eq!(read(token, filter).unwrap_err().code(), tonic::Code::InvalidArgument, "{token}");
         }
     }

@@ -26,7 +26,7 @@ use super::{PAGE_DEFAULT, PAGE_MAX, status};
 use crate::dead_letters::act::{Deed, LETTERS_MAX, Order, RATE_DEFAULT, RATE_MAX};
 use crate::dead_letters::{Filter, Opened, search};
 use crate::desk::Desk;
-use crate::operate::{BY_MAX, REASON_MAX};
+use crate::operate::{BY_MAX, REASON_MAX, forbidden};
 
 /// Letters of one message in an answer, and bytes of their bodies.
 const COPIES_MAX: usize = 100;
@@ -218,10 +218,11 @@ impl DeadLetterService for DeadLetterApi {
         tracing::info!(message_id, subscription, by, "an operator asks for the body of a dead letter");
         let reason = String::new();
         let row = NewAct { by, act: Act::RevealDeadLetters, target: message_id, subscription, reason };
-        let reveal = async {
-            may?;
-            self.with_bodies(self.letters_of(asked).await?).await
-        };
+        if let Err(refused) = may {
+            forbidden::refuse(&self.desk, &row, Role::Operator).await;
+            return Err(refused);
+        }
+        let reveal = async { self.with_bodies(self.letters_of(asked).await?).await };
         let letters = order::audited(&self.desk, &row, reveal, |letters| format!("{} shown", letters.len())).await?;
         Ok(Response::new(GetDeadLetterResponse { letters }))
     }

@@ -1,5 +1,6 @@
 //! Every step of callback on ports in memory: no broker, no database, no sleep.
 
+mod acts;
 mod canary;
 mod check;
 mod dead_letters;

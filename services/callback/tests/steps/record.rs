@@ -10,7 +10,7 @@ use countersign_wire::receipts;
 
 use crate::rig::{Rig, delivered, key};
 
-fn batch(receipts: Vec<Receipt>) -> bytes::Bytes {
+pub fn batch(receipts: Vec<Receipt>) -> bytes::Bytes {
     receipts::encode(&ReceiptBatch { receipts, probes: Vec::new() })
 }
 

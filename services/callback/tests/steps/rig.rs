@@ -194,6 +194,7 @@ impl Rig {
             room: Arc::default(),
             seen: Arc::new(Seen::new(Arc::new(deliveries.clone()))),
             canaries: Arc::new(Canaries::default()),
+            refusals: Arc::default(),
         };
         Self { clock, deliveries, letters, audit, broker, upstreams, desk }
     }

@@ -1,8 +1,10 @@
-//! Subscriptions: how they stand, and their pauses.
+//! Subscriptions: how they stand, and their pauses. Each pause and resume is an act in the audit; it goes on when the audit cannot be told of it now.
 
 use std::sync::Arc;
 
+use countersign_audit::{Asked, Auditor, End, Unheard};
 use countersign_boot::access::signed;
+use countersign_delivery::ports::audit::{Act, NewAct};
 use countersign_delivery::ports::pauses::Pause;
 use countersign_delivery::ports::{Clock, PortError};
 use countersign_telemetry::{names, with_sources};
@@ -24,6 +26,7 @@ pub struct Api {
     standings: Arc<[Standing]>,
     watch: Watch,
     clock: Arc<dyn Clock>,
+    auditor: Auditor,
 }
 
 #[tonic::async_trait]
@@ -41,8 +44,9 @@ impl SubscriptionService for Api {
         request: Request<proto::PauseSubscriptionRequest>,
     ) -> Result<Response<proto::PauseSubscriptionResponse>, Status> {
         let proto::PauseSubscriptionRequest { name, reason, by } = signed(request, |asked| &mut asked.by);
-        let paused = self.pause(&name, &reason, &by).await;
-        note("pause", &paused, &name, &by, &reason);
+        let act = act(Act::Pause, &name, &by, &reason);
+        let api = self.clone();
+        let paused = self.audited(act, async move { api.pause(&name, &reason, &by).await }, |_| String::new()).await;
         paused.map(|subscription| Response::new(proto::PauseSubscriptionResponse { subscription: Some(subscription) }))
     }
 
@@ -51,8 +55,10 @@ impl SubscriptionService for Api {
         request: Request<proto::ResumeSubscriptionRequest>,
     ) -> Result<Response<proto::ResumeSubscriptionResponse>, Status> {
         let proto::ResumeSubscriptionRequest { name, by } = signed(request, |asked| &mut asked.by);
-        let resumed = self.resume(&name, &by).await;
-        note("resume", &resumed, &name, &by, "");
+        let act = act(Act::Resume, &name, &by, "");
+        let api = self.clone();
+        let words = |(_, was_paused): &(_, bool)| if *was_paused { String::new() } else { "it was not paused".to_owned() };
+        let resumed = self.audited(act, async move { api.resume(&name, &by).await }, words).await;
         resumed.map(|(subscription, was_paused)| {
             Response::new(proto::ResumeSubscriptionResponse { subscription: Some(subscription), was_paused })
         })
@@ -62,9 +68,27 @@ impl SubscriptionService for Api {
 impl Api {
     /// Over these subscriptions, of which `watch` can pause some.
     #[must_use]
-    pub fn new(mut standings: Vec<Standing>, watch: Watch, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(mut standings: Vec<Standing>, watch: Watch, clock: Arc<dyn Clock>, auditor: Auditor) -> Self {
         standings.sort_by(|one, other| one.name.cmp(&other.name));
-        Self { standings: standings.into(), watch, clock }
+        Self { standings: standings.into(), watch, clock, auditor }
+    }
+
+    /// Has an act carried out and written into the audit; `done` says what came of it.
+    async fn audited<T: Send + 'static>(
+        &self,
+        act: NewAct,
+        carry_out: impl Future<Output = Result<T, Status>> + Send + 'static,
+        done: fn(&T) -> String,
+    ) -> Result<T, Status> {
+        let end = move |outcome: &Result<T, Status>| match outcome {
+            Ok(answer) => End::done(done(answer)),
+            Err(status) => End::not_done(status),
+        };
+        let asked = Asked { acts: vec![act.clone()], unheard: Unheard::GoesOn };
+        let outcome = self.auditor.audited(asked, carry_out, move |outcome| vec![end(outcome)]).await;
+        let outcome = outcome.unwrap_or_else(|why| Err(why.into()));
+        note(&act, &end(&outcome));
+        outcome
     }
 
     async fn pause(&self, name: &str, reason: &str, by: &str) -> Result<proto::SubscriptionStatus, Status> {
@@ -108,12 +132,15 @@ impl Api {
     }
 }
 
+fn act(act: Act, name: &str, by: &str, reason: &str) -> NewAct {
+    NewAct { by: by.to_owned(), act, target: name.to_owned(), subscription: name.to_owned(), reason: reason.to_owned() }
+}
+
 /// Operator acts are counted and logged, refused ones too.
-fn note<T>(act: &'static str, outcome: &Result<T, Status>, subscription: &str, by: &str, reason: &str) {
-    let result = if outcome.is_ok() { "done" } else { "refused" };
+fn note(NewAct { by, act, subscription, reason, .. }: &NewAct, End { result, detail, .. }: &End) {
+    let (act, result) = (act.as_str(), result.as_str());
     metrics::counter!(names::OPERATOR_ACTS_TOTAL, "act" => act, "result" => result).increment(1);
-    let why_not = outcome.as_ref().err().map(Status::message);
-    tracing::info!(act, subscription, by, reason, result, why_not, "an operator's act on a subscription");
+    tracing::info!(act, subscription, by, reason, result, detail, "an operator's act on a subscription");
 }
 
 fn of_port(error: &PortError) -> Status {

@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
+use countersign_audit::Auditor;
 use countersign_delivery::SubscriptionName;
+use countersign_testkit::build::a_topology;
 use countersign_testkit::pauses::MemoryPauses;
+use countersign_wire::acts;
 use countersign_wire::proto::subscription_service_server::SubscriptionService as _;
 use countersign_wire::proto::{BreakerState, ListSubscriptionsRequest, PauseSubscriptionRequest, ResumeSubscriptionRequest};
 use tonic::{Code, Request};
 
-use super::world::{Given, QUEUE, World};
+use super::world::{Given, QUEUE, RECEIPTS, World};
 use crate::Guard;
 use crate::grpc::subscriptions::Api;
 use crate::pause::Watch;
@@ -21,7 +24,8 @@ fn api(world: &World, pauses: &MemoryPauses) -> Api {
     let one = Standing { paused: known, ..Standing::of(&world.lane) };
     let name = SubscriptionName::new("audit").unwrap();
     let other = Standing { name, guard: Guard::Inbox, ..Standing::of(&world.lane) };
-    Api::new(vec![one, other], watch, world.context.clock.clone())
+    let auditor = Auditor::new(&world.context, ("downstream", "stock"), Arc::new(world.broker.clone()), &a_topology());
+    Api::new(vec![one, other], watch, world.context.clock.clone(), auditor)
 }
 
 fn pause(name: &str, reason: &str, by: &str) -> Request<PauseSubscriptionRequest> {
@@ -73,4 +77,40 @@ async fn what_cannot_be_paused_is_refused_with_words_that_help() {
     pauses.go_down();
     assert_eq!(api.pause_subscription(pause(QUEUE, "why", "")).await.unwrap_err().code(), Code::Unavailable);
     assert_eq!(api.resume_subscription(resume(QUEUE)).await.unwrap_err().code(), Code::Unavailable);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_and_a_resume_are_told_before_and_after_whatever_becomes_of_them() {
+    let (world, pauses) = (World::new(), MemoryPauses::default());
+    let api = api(&world, &pauses);
+    api.pause_subscription(pause(QUEUE, "a bad roll-out", "ada")).await.unwrap();
+    api.resume_subscription(resume(QUEUE)).await.unwrap();
+    api.resume_subscription(resume(QUEUE)).await.unwrap();
+    api.pause_subscription(pause("inventry", "why", "ada")).await.unwrap_err();
+    pauses.go_down();
+    api.pause_subscription(pause(QUEUE, "why", "ada")).await.unwrap_err();
+    let told: Vec<_> = world.broker.ready(RECEIPTS).into_iter().flat_map(|batch| acts::decode(batch.body).unwrap()).collect();
+    let said: Vec<_> = told.iter().map(|told| [told.act.as_str(), &told.subscription, told.result.as_str()]).collect();
+    let expected = [
+        ["pause", QUEUE, "done"],
+        ["resume", QUEUE, "done"],
+        ["resume", QUEUE, "done"],
+        ["pause", "inventry", "refused"],
+        ["pause", QUEUE, "failed"],
+    ];
+    let expected: Vec<_> = expected.into_iter().flat_map(|ended| [[ended[0], ended[1], "begun"], ended]).collect();
+    assert_eq!(said, expected);
+    assert_eq!((told[1].by.as_str(), told[1].reason.as_str(), told[1].id), ("ada", "a bad roll-out", told[0].id));
+    assert!(told[5].detail == "it was not paused" && told[7].detail.contains("does not handle"), "{told:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_holds_while_the_broker_is_away() {
+    let (world, pauses) = (World::new(), MemoryPauses::default());
+    let api = api(&world, &pauses);
+    world.broker.go_down();
+    let answer = api.pause_subscription(pause(QUEUE, "the broker is sick", "ada")).await.unwrap().into_inner();
+    assert!(answer.subscription.unwrap().paused.is_some());
+    world.broker.come_up();
+    world.until("both tellings are there", |world| world.broker.depth(RECEIPTS) == 2).await;
 }

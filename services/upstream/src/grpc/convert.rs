@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use countersign_delivery::message::EFFECT_EPOCH_MAX;
-use countersign_delivery::{Attempt, Fingerprint, MessageId, SubscriptionName, TraceContext};
+use countersign_delivery::{Attempt, Fingerprint, IdempotencyKey, MessageId, SubscriptionName, TraceContext};
 use countersign_wire::{names, proto};
 use tonic::Status;
 use tonic::metadata::MetadataMap;
@@ -10,7 +10,7 @@ use tonic::metadata::MetadataMap;
 use crate::accept::NewMessage;
 use crate::grpc::outbox;
 use crate::grpc::status::code;
-use crate::lookup::Found;
+use crate::lookup::{By, Found};
 use crate::resend::{Order, Outcome as Resent};
 use crate::send::{Accepted, Outcome};
 use crate::trace::trace_of;
@@ -55,6 +55,20 @@ pub(super) fn send_result(outcome: Outcome) -> proto::SendResult {
         accepted_outcome => accepted(accepted_outcome).map(Result::Accepted),
     };
     proto::SendResult { result }
+}
+
+/// By what a message is looked for.
+pub(super) fn by(named: Option<proto::get_message_request::By>) -> Result<By, Status> {
+    let invalid = |error: countersign_delivery::id::InvalidId| Status::invalid_argument(error.to_string());
+    match named {
+        Some(proto::get_message_request::By::Id(id)) => MessageId::parse(&id).map(By::Id).map_err(invalid),
+        Some(proto::get_message_request::By::IdempotencyKey(key)) => IdempotencyKey::new(&key).map(By::Key).map_err(invalid),
+        None => Err(Status::invalid_argument("name an id or an idempotency_key")),
+    }
+}
+
+pub(super) fn no_such_message() -> Status {
+    Status::not_found("no such message in the database of this upstream, or no longer: see upstream.retention_ms")
 }
 
 pub(super) fn get_response(found: Found, with_body: bool) -> proto::GetMessageResponse {

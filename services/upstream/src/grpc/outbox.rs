@@ -11,8 +11,10 @@ use crate::upstream::Upstream;
 
 /// Rows of a page, unless the caller says otherwise.
 const PAGE: u32 = 100;
-/// Most rows of a page, and most ids of a release.
+/// Most rows of a page.
 const MAX_PAGE: u32 = 500;
+/// Most ids of a release.
+pub(super) const MAX_RELEASED: usize = 500;
 
 pub(super) async fn list(upstream: &Upstream, request: proto::ListOutboxRequest) -> Result<proto::ListOutboxResponse, Status> {
     let proto::ListOutboxRequest { page_size, page_token } = request;
@@ -30,13 +32,9 @@ pub(super) async fn list(upstream: &Upstream, request: proto::ListOutboxRequest)
     Ok(proto::ListOutboxResponse { rows, next_page_token: last.unwrap_or_default() })
 }
 
-pub(super) async fn release(
-    upstream: &Upstream,
-    request: proto::ReleaseMessagesRequest,
-) -> Result<proto::ReleaseMessagesResponse, Status> {
-    let texts = request.ids;
-    if texts.is_empty() || texts.len() > usize::try_from(MAX_PAGE).unwrap_or(usize::MAX) {
-        return Err(Status::invalid_argument(format!("the call has {} ids; 1 to {MAX_PAGE} are accepted", texts.len())));
+pub(super) async fn release(upstream: &Upstream, texts: Vec<String>) -> Result<proto::ReleaseMessagesResponse, Status> {
+    if texts.is_empty() || texts.len() > MAX_RELEASED {
+        return Err(Status::invalid_argument(format!("the call has {} ids; 1 to {MAX_RELEASED} are accepted", texts.len())));
     }
     let ids = texts.iter().map(|id| MessageId::parse(id)).collect::<Result<Vec<_>, _>>();
     let ids = ids.map_err(|error| Status::invalid_argument(error.to_string()))?;

@@ -15,11 +15,12 @@ pub(super) enum Kind {
     Retry,
     Dead,
     Event,
+    Act,
 }
 
 impl Kind {
-    const ALL: [Self; 8] =
-        [Self::Message, Self::Check, Self::Canary, Self::Receipt, Self::Probe, Self::Retry, Self::Dead, Self::Event];
+    const ALL: [Self; 9] =
+        [Self::Message, Self::Check, Self::Canary, Self::Receipt, Self::Probe, Self::Retry, Self::Dead, Self::Event, Self::Act];
 
     pub(super) fn of(publication: &Publication) -> Self {
         let queue = publication.routing_key.as_str();
@@ -31,6 +32,9 @@ impl Kind {
         }
         if publication.properties.headers.contains_key(countersign_wire::names::CANARY) {
             return Self::Canary;
+        }
+        if countersign_wire::acts::are(&publication.properties) {
+            return Self::Act;
         }
         if !publication.exchange.is_empty() {
             return Self::Message;
@@ -58,6 +62,7 @@ impl Kind {
             Self::Retry => "retry",
             Self::Dead => "dead",
             Self::Event => "event",
+            Self::Act => "act",
         }
     }
 }
@@ -129,6 +134,8 @@ mod tests {
             assert_eq!(Kind::of(&publication), Kind::Event);
             publication.properties.headers = [(countersign_wire::names::CANARY.to_owned(), HeaderValue::Int(1))].into();
             assert_eq!(Kind::of(&publication), Kind::Canary);
+            publication.properties.headers = [(countersign_wire::names::ACTS.to_owned(), HeaderValue::Int(1))].into();
+            assert_eq!(Kind::of(&publication), Kind::Act);
         }
     }
 }

@@ -51,7 +51,10 @@ impl Grant {
         let reaches = |name: &str| topology.alternates(name).any(|exchange| bound(&exchange.name));
         let exchanges = topology.exchanges.iter().filter(|exchange| !exchange.internal && reaches(&exchange.name));
         let write = exchanges.map(|exchange| exchange.name.clone()).chain([String::new()]).collect();
-        Self { write, ..Self::new("upstream", "publishes messages; delayed checks and resends over the default exchange") }
+        Self {
+            write,
+            ..Self::new("upstream", "publishes messages; delayed checks, resends and acts of operators over the default exchange")
+        }
     }
 
     /// Downstream consumes the subscriptions that are `served` by it.
@@ -61,7 +64,10 @@ impl Grant {
         Self {
             write: [String::new()].into(),
             read: consumed.flat_map(|one| [one.name.to_string(), one.limit_queue()]).collect(),
-            ..Self::new("downstream", "consumes work queues; receipts, retries and dead letters over the default exchange")
+            ..Self::new(
+                "downstream",
+                "consumes work queues; receipts, retries, dead letters and acts of operators over the default exchange",
+            )
         }
     }
 

@@ -11,6 +11,7 @@ mod outbox;
 mod probes;
 mod reconcile;
 mod redrive;
+mod refusals;
 mod routes;
 mod state;
 mod support;

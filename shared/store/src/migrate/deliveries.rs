@@ -7,7 +7,18 @@
 use super::Step;
 
 pub(super) const STEPS: &[Step] =
-    &[M001_DELIVERIES, M002_EFFECT_EPOCH, M003_AUDIT, M004_DEAD_LETTERS, M005_EVENTS, M006_RECONCILIATION];
+    &[M001_DELIVERIES, M002_EFFECT_EPOCH, M003_AUDIT, M004_DEAD_LETTERS, M005_EVENTS, M006_RECONCILIATION, M007_TOLD_ACTS];
+
+/// Rows of callback itself have no `act_id`. A callback that knows no acts goes on beside it: what it writes is callback's.
+const M007_TOLD_ACTS: Step = Step {
+    name: "m007_told_acts",
+    statements: &[
+        "ALTER TABLE countersign_audit ADD COLUMN act_id {uuid}",
+        "ALTER TABLE countersign_audit ADD COLUMN service {name} NOT NULL DEFAULT 'callback'",
+        "ALTER TABLE countersign_audit ADD COLUMN service_name {name} NOT NULL DEFAULT ''",
+        "CREATE UNIQUE INDEX countersign_audit_act_id ON countersign_audit (act_id)",
+    ],
+};
 
 /// `state`: 0 nobody acted on it, 1 redriven, 2 discarded. An absent subscription, the quarantine's, is an empty text; of what names no message
 /// `message_uuid` is all zeros. Bodies come last: a list does not read them.

@@ -1,6 +1,8 @@
 //! What [`Audit`] promises.
 
-use countersign_delivery::ports::audit::{Act, ActResult, Audit, AuditEntry, AuditFilter, NewAct};
+use countersign_delivery::ports::audit::{Act, ActResult, Audit, AuditEntry, AuditFilter, CALLBACK, NewAct, ToldAct};
+use countersign_delivery::time::Timestamp;
+use uuid::Uuid;
 
 use super::Waiting;
 
@@ -17,6 +19,9 @@ macro_rules! audit_suite {
             the_newest_come_first_and_pages_go_on_below_a_number,
             filters_hold_together,
             words_that_no_text_column_takes_are_stored_all_the_same,
+            an_act_that_was_told_is_one_row_however_often_and_in_whatever_order_it_is_told,
+            of_many_that_write_an_act_that_was_told_one_does,
+            what_was_told_touches_no_row_of_callback_itself,
         );
     };
     ($setup:path => $($promise:ident),* $(,)?) => {
@@ -125,7 +130,7 @@ pub async fn filters_hold_together(audit: &impl Audit, _: &impl Waiting) {
     }
     let filter = |act: &str, by: &str, target: &str| {
         let named = |word: &str| (!word.is_empty()).then(|| word.to_owned());
-        AuditFilter { act: named(act), by: named(by), target: named(target), before: None }
+        AuditFilter { act: named(act), by: named(by), target: named(target), ..AuditFilter::default() }
     };
     let rows = [
         (filter("discard", "", ""), vec![4, 3, 2, 1]),
@@ -148,4 +153,73 @@ pub async fn words_that_no_text_column_takes_are_stored_all_the_same(audit: &imp
     assert!(audit.end(number, ActResult::Refused, "not\0an id").await.expect("the store is up"));
     let entry = all(audit).await.remove(0);
     assert!(entry.by.starts_with('a') && entry.target.ends_with("id") && entry.detail.ends_with("an id"), "{entry:?}");
+}
+
+fn told(id: u128, result: ActResult) -> ToldAct {
+    ToldAct {
+        id: Uuid::from_u128(id),
+        service: "downstream".into(),
+        service_name: "stock".into(),
+        by: "ada".into(),
+        act: Act::Pause.as_str().into(),
+        target: "inventory".into(),
+        subscription: "inventory".into(),
+        reason: "a \"roll-out\" \0– ä".into(),
+        at: Timestamp::from_millis(1_700_000_000_000),
+        ended_at: (result != ActResult::Begun).then(|| Timestamp::from_millis(1_700_000_000_009)),
+        result,
+        detail: if result == ActResult::Begun { String::new() } else { "it is so".into() },
+    }
+}
+
+/// As the name says: the end alone tells everything, and the first end stands.
+pub async fn an_act_that_was_told_is_one_row_however_often_and_in_whatever_order_it_is_told(
+    audit: &impl Audit,
+    _: &impl Waiting,
+) {
+    let write = async |acts: &[ToldAct]| audit.write_told(acts).await.expect("the store is up");
+    let (begun, done) = (|id| told(id, ActResult::Begun), |id| told(id, ActResult::Done));
+    let named = |id| ToldAct { target: "by its name".into(), ..done(id) };
+    write(&[]).await;
+    write(&[begun(1)]).await;
+    let first = all(audit).await.remove(0);
+    assert_eq!((first.result, first.ended_at, first.detail.as_str()), (ActResult::Begun, None, ""));
+    assert_eq!((first.service.as_str(), first.service_name.as_str(), first.at), ("downstream", "stock", begun(1).at));
+    write(&[begun(1), named(1), begun(1)]).await;
+    write(&[told(1, ActResult::Failed), begun(1)]).await;
+    let ended = all(audit).await.remove(0);
+    assert_eq!((ended.number, ended.result, ended.ended_at), (first.number, ActResult::Done, done(1).ended_at));
+    assert_eq!((ended.detail.as_str(), ended.target.as_str(), ended.at), ("it is so", "by its name", first.at));
+    write(&[done(2), begun(3), done(3), done(2)]).await;
+    write(&[begun(2)]).await;
+    let rows: Vec<_> = all(audit).await.into_iter().map(|entry| (entry.by, entry.act, entry.result)).collect();
+    assert_eq!(rows, vec![("ada".to_owned(), "pause".to_owned(), ActResult::Done); 3]);
+}
+
+/// As the name says, at the same time.
+pub async fn of_many_that_write_an_act_that_was_told_one_does(audit: &impl Audit, _: &impl Waiting) {
+    let (ascending, descending) =
+        ([told(1, ActResult::Done), told(2, ActResult::Done)], [told(2, ActResult::Begun), told(1, ActResult::Begun)]);
+    let (a, b, c) = tokio::join!(audit.write_told(&ascending), audit.write_told(&descending), audit.write_told(&ascending));
+    for answer in [a, b, c] {
+        answer.expect("the store is up");
+    }
+    let rows: Vec<_> = all(audit).await.into_iter().map(|entry| entry.result).collect();
+    assert_eq!(rows, [ActResult::Done; 2]);
+}
+
+/// As the name says; and a filter tells them apart.
+pub async fn what_was_told_touches_no_row_of_callback_itself(audit: &impl Audit, _: &impl Waiting) {
+    let own = audit.begin(&an_act(Act::Park, "ada", "m-1")).await.expect("the store is up");
+    audit.write_told(&[told(u128::from(own), ActResult::Done)]).await.expect("the store is up");
+    assert!(audit.end(own, ActResult::Refused, "not so").await.expect("the store is up"));
+    let at = async |service: &str| {
+        let filter = AuditFilter { service: Some(service.into()), ..AuditFilter::default() };
+        let found = audit.entries(&filter, 100).await.expect("the store is up");
+        found.into_iter().map(|entry| (entry.act, entry.result)).collect::<Vec<_>>()
+    };
+    assert_eq!(at(CALLBACK).await, [("park".to_owned(), ActResult::Refused)]);
+    assert_eq!(at("downstream").await, [("pause".to_owned(), ActResult::Done)]);
+    assert_eq!(at("upstream").await, []);
+    assert_eq!(all(audit).await.len(), 2);
 }

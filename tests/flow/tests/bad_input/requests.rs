@@ -98,7 +98,7 @@ async fn a_wrong_message_of_a_batch_does_not_take_the_others_with_it() -> anyhow
 }
 
 fn by_key(key: &str) -> GetMessageRequest {
-    GetMessageRequest { by: Some(By::IdempotencyKey(key.to_owned())), with_body: false }
+    GetMessageRequest { by: Some(By::IdempotencyKey(key.to_owned())), ..Default::default() }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -107,7 +107,7 @@ async fn an_invalid_id_is_answered_with_what_an_id_is() -> anyhow::Result<()> {
     flow.start(&Which::ALL).await?;
     let (mut upstream, mut callback) = (flow.upstream().await?, flow.callback().await?);
     for id in ["", "no-uuid", "4f3c0f0e-7f5a-4c5e-9a2b-1d2c3b4a5f6e"] {
-        let by_id = GetMessageRequest { by: Some(By::Id(id.into())), with_body: false };
+        let by_id = GetMessageRequest { by: Some(By::Id(id.into())), ..Default::default() };
         refused(upstream.get_message(by_id).await, Code::InvalidArgument, &["UUID of version 7"])?;
         let request = GetDeliveryRequest { message_id: id.into() };
         refused(callback.get_delivery(request).await, Code::InvalidArgument, &["UUID of version 7"])?;
