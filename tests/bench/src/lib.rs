@@ -7,6 +7,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "a tool without a launch frame; the ban is for the product")]
 
+mod beside;
 mod book;
 mod floors;
 mod load;

@@ -40,6 +40,8 @@ impl Options {
 pub enum Scenario {
     /// Batch sends to a handler in Rust, beside the broker alone
     Stream,
+    /// One message a call from 64 callers, beside a gRPC server that does nothing
+    Unary,
 }
 
 impl Scenario {
@@ -48,6 +50,7 @@ impl Scenario {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Stream => "stream",
+            Self::Unary => "unary",
         }
     }
 
@@ -56,6 +59,7 @@ impl Scenario {
     pub const fn what(self) -> &'static str {
         match self {
             Self::Stream => "batch sends to a handler in Rust, verified, beside publish, consume and ack alone",
+            Self::Unary => "one message a call from 64 callers, verified, beside a gRPC server that does nothing",
         }
     }
 }

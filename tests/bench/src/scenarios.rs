@@ -1,6 +1,7 @@
 //! What is measured, one file a scenario.
 
 mod stream;
+mod unary;
 
 use crate::{Book, Options, Scenario};
 
@@ -8,5 +9,6 @@ use crate::{Book, Options, Scenario};
 pub(crate) async fn measure(scenario: Scenario, options: &Options, book: &mut Book) -> anyhow::Result<()> {
     match scenario {
         Scenario::Stream => stream::measure(options, book).await,
+        Scenario::Unary => unary::measure(options, book).await,
     }
 }

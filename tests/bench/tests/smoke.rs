@@ -28,3 +28,12 @@ async fn stream() -> anyhow::Result<()> {
     noted(&report, "stream", 1, &["raw", "accepted", "verified", "cpu upstream", "cpu downstream", "cpu callback"]);
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unary() -> anyhow::Result<()> {
+    let report = run("unary --messages 500 --rounds 1").await?;
+    let cpu = ["cpu upstream", "cpu downstream", "cpu callback"];
+    let figures = ["broker alone", "raw", "cpu raw", "accepted", "verified", "verified of broker alone"];
+    noted(&report, "unary", 1, &[&figures[..], &cpu].concat());
+    Ok(())
+}
