@@ -40,6 +40,12 @@ impl Options {
 pub enum Scenario {
     /// Batch sends to a handler in Rust, beside the broker alone
     Stream,
+    /// What verified, outbox and confirmed cost and write
+    Modes,
+    /// What the guards of an effect cost
+    Guards,
+    /// Tables in PostgreSQL and in SQLite
+    Databases,
 }
 
 impl Scenario {
@@ -48,6 +54,9 @@ impl Scenario {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Stream => "stream",
+            Self::Modes => "modes",
+            Self::Guards => "guards",
+            Self::Databases => "databases",
         }
     }
 
@@ -56,6 +65,9 @@ impl Scenario {
     pub const fn what(self) -> &'static str {
         match self {
             Self::Stream => "batch sends to a handler in Rust, verified, beside publish, consume and ack alone",
+            Self::Modes => "what the modes verified, outbox and confirmed cost, and what they write",
+            Self::Guards => "what the guards of an effect cost: redis, inbox, tiered, redis+archive",
+            Self::Databases => "the stream on PostgreSQL and on SQLite",
         }
     }
 }

@@ -1,5 +1,8 @@
 //! What is measured, one file a scenario.
 
+mod databases;
+mod guards;
+mod modes;
 mod stream;
 
 use crate::{Book, Options, Scenario};
@@ -8,5 +11,8 @@ use crate::{Book, Options, Scenario};
 pub(crate) async fn measure(scenario: Scenario, options: &Options, book: &mut Book) -> anyhow::Result<()> {
     match scenario {
         Scenario::Stream => stream::measure(options, book).await,
+        Scenario::Modes => modes::measure(options, book).await,
+        Scenario::Guards => guards::measure(options, book).await,
+        Scenario::Databases => databases::measure(options, book).await,
     }
 }
