@@ -15,11 +15,19 @@ struct Floor {
 enum Bound {
     /// `of_raw` is at least this.
     Ratio(f64),
+    /// The median is at most this.
+    AtMost(f64),
 }
 
 const FLOORS: &[Floor] = &[
     Floor { scenario: "stream", metric: "verified", bound: Bound::Ratio(0.6) },
     Floor { scenario: "unary", metric: "verified", bound: Bound::Ratio(0.35) },
+    Floor { scenario: "modes", metric: "verified: business WAL", bound: Bound::AtMost(500.0) },
+    Floor { scenario: "modes", metric: "verified: MSG DB WAL", bound: Bound::AtMost(250.0) },
+    // A heartbeat a second is a row too.
+    Floor { scenario: "modes", metric: "verified: business rows", bound: Bound::AtMost(1.01) },
+    Floor { scenario: "modes", metric: "verified: MSG DB rows", bound: Bound::AtMost(1.01) },
+    Floor { scenario: "guards", metric: "redis: Redis round trips", bound: Bound::AtMost(0.1) },
 ];
 
 /// Whether every figure that was measured and has a floor reaches it.
@@ -40,6 +48,7 @@ fn broken(row: &Row) -> Option<String> {
             let ratio = row.of_raw.unwrap_or_default();
             (ratio < least).then(|| format!("{name}: {ratio:.2} of raw, at least {least:.2}"))
         }
+        Bound::AtMost(most) => (row.median > most).then(|| format!("{name}: {:.3} {}, at most {most}", row.median, row.unit)),
     }
 }
 
@@ -62,5 +71,22 @@ mod tests {
         assert!(hold(&[row("verified", 0.6), row("handled", 0.1)]).is_ok());
         let said = hold(&[row("verified", 0.59)]).err().map(|error| error.to_string());
         assert!(said.is_some_and(|said| said.contains("stream verified: 0.59 of raw, at least 0.60")));
+    }
+
+    #[test]
+    fn a_figure_above_its_bound_is_named() {
+        let row = |median| Row {
+            scenario: "guards".into(),
+            metric: "redis: Redis round trips".into(),
+            median,
+            min: 0.0,
+            max: 1.0,
+            n: 1,
+            unit: "per message".into(),
+            of_raw: None,
+        };
+        assert!(hold(&[row(0.1)]).is_ok());
+        let said = hold(&[row(0.11)]).err().map(|error| error.to_string());
+        assert!(said.is_some_and(|said| said.contains("guards redis: Redis round trips: 0.110 per message, at most 0.1")));
     }
 }

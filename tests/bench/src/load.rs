@@ -15,6 +15,8 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::tally;
 
+/// Type of every message, and its routing key as a rule.
+const KEY: &str = "order.created";
 /// Messages in one call.
 const BATCH: u32 = 500;
 /// Calls at a time.
@@ -28,8 +30,8 @@ const ANSWER: Duration = Duration::from_mins(1);
 pub(crate) fn message(body_bytes: usize) -> NewMessage {
     NewMessage {
         exchange: EXCHANGE.into(),
-        routing_key: "order.created".into(),
-        r#type: "order.created".into(),
+        routing_key: KEY.into(),
+        r#type: KEY.into(),
         content_type: "application/octet-stream".into(),
         body: tally::body(body_bytes).into(),
         ..NewMessage::default()
@@ -43,6 +45,12 @@ pub(crate) async fn upstream(url: String) -> anyhow::Result<UpstreamServiceClien
 
 /// Sends so many messages, [`BATCH`] a call and [`CALLS`] calls at a time, over one connection.
 pub(crate) async fn batches(url: String, messages: u32, body_bytes: usize) -> anyhow::Result<()> {
+    batches_by(url, KEY, messages, body_bytes).await
+}
+
+/// The same by another routing key.
+pub(crate) async fn batches_by(url: String, routing_key: &str, messages: u32, body_bytes: usize) -> anyhow::Result<()> {
+    let message = || NewMessage { routing_key: routing_key.into(), ..message(body_bytes) };
     let upstream = upstream(url).await?;
     let next = AtomicU32::new(0);
     let calls = (0..CALLS).map(|_| async {
@@ -52,7 +60,7 @@ pub(crate) async fn batches(url: String, messages: u32, body_bytes: usize) -> an
             if first >= messages {
                 return anyhow::Ok(());
             }
-            let batch = (first..messages.min(first + BATCH)).map(|_| message(body_bytes)).collect();
+            let batch = (first..messages.min(first + BATCH)).map(|_| message()).collect();
             let results = upstream.send_messages(SendMessagesRequest { messages: batch }).await?.into_inner().results;
             let refused = results.iter().find(|result| !matches!(result.result, Some(Sent::Accepted(_))));
             ensure!(refused.is_none(), "a message was not accepted: {refused:?}");

@@ -42,6 +42,12 @@ pub enum Scenario {
     Stream,
     /// One message a call from 64 callers, beside a gRPC server that does nothing
     Unary,
+    /// What verified, outbox and confirmed cost and write
+    Modes,
+    /// What the guards of an effect cost
+    Guards,
+    /// Tables in PostgreSQL and in SQLite
+    Databases,
 }
 
 impl Scenario {
@@ -51,6 +57,9 @@ impl Scenario {
         match self {
             Self::Stream => "stream",
             Self::Unary => "unary",
+            Self::Modes => "modes",
+            Self::Guards => "guards",
+            Self::Databases => "databases",
         }
     }
 
@@ -60,6 +69,9 @@ impl Scenario {
         match self {
             Self::Stream => "batch sends to a handler in Rust, verified, beside publish, consume and ack alone",
             Self::Unary => "one message a call from 64 callers, verified, beside a gRPC server that does nothing",
+            Self::Modes => "what the modes verified, outbox and confirmed cost, and what they write",
+            Self::Guards => "what the guards of an effect cost: redis, inbox, tiered, redis+archive",
+            Self::Databases => "the stream on PostgreSQL and on SQLite",
         }
     }
 }

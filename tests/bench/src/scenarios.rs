@@ -1,5 +1,8 @@
 //! What is measured, one file a scenario.
 
+mod databases;
+mod guards;
+mod modes;
 mod stream;
 mod unary;
 
@@ -10,5 +13,8 @@ pub(crate) async fn measure(scenario: Scenario, options: &Options, book: &mut Bo
     match scenario {
         Scenario::Stream => stream::measure(options, book).await,
         Scenario::Unary => unary::measure(options, book).await,
+        Scenario::Modes => modes::measure(options, book).await,
+        Scenario::Guards => guards::measure(options, book).await,
+        Scenario::Databases => databases::measure(options, book).await,
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
-use countersign_downstream::{Event, Failure, Handled, Handler, HandlerContext, async_trait};
+use countersign_downstream::{Event, Failure, Handled, Handler, HandlerContext, Transaction, TransactionHandler, async_trait};
 use serde::{Deserialize, Serialize};
 
 /// The file that it writes when it stops, beside the process.
@@ -52,15 +52,27 @@ struct Seen {
 #[async_trait]
 impl Handler for &'static Counting {
     async fn handle(&self, message: &Event, context: &HandlerContext) -> Result<Handled, Failure> {
-        let delay_us = now_us().saturating_sub(sent_at_us(&message.body));
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *seen.calls.entry(context.idempotency_key.clone()).or_default() += 1;
-        seen.delays_us.push(delay_us);
+        self.count(message, context);
+        Ok(Handled::Done)
+    }
+}
+
+#[async_trait]
+impl TransactionHandler for &'static Counting {
+    async fn handle(&self, message: &Event, context: &HandlerContext, _: &Transaction) -> Result<Handled, Failure> {
+        self.count(message, context);
         Ok(Handled::Done)
     }
 }
 
 impl Counting {
+    fn count(&self, message: &Event, context: &HandlerContext) {
+        let delay_us = now_us().saturating_sub(sent_at_us(&message.body));
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *seen.calls.entry(context.idempotency_key.clone()).or_default() += 1;
+        seen.delays_us.push(delay_us);
+    }
+
     /// Writes what was seen to [`FILE`].
     ///
     /// # Errors

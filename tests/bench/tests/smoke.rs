@@ -37,3 +37,49 @@ async fn unary() -> anyhow::Result<()> {
     noted(&report, "unary", 1, &[&figures[..], &cpu].concat());
     Ok(())
 }
+
+/// Processor time of each service, under this leading text.
+fn cpu(leading: &str) -> [String; 3] {
+    ["upstream", "downstream", "callback"].map(|service| format!("{leading}cpu {service}"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn databases() -> anyhow::Result<()> {
+    let report = run("databases --messages 200 --rounds 1").await?;
+    let mut metrics = vec!["raw".to_owned()];
+    for database in ["PostgreSQL", "SQLite"] {
+        metrics.push(format!("{database}: verified"));
+        metrics.extend(cpu(&format!("{database}: ")));
+    }
+    noted(&report, "databases", 1, &metrics.iter().map(String::as_str).collect::<Vec<_>>());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn modes() -> anyhow::Result<()> {
+    let report = run("modes --messages 200 --rounds 1").await?;
+    let mut metrics = Vec::new();
+    for mode in ["verified", "outbox", "confirmed"] {
+        let written = ["business WAL", "business rows", "MSG DB WAL", "MSG DB rows"].map(|what| format!("{mode}: {what}"));
+        metrics.extend(std::iter::once(mode.to_owned()).chain(written));
+    }
+    noted(&report, "modes", 1, &metrics.iter().map(String::as_str).collect::<Vec<_>>());
+    let rows = |metric: &str| report.rows.iter().find(|row| row.metric == metric).map_or(0.0, |row| row.median);
+    assert!(rows("verified: business rows") >= 1.0 && rows("outbox: business rows") >= 2.0, "{:?}", report.rows);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn guards() -> anyhow::Result<()> {
+    let report = run("guards --messages 400 --rounds 1").await?;
+    let mut metrics = vec!["raw".to_owned()];
+    let used = [("redis", true, false), ("inbox", false, true), ("tiered", true, true), ("redis+archive", true, true)];
+    for (guard, redis, database) in used {
+        metrics.push(format!("{guard}: verified"));
+        metrics.extend(cpu(&format!("{guard}: ")));
+        metrics.extend(redis.then(|| format!("{guard}: Redis round trips")));
+        metrics.extend(database.then(|| format!("{guard}: statements")));
+    }
+    noted(&report, "guards", 1, &metrics.iter().map(String::as_str).collect::<Vec<_>>());
+    Ok(())
+}
