@@ -23,9 +23,19 @@ pub(crate) struct Pass {
 impl Rig {
     /// Sends so many more messages, and waits until they are verified as well.
     pub(crate) async fn pass(&mut self, messages: u32, body_bytes: usize) -> anyhow::Result<Pass> {
+        let url = self.system.grpc_url(Which::Upstream);
+        self.pass_by(messages, load::batches(url, messages, body_bytes)).await
+    }
+
+    /// The same with so many messages sent otherwise.
+    pub(crate) async fn pass_by(
+        &mut self,
+        messages: u32,
+        sends: impl Future<Output = anyhow::Result<()>>,
+    ) -> anyhow::Result<Pass> {
         self.cpu()?;
         let begun = Instant::now();
-        load::batches(self.system.grpc_url(Which::Upstream), messages, body_bytes).await?;
+        sends.await?;
         let sent = begun.elapsed();
         self.sent += messages;
         self.verified(self.sent).await?;

@@ -169,7 +169,16 @@ impl Rig {
     }
 
     /// Stops the services; no invariant may have been violated, and each of so many messages must have been handled exactly once.
-    pub(crate) async fn finish(mut self, messages: u32) -> anyhow::Result<Tally> {
+    pub(crate) async fn finish(self, messages: u32) -> anyhow::Result<Tally> {
+        let dir = self.dir.clone();
+        self.stop().await?;
+        let tally = Tally::read(&dir)?;
+        tally.once_each(messages)?;
+        Ok(tally)
+    }
+
+    /// Stops the services; no invariant may have been violated. What was handled is known elsewhere.
+    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
         for which in Which::ALL {
             let violations = self.system.metric(which, "countersign_invariant_violations_total").await?;
             ensure!(violations == 0.0, "{} counted {violations} violated invariants", which.name());
@@ -177,10 +186,6 @@ impl Rig {
         for which in [Which::Upstream, Which::Downstream, Which::Callback] {
             self.system.stop(which).await.with_context(|| format!("stopping {}", which.name()))?;
         }
-        let tally = Tally::read(&self.dir)?;
-        let (handled, calls) = (tally.messages, tally.calls);
-        ensure!(handled == u64::from(messages), "{messages} messages were sent, {handled} handled");
-        ensure!(calls == handled, "{handled} messages were handled {calls} times");
-        Ok(tally)
+        Ok(())
     }
 }

@@ -2,7 +2,11 @@
 
 mod databases;
 mod guards;
+mod http;
+mod latency;
+mod memory;
 mod modes;
+mod start;
 mod stream;
 mod unary;
 
@@ -13,6 +17,10 @@ pub(crate) async fn measure(scenario: Scenario, options: &Options, book: &mut Bo
     match scenario {
         Scenario::Stream => stream::measure(options, book).await,
         Scenario::Unary => unary::measure(options, book).await,
+        Scenario::Http => http::measure(options, book).await,
+        Scenario::Latency => latency::measure(options, book).await,
+        Scenario::Memory => memory::measure(options, book).await,
+        Scenario::Start => start::measure(options, book).await,
         Scenario::Modes => modes::measure(options, book).await,
         Scenario::Guards => guards::measure(options, book).await,
         Scenario::Databases => databases::measure(options, book).await,

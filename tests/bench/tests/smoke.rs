@@ -38,6 +38,34 @@ async fn unary() -> anyhow::Result<()> {
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn http() -> anyhow::Result<()> {
+    let report = run("http --messages 500 --rounds 1").await?;
+    noted(&report, "http", 1, &["raw", "cpu raw", "delivered", "cpu downstream"]);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn latency() -> anyhow::Result<()> {
+    let report = run("latency --messages 300 --rounds 1").await?;
+    let mut metrics = vec!["half load".to_owned()];
+    for pace in ["500/s", "half load"] {
+        metrics.extend(["p50", "p99", "p99.9"].iter().flat_map(|of| [format!("raw {of} {pace}"), format!("{of} {pace}")]));
+        metrics.push(format!("pace {pace}"));
+    }
+    noted(&report, "latency", 1, &metrics.iter().map(String::as_str).collect::<Vec<_>>());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_and_start() -> anyhow::Result<()> {
+    let report = run("memory start --messages 300 --rounds 1 --unconfirmed 1500").await?;
+    let peaks = ["peak upstream", "peak downstream", "peak callback"];
+    noted(&report, "memory", 1, &[&peaks[..], &["upstream with messages unconfirmed"]].concat());
+    noted(&report, "start", 1, &["upstream", "downstream", "callback"]);
+    Ok(())
+}
+
 /// Processor time of each service, under this leading text.
 fn cpu(leading: &str) -> [String; 3] {
     ["upstream", "downstream", "callback"].map(|service| format!("{leading}cpu {service}"))
