@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 
+use crate::rig::CHECK_DELAY_MS;
+
 /// Measure the services beside the broker alone.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "tests/bench/run")]
@@ -25,6 +27,9 @@ pub struct Options {
     /// Bytes of a body
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(16..=1_048_576))]
     pub body_bytes: u32,
+    /// From the publish to the check, milliseconds, of the scenarios unary, http, latency and memory
+    #[arg(long, default_value_t = CHECK_DELAY_MS, value_parser = clap::value_parser!(u64).range(1_000..=600_000))]
+    pub check_delay_ms: u64,
     /// Messages that upstream has accepted while the broker stands still, of the scenario memory
     #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(100..=5_000_000))]
     pub unconfirmed: u32,

@@ -8,6 +8,7 @@ use anyhow::{Context as _, ensure};
 use countersign_delivery::topology::Guard;
 use countersign_launcher::{Extras, Postgres, System, Which, Wiring, wait_until};
 
+use crate::options::Options;
 use crate::process;
 use crate::servers::Servers;
 use crate::tally::Tally;
@@ -53,6 +54,13 @@ pub(crate) struct Grounds<'a> {
 impl Default for Grounds<'_> {
     fn default() -> Self {
         Self { sqlite: false, msg_db: None, guard: Guard::default(), check_delay_ms: CHECK_DELAY_MS }
+    }
+}
+
+impl Grounds<'_> {
+    /// With the delay of checks that was asked for.
+    pub(crate) fn of(options: &Options) -> Self {
+        Self { check_delay_ms: options.check_delay_ms, ..Self::default() }
     }
 }
 

@@ -31,7 +31,7 @@ async fn stream() -> anyhow::Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unary() -> anyhow::Result<()> {
-    let report = run("unary --messages 500 --rounds 1").await?;
+    let report = run("unary --messages 500 --rounds 1 --check-delay-ms 2000").await?;
     let cpu = ["cpu upstream", "cpu downstream", "cpu callback"];
     let figures = ["broker alone", "raw", "cpu raw", "accepted", "verified", "verified of broker alone"];
     noted(&report, "unary", 1, &[&figures[..], &cpu].concat());
@@ -40,14 +40,14 @@ async fn unary() -> anyhow::Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn http() -> anyhow::Result<()> {
-    let report = run("http --messages 500 --rounds 1").await?;
+    let report = run("http --messages 500 --rounds 1 --check-delay-ms 2000").await?;
     noted(&report, "http", 1, &["raw", "cpu raw", "delivered", "cpu downstream"]);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn latency() -> anyhow::Result<()> {
-    let report = run("latency --messages 300 --rounds 1").await?;
+    let report = run("latency --messages 300 --rounds 1 --check-delay-ms 2000").await?;
     let mut metrics = vec!["half load".to_owned()];
     for pace in ["500/s", "half load"] {
         metrics.extend(["p50", "p99", "p99.9"].iter().flat_map(|of| [format!("raw {of} {pace}"), format!("{of} {pace}")]));
@@ -59,7 +59,7 @@ async fn latency() -> anyhow::Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn memory_and_start() -> anyhow::Result<()> {
-    let report = run("memory start --messages 300 --rounds 1 --unconfirmed 1500").await?;
+    let report = run("memory start --messages 300 --rounds 1 --unconfirmed 1500 --check-delay-ms 2000").await?;
     let peaks = ["peak upstream", "peak downstream", "peak callback"];
     noted(&report, "memory", 1, &[&peaks[..], &["upstream with messages unconfirmed"]].concat());
     noted(&report, "start", 1, &["upstream", "downstream", "callback"]);

@@ -15,7 +15,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use tokio::task::JoinSet;
 
 use crate::beside::Beside;
-use crate::rig::{CHECK_DELAY_MS, Grounds, Rig, Shape};
+use crate::rig::{Grounds, Rig, Shape};
 use crate::servers::Servers;
 use crate::tally::Tally;
 use crate::{Book, Options, load, process, tally};
@@ -50,7 +50,7 @@ async fn one_round(servers: &Servers, options: &Options, book: &mut Book) -> any
         endpoint: Some(handler.url.clone()),
         ..Extras::default()
     };
-    let check_delay_ms = CHECK_DELAY_MS + u64::from(messages) * 1_000 / u64::from(SLOWEST);
+    let check_delay_ms = options.check_delay_ms + u64::from(messages) * 1_000 / u64::from(SLOWEST);
     let shape = Shape { downstream: Which::Downstream.binary(), extras };
     let mut rig = Rig::start_on(servers, &shape, Grounds { check_delay_ms, ..Grounds::default() }).await?;
 

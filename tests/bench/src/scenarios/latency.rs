@@ -8,7 +8,7 @@
 use anyhow::ensure;
 use countersign_launcher::Which;
 
-use crate::rig::{Rig, Shape};
+use crate::rig::{Grounds, Rig, Shape};
 use crate::servers::Servers;
 use crate::{Book, Options, load, raw};
 
@@ -32,7 +32,7 @@ pub(crate) async fn measure(options: &Options, book: &mut Book) -> anyhow::Resul
 }
 
 async fn one_round(servers: &Servers, options: &Options, book: &mut Book) -> anyhow::Result<()> {
-    let mut rig = Rig::start(servers, &Shape::in_process()).await?;
+    let mut rig = Rig::start_on(servers, &Shape::in_process(), Grounds::of(options)).await?;
     let stream = options.messages.min(STREAM);
     let full = rig.pass(stream, options.body_bytes as usize).await?.verified();
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "messages a second")]

@@ -8,7 +8,7 @@
 use anyhow::Context as _;
 use countersign_launcher::{Extras, Which};
 
-use crate::rig::{Rig, Shape};
+use crate::rig::{Grounds, Rig, Shape};
 use crate::servers::Servers;
 use crate::{Book, Options, load, process};
 
@@ -26,7 +26,7 @@ pub(crate) async fn measure(options: &Options, book: &mut Book) -> anyhow::Resul
 }
 
 async fn loaded(servers: &Servers, options: &Options, book: &mut Book) -> anyhow::Result<()> {
-    let mut rig = Rig::start(servers, &Shape::in_process()).await?;
+    let mut rig = Rig::start_on(servers, &Shape::in_process(), Grounds::of(options)).await?;
     rig.pass(options.messages, options.body_bytes as usize).await?;
     for which in [Which::Upstream, Which::Downstream, Which::Callback] {
         let peak = process::memory(rig.system.process(which)?.pid())?.peak;
@@ -41,7 +41,7 @@ async fn unconfirmed(servers: &Servers, options: &Options, book: &mut Book) -> a
     // Accepted as soon as they are committed, and as many as are sent.
     let upstream = format!("confirm_wait_ms = 0\nmax_unconfirmed = {messages}\nmax_outstanding = {}", u64::from(messages) + 1);
     shape.extras = Extras { upstream, ..shape.extras };
-    let rig = Rig::start(servers, &shape).await?;
+    let rig = Rig::start_on(servers, &shape, Grounds::of(options)).await?;
     servers.rabbitmq.pause()?;
     load::batches(rig.system.grpc_url(Which::Upstream), messages, options.body_bytes as usize).await?;
     rig.reaches(Which::Upstream, UNCONFIRMED, "", messages).await.context("the broker stands still")?;

@@ -10,7 +10,7 @@ use countersign_launcher::Which;
 
 use crate::beside::Beside;
 use crate::load::Callers;
-use crate::rig::{Rig, Shape};
+use crate::rig::{Grounds, Rig, Shape};
 use crate::servers::Servers;
 use crate::{Book, Options, process, raw};
 
@@ -29,7 +29,7 @@ pub(crate) async fn measure(options: &Options, book: &mut Book) -> anyhow::Resul
 
 async fn one_round(servers: &Servers, options: &Options, book: &mut Book) -> anyhow::Result<()> {
     let (messages, bytes) = (options.messages.min(MOST), options.body_bytes as usize);
-    let mut rig = Rig::start(servers, &Shape::in_process()).await?;
+    let mut rig = Rig::start_on(servers, &Shape::in_process(), Grounds::of(options)).await?;
     let broker = raw::run(&rig.amqp, messages, bytes, None).await?.per_second();
     book.note(NAME, "broker alone", "messages/s", broker, None);
 
