@@ -1,8 +1,10 @@
 //! What is measured, one file a scenario.
 
 mod databases;
+mod growth;
 mod guards;
 mod modes;
+mod outage;
 mod stream;
 
 use crate::{Book, Options, Scenario};
@@ -14,5 +16,7 @@ pub(crate) async fn measure(scenario: Scenario, options: &Options, book: &mut Bo
         Scenario::Modes => modes::measure(options, book).await,
         Scenario::Guards => guards::measure(options, book).await,
         Scenario::Databases => databases::measure(options, book).await,
+        Scenario::Outage => outage::measure(options, book).await,
+        Scenario::Growth => growth::measure(options, book).await,
     }
 }
