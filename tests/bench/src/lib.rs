@@ -22,6 +22,9 @@ mod scenarios;
 mod servers;
 pub mod tally;
 
+/// The program that embeds downstream and counts.
+const HANDLER: &str = "bench-handler";
+
 pub use book::{Book, Report, Row};
 pub use options::{Options, Scenario};
 

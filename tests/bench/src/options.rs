@@ -27,12 +27,19 @@ pub struct Options {
     /// Bytes of a body
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(16..=1_048_576))]
     pub body_bytes: u32,
-    /// From the publish to the check, milliseconds, of the scenarios unary, http, latency and memory
-    #[arg(long, default_value_t = CHECK_DELAY_MS, value_parser = clap::value_parser!(u64).range(1_000..=600_000))]
+    /// From the publish to the check, milliseconds, of the scenarios unary, http, latency, memory and outage; all other patience is derived
+    /// from it
+    #[arg(long, default_value_t = CHECK_DELAY_MS, value_parser = clap::value_parser!(u64).range(500..=600_000))]
     pub check_delay_ms: u64,
     /// Messages that upstream has accepted while the broker stands still, of the scenario memory
     #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(100..=5_000_000))]
     pub unconfirmed: u32,
+    /// How often outage is measured, which takes minutes a round
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub outages: u32,
+    /// Settled rows that the tables have beside which growth is measured
+    #[arg(long, default_value_t = 5_000_000, value_parser = clap::value_parser!(u32).range(1_000..=1_000_000_000))]
+    pub rows: u32,
 }
 
 impl Options {
@@ -64,6 +71,10 @@ pub enum Scenario {
     Guards,
     /// Tables in PostgreSQL and in SQLite
     Databases,
+    /// How long it takes to heal after faults
+    Outage,
+    /// The same stream beside empty tables and beside grown ones
+    Growth,
 }
 
 impl Scenario {
@@ -80,6 +91,8 @@ impl Scenario {
             Self::Modes => "modes",
             Self::Guards => "guards",
             Self::Databases => "databases",
+            Self::Outage => "outage",
+            Self::Growth => "growth",
         }
     }
 
@@ -98,6 +111,8 @@ impl Scenario {
             Self::Modes => "what the modes verified, outbox and confirmed cost, and what they write",
             Self::Guards => "what the guards of an effect cost: redis, inbox, tiered, redis+archive",
             Self::Databases => "the stream on PostgreSQL and on SQLite",
+            Self::Outage => "a broker killed, a downstream away, messages lost: until everything is signed for again",
+            Self::Growth => "the stream beside empty tables and beside grown ones",
         }
     }
 }

@@ -9,14 +9,14 @@ use countersign_delivery::topology::Guard;
 use countersign_launcher::{Extras, Postgres, System, Which, Wiring, wait_until};
 
 use crate::options::Options;
-use crate::process;
 use crate::servers::Servers;
 use crate::tally::Tally;
+use crate::{HANDLER, process};
 
 /// From the publish to the check, milliseconds.
 pub(crate) const CHECK_DELAY_MS: u64 = 5_000;
 /// For all messages of a round.
-const ALL: Duration = Duration::from_mins(20);
+pub(crate) const ALL: Duration = Duration::from_mins(20);
 /// As many messages on their way as the broker client can take, and a handler for each batch.
 const DOWNSTREAM: &str = "concurrency = 256\nprefetch = 1000";
 const CHECKS: &str = "countersign_checks_total";
@@ -34,7 +34,7 @@ pub(crate) struct Shape {
 impl Shape {
     /// The compiled handler that counts.
     pub(crate) fn in_process() -> Self {
-        Self { downstream: "bench-handler", extras: Extras { downstream: DOWNSTREAM.into(), ..Extras::default() } }
+        Self { downstream: HANDLER, extras: Extras { downstream: DOWNSTREAM.into(), ..Extras::default() } }
     }
 }
 
@@ -146,6 +146,16 @@ impl Rig {
         Ok(std::fs::write(&file, change(text))?)
     }
 
+    /// Stops a service and starts it with the configuration that it has by then; its metrics begin anew, and callback's count of what is verified
+    /// with them.
+    pub(crate) async fn restart(&mut self, which: Which) -> anyhow::Result<()> {
+        self.system.stop(which).await?;
+        if which == Which::Callback {
+            self.sent = 0;
+        }
+        self.system.start(which, "").await
+    }
+
     /// Waits until callback has found so many messages signed.
     pub(crate) async fn verified(&self, messages: u32) -> anyhow::Result<()> {
         self.reaches(Which::Callback, CHECKS, "verdict=\"verified\"", messages).await
@@ -178,10 +188,21 @@ impl Rig {
 
     /// Stops the services; no invariant may have been violated, and each of so many messages must have been handled exactly once.
     pub(crate) async fn finish(self, messages: u32) -> anyhow::Result<Tally> {
+        self.finish_with(messages, 0).await
+    }
+
+    /// As [`Self::finish`]; so many calls more may have been made as downstream has counted possible duplicates.
+    pub(crate) async fn finish_after_faults(self, messages: u32) -> anyhow::Result<Tally> {
+        let counted = self.system.metric(Which::Downstream, "countersign_possible_duplicates_total").await?;
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a counter")]
+        self.finish_with(messages, counted as u64).await
+    }
+
+    async fn finish_with(self, messages: u32, again: u64) -> anyhow::Result<Tally> {
         let dir = self.dir.clone();
         self.stop().await?;
         let tally = Tally::read(&dir)?;
-        tally.once_each(messages)?;
+        tally.covers(messages, again)?;
         Ok(tally)
     }
 

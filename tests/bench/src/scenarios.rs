@@ -1,11 +1,13 @@
 //! What is measured, one file a scenario.
 
 mod databases;
+mod growth;
 mod guards;
 mod http;
 mod latency;
 mod memory;
 mod modes;
+mod outage;
 mod start;
 mod stream;
 mod unary;
@@ -24,5 +26,7 @@ pub(crate) async fn measure(scenario: Scenario, options: &Options, book: &mut Bo
         Scenario::Modes => modes::measure(options, book).await,
         Scenario::Guards => guards::measure(options, book).await,
         Scenario::Databases => databases::measure(options, book).await,
+        Scenario::Outage => outage::measure(options, book).await,
+        Scenario::Growth => growth::measure(options, book).await,
     }
 }

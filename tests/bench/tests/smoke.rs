@@ -14,9 +14,10 @@ async fn run(arguments: &str) -> anyhow::Result<Report> {
 }
 
 /// Asserts that these figures and no others were noted, in so many rounds, and none is nothing.
-fn noted(report: &Report, scenario: &str, rounds: usize, metrics: &[&str]) {
+fn noted(report: &Report, scenario: &str, rounds: usize, metrics: &[impl AsRef<str>]) {
     let rows: Vec<_> = report.rows.iter().filter(|row| row.scenario == scenario).collect();
-    assert_eq!(rows.iter().map(|row| row.metric.as_str()).collect::<Vec<_>>(), metrics);
+    let wanted: Vec<&str> = metrics.iter().map(AsRef::as_ref).collect();
+    assert_eq!(rows.iter().map(|row| row.metric.as_str()).collect::<Vec<_>>(), wanted);
     for row in rows {
         assert!(row.n == rounds && row.min > 0.0 && row.min <= row.median && row.median <= row.max, "{row:?}");
     }
@@ -79,7 +80,7 @@ async fn databases() -> anyhow::Result<()> {
         metrics.push(format!("{database}: verified"));
         metrics.extend(cpu(&format!("{database}: ")));
     }
-    noted(&report, "databases", 1, &metrics.iter().map(String::as_str).collect::<Vec<_>>());
+    noted(&report, "databases", 1, &metrics);
     Ok(())
 }
 
@@ -91,7 +92,7 @@ async fn modes() -> anyhow::Result<()> {
         let written = ["business WAL", "business rows", "MSG DB WAL", "MSG DB rows"].map(|what| format!("{mode}: {what}"));
         metrics.extend(std::iter::once(mode.to_owned()).chain(written));
     }
-    noted(&report, "modes", 1, &metrics.iter().map(String::as_str).collect::<Vec<_>>());
+    noted(&report, "modes", 1, &metrics);
     let rows = |metric: &str| report.rows.iter().find(|row| row.metric == metric).map_or(0.0, |row| row.median);
     assert!(rows("verified: business rows") >= 1.0 && rows("outbox: business rows") >= 2.0, "{:?}", report.rows);
     Ok(())
@@ -108,6 +109,34 @@ async fn guards() -> anyhow::Result<()> {
         metrics.extend(redis.then(|| format!("{guard}: Redis round trips")));
         metrics.extend(database.then(|| format!("{guard}: statements")));
     }
-    noted(&report, "guards", 1, &metrics.iter().map(String::as_str).collect::<Vec<_>>());
+    noted(&report, "guards", 1, &metrics);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn outage() -> anyhow::Result<()> {
+    let report = run("outage --messages 400 --outages 1 --check-delay-ms 1000").await?;
+    let mut metrics = [
+        "broker killed: until all is signed",
+        "broker killed: catching up",
+        "downstream away: catching up",
+        "downstream away: until all is verified",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    for lost in ["lost", "lost, unbounded rate"] {
+        metrics.extend(["resent", "signed", "verified"].map(|until| format!("{lost}: {until}")));
+    }
+    noted(&report, "outage", 1, &metrics);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn growth() -> anyhow::Result<()> {
+    let report = run("growth --messages 400 --rounds 1 --rows 2000").await?;
+    let beside = ["verified", "cpu PostgreSQL"].map(|what| ["empty", "grown"].map(|tables| format!("{tables}: {what}"))).concat();
+    let deleting = ["grown, deleting: verified", "upstream: deleted", "callback: deleted"].map(str::to_owned);
+    let metrics = [beside, deleting.to_vec()].concat();
+    noted(&report, "growth", 1, &metrics);
     Ok(())
 }

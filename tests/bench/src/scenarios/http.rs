@@ -69,7 +69,7 @@ async fn one_round(servers: &Servers, options: &Options, book: &mut Book) -> any
     let cpu = process::cpu(rig.system.process(Which::Downstream)?.pid())?;
     let tally = told(&handler).await?;
     rig.stop().await?;
-    tally.once_each(messages)?;
+    tally.covers(messages, 0)?;
     let delivered = per_second(&tally);
     book.note(NAME, "delivered", "messages/s", delivered, Some(delivered / raw));
     // Of its whole life: its start is some tens of milliseconds.
@@ -100,7 +100,7 @@ async fn alone(servers: &Servers, messages: u32, bytes: usize) -> anyhow::Result
     calls.join_all().await.into_iter().collect::<anyhow::Result<()>>()?;
     let cpu = process::cpu(std::process::id())?.saturating_sub(before);
     let tally = told(&handler).await?;
-    tally.once_each(messages)?;
+    tally.covers(messages, 0)?;
     Ok((per_second(&tally), cpu))
 }
 
