@@ -7,17 +7,23 @@
 
 #![allow(clippy::disallowed_methods, reason = "a tool without a launch frame; the ban is for the product")]
 
+mod beside;
 mod book;
 mod floors;
 mod load;
 mod machine;
 mod options;
+mod pass;
 mod process;
 mod raw;
+mod readings;
 mod rig;
 mod scenarios;
 mod servers;
 pub mod tally;
+
+/// The program that embeds downstream and counts.
+const HANDLER: &str = "bench-handler";
 
 pub use book::{Book, Report, Row};
 pub use options::{Options, Scenario};
