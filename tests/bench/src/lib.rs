@@ -8,18 +8,23 @@
 #![allow(clippy::disallowed_methods, reason = "a tool without a launch frame; the ban is for the product")]
 
 mod book;
+mod draw;
 mod floors;
 mod load;
 mod machine;
 mod options;
+mod peers;
+pub mod plot;
 mod process;
 mod raw;
 mod rig;
 mod scenarios;
 mod servers;
+pub mod table;
 pub mod tally;
 
 pub use book::{Book, Report, Row};
+pub use draw::drawn;
 pub use options::{Options, Scenario};
 
 /// Runs the scenarios that were named, or all, prints every figure, and writes them where `--json` says.
@@ -27,6 +32,9 @@ pub use options::{Options, Scenario};
 /// # Errors
 /// When a server or binary is missing, a message is missing or was handled twice, or with `--assert-floors` a figure is below its floor.
 pub async fn run(options: Options) -> anyhow::Result<()> {
+    if options.draw {
+        return draw::write();
+    }
     let begun = jiff::Timestamp::now();
     let mut book = Book::default();
     for scenario in options.chosen() {

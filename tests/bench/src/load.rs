@@ -1,13 +1,15 @@
 //! Who sends: business services as they would.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use countersign_launcher::EXCHANGE;
 use countersign_wire::proto::send_result::Result as Sent;
 use countersign_wire::proto::upstream_service_client::UpstreamServiceClient;
-use countersign_wire::proto::{NewMessage, SendMessagesRequest};
+use countersign_wire::proto::{NewMessage, SendMessageRequest, SendMessagesRequest};
+use tokio::task::JoinSet;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use tonic::transport::{Channel, Endpoint};
 
@@ -17,6 +19,8 @@ use crate::tally;
 const BATCH: u32 = 500;
 /// Calls at a time.
 const CALLS: usize = 4;
+/// Who sends one message a call.
+const CALLERS: usize = 64;
 /// For one call.
 const ANSWER: Duration = Duration::from_mins(1);
 
@@ -55,6 +59,33 @@ pub(crate) async fn batches(url: String, messages: u32, body_bytes: usize) -> an
         }
     });
     futures::future::try_join_all(calls).await.map(drop)
+}
+
+/// Who sends one message a call and waits for its answer, each over a connection of its own.
+pub(crate) struct Callers(Vec<UpstreamServiceClient<Channel>>);
+
+impl Callers {
+    /// Connects all of them.
+    pub(crate) async fn connect(url: &str) -> anyhow::Result<Self> {
+        Ok(Self(futures::future::try_join_all((0..CALLERS).map(|_| upstream(url.to_owned()))).await?))
+    }
+
+    /// Sends so many messages, and returns when all are accepted.
+    pub(crate) async fn send(self, messages: u32, body_bytes: usize) -> anyhow::Result<()> {
+        let next = Arc::new(AtomicU32::new(0));
+        let mut callers = JoinSet::new();
+        for mut upstream in self.0 {
+            let next = next.clone();
+            callers.spawn(async move {
+                while next.fetch_add(1, Ordering::Relaxed) < messages {
+                    let request = SendMessageRequest { message: Some(message(body_bytes)) };
+                    upstream.send_message(request).await?.into_inner().accepted.context("an answer without what was accepted")?;
+                }
+                anyhow::Ok(())
+            });
+        }
+        callers.join_all().await.into_iter().collect()
+    }
 }
 
 /// An even pace; what was missed is made up for.

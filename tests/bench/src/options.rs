@@ -13,6 +13,9 @@ pub struct Options {
     /// Write the figures to this file, as JSON
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Draw pictures and tables from the committed figures, tests/bench/figures.json, and measure nothing
+    #[arg(long, conflicts_with_all = ["scenarios", "json", "assert_floors"])]
+    pub draw: bool,
     /// Fail if a figure is below its floor
     #[arg(long)]
     pub assert_floors: bool,
@@ -40,6 +43,8 @@ impl Options {
 pub enum Scenario {
     /// Batch sends to a handler in Rust, beside the broker alone
     Stream,
+    /// The same work by others: Celery, `FastStream`, amqplib, `BullMQ`
+    Peers,
 }
 
 impl Scenario {
@@ -48,6 +53,7 @@ impl Scenario {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Stream => "stream",
+            Self::Peers => "peers",
         }
     }
 
@@ -56,6 +62,7 @@ impl Scenario {
     pub const fn what(self) -> &'static str {
         match self {
             Self::Stream => "batch sends to a handler in Rust, verified, beside publish, consume and ack alone",
+            Self::Peers => "the same work by Celery, FastStream, amqplib and BullMQ, beside ours and the broker alone",
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What is measured, one file a scenario.
 
+mod peers;
 mod stream;
 
 use crate::{Book, Options, Scenario};
@@ -8,5 +9,6 @@ use crate::{Book, Options, Scenario};
 pub(crate) async fn measure(scenario: Scenario, options: &Options, book: &mut Book) -> anyhow::Result<()> {
     match scenario {
         Scenario::Stream => stream::measure(options, book).await,
+        Scenario::Peers => peers::measure(options, book).await,
     }
 }
