@@ -15,9 +15,31 @@ struct Floor {
 enum Bound {
     /// `of_raw` is at least this.
     Ratio(f64),
+    /// `of_raw` is at most this.
+    RatioAtMost(f64),
+    /// The median is at most this.
+    AtMost(f64),
 }
 
-const FLOORS: [Floor; 1] = [Floor { scenario: "stream", metric: "verified", bound: Bound::Ratio(0.6) }];
+const FLOORS: &[Floor] = &[
+    Floor { scenario: "stream", metric: "verified", bound: Bound::Ratio(0.6) },
+    Floor { scenario: "unary", metric: "verified", bound: Bound::Ratio(0.35) },
+    Floor { scenario: "http", metric: "delivered", bound: Bound::Ratio(0.5) },
+    Floor { scenario: "latency", metric: "p99 500/s", bound: Bound::RatioAtMost(2.0) },
+    Floor { scenario: "memory", metric: "peak upstream", bound: Bound::AtMost(100.0) },
+    Floor { scenario: "memory", metric: "peak downstream", bound: Bound::AtMost(100.0) },
+    Floor { scenario: "memory", metric: "peak callback", bound: Bound::AtMost(100.0) },
+    Floor { scenario: "memory", metric: "upstream with messages unconfirmed", bound: Bound::AtMost(200.0) },
+    Floor { scenario: "start", metric: "upstream", bound: Bound::AtMost(1_000.0) },
+    Floor { scenario: "start", metric: "downstream", bound: Bound::AtMost(1_000.0) },
+    Floor { scenario: "start", metric: "callback", bound: Bound::AtMost(1_000.0) },
+    Floor { scenario: "modes", metric: "verified: business WAL", bound: Bound::AtMost(500.0) },
+    Floor { scenario: "modes", metric: "verified: MSG DB WAL", bound: Bound::AtMost(250.0) },
+    // A heartbeat a second is a row too.
+    Floor { scenario: "modes", metric: "verified: business rows", bound: Bound::AtMost(1.01) },
+    Floor { scenario: "modes", metric: "verified: MSG DB rows", bound: Bound::AtMost(1.01) },
+    Floor { scenario: "guards", metric: "redis: Redis round trips", bound: Bound::AtMost(0.1) },
+];
 
 /// Whether every figure that was measured and has a floor reaches it.
 ///
@@ -37,6 +59,12 @@ fn broken(row: &Row) -> Option<String> {
             let ratio = row.of_raw.unwrap_or_default();
             (ratio < least).then(|| format!("{name}: {ratio:.2} of raw, at least {least:.2}"))
         }
+        Bound::RatioAtMost(most) => {
+            // A figure that was not compared does not hold.
+            let ratio = row.of_raw.unwrap_or(f64::INFINITY);
+            (ratio > most).then(|| format!("{name}: {ratio:.2} of raw, at most {most:.2}"))
+        }
+        Bound::AtMost(most) => (row.median > most).then(|| format!("{name}: {:.3} {}, at most {most}", row.median, row.unit)),
     }
 }
 
@@ -45,19 +73,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_figure_below_its_floor_is_named_and_others_are_not() {
-        let row = |metric: &str, ratio| Row {
-            scenario: "stream".into(),
+    fn what_breaks_its_bound_is_named_and_others_are_not() {
+        let row = |scenario: &str, metric: &str, median, of_raw| Row {
+            scenario: scenario.into(),
             metric: metric.into(),
-            median: 1.0,
-            min: 1.0,
-            max: 1.0,
+            median,
+            min: 0.0,
+            max: 9.0,
             n: 1,
-            unit: "messages/s".into(),
-            of_raw: Some(ratio),
+            unit: "units".into(),
+            of_raw,
         };
-        assert!(hold(&[row("verified", 0.6), row("handled", 0.1)]).is_ok());
-        let said = hold(&[row("verified", 0.59)]).err().map(|error| error.to_string());
-        assert!(said.is_some_and(|said| said.contains("stream verified: 0.59 of raw, at least 0.60")));
+        let rows = [
+            (row("stream", "verified", 1.0, Some(0.6)), None),
+            (row("stream", "handled", 1.0, Some(0.1)), None),
+            (row("stream", "verified", 1.0, Some(0.59)), Some("stream verified: 0.59 of raw, at least 0.60")),
+            (row("latency", "p99 500/s", 9.0, Some(2.0)), None),
+            (row("latency", "p99 500/s", 9.0, Some(2.1)), Some("latency p99 500/s: 2.10 of raw, at most 2.00")),
+            (row("guards", "redis: Redis round trips", 0.1, None), None),
+            (row("guards", "redis: Redis round trips", 0.11, None), Some("redis: Redis round trips: 0.110 units, at most 0.1")),
+        ];
+        for (row, wanted) in rows {
+            let said = hold(std::slice::from_ref(&row)).err().map(|error| error.to_string());
+            match wanted {
+                None => assert_eq!(said, None),
+                Some(words) => assert!(said.as_ref().is_some_and(|said| said.contains(words)), "{said:?}"),
+            }
+        }
     }
 }

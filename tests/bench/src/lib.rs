@@ -7,16 +7,19 @@
 
 #![allow(clippy::disallowed_methods, reason = "a tool without a launch frame; the ban is for the product")]
 
+mod beside;
 mod book;
 mod draw;
 mod floors;
 mod load;
 mod machine;
 mod options;
+mod pass;
 mod peers;
 pub mod plot;
 mod process;
 mod raw;
+mod readings;
 mod rig;
 mod scenarios;
 mod servers;

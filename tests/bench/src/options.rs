@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 
+use crate::rig::CHECK_DELAY_MS;
+
 /// Measure the services beside the broker alone.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "tests/bench/run")]
@@ -28,6 +30,12 @@ pub struct Options {
     /// Bytes of a body
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(16..=1_048_576))]
     pub body_bytes: u32,
+    /// From the publish to the check, milliseconds, of the scenarios unary, http, latency and memory
+    #[arg(long, default_value_t = CHECK_DELAY_MS, value_parser = clap::value_parser!(u64).range(1_000..=600_000))]
+    pub check_delay_ms: u64,
+    /// Messages that upstream has accepted while the broker stands still, of the scenario memory
+    #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(100..=5_000_000))]
+    pub unconfirmed: u32,
 }
 
 impl Options {
@@ -43,6 +51,22 @@ impl Options {
 pub enum Scenario {
     /// Batch sends to a handler in Rust, beside the broker alone
     Stream,
+    /// One message a call from 64 callers, beside a gRPC server that does nothing
+    Unary,
+    /// Delivery to a handler behind HTTP, beside a client and a server alone
+    Http,
+    /// From the send to the handler, beside the broker alone at the same pace
+    Latency,
+    /// Resident memory under load, and with many messages unconfirmed
+    Memory,
+    /// From the start of a service until it is ready
+    Start,
+    /// What verified, outbox and confirmed cost and write
+    Modes,
+    /// What the guards of an effect cost
+    Guards,
+    /// Tables in PostgreSQL and in SQLite
+    Databases,
     /// The same work by others: Celery, `FastStream`, amqplib, `BullMQ`
     Peers,
 }
@@ -53,6 +77,14 @@ impl Scenario {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Stream => "stream",
+            Self::Unary => "unary",
+            Self::Http => "http",
+            Self::Latency => "latency",
+            Self::Memory => "memory",
+            Self::Start => "start",
+            Self::Modes => "modes",
+            Self::Guards => "guards",
+            Self::Databases => "databases",
             Self::Peers => "peers",
         }
     }
@@ -62,6 +94,16 @@ impl Scenario {
     pub const fn what(self) -> &'static str {
         match self {
             Self::Stream => "batch sends to a handler in Rust, verified, beside publish, consume and ack alone",
+            Self::Unary => "one message a call from 64 callers, verified, beside a gRPC server that does nothing",
+            Self::Http => "delivery to a handler behind HTTP that does nothing, beside a client and a server alone",
+            Self::Latency => {
+                "from the send to the handler at 500/s and at half load, beside publish and consume alone at the same pace"
+            }
+            Self::Memory => "resident memory of each service under a stream, and of upstream with many messages unconfirmed",
+            Self::Start => "from the start of a service until it is ready",
+            Self::Modes => "what the modes verified, outbox and confirmed cost, and what they write",
+            Self::Guards => "what the guards of an effect cost: redis, inbox, tiered, redis+archive",
+            Self::Databases => "the stream on PostgreSQL and on SQLite",
             Self::Peers => "the same work by Celery, FastStream, amqplib and BullMQ, beside ours and the broker alone",
         }
     }

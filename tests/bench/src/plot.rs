@@ -44,6 +44,10 @@ pub fn pictures(report: &Report) -> anyhow::Result<Vec<(&'static str, String)>> 
     if !scenarios.is_empty() {
         pictures.push(("scenarios.svg", draw("All seven steps beside the least there is to do, messages/s", &scenarios)?));
     }
+    let latency = latency(&report.rows);
+    if !latency.is_empty() {
+        pictures.push(("latency.svg", draw("From the send to the handler at two paces, ms", &latency)?));
+    }
     let peers = peers(&report.rows);
     if !peers.is_empty() {
         pictures.push(("peers.svg", draw("The same work by others, messages/s", &peers)?));
@@ -61,6 +65,22 @@ fn scenarios(rows: &[Row]) -> Vec<Bar> {
         if let Some(done) = ["verified", "handled"].into_iter().find_map(|metric| of(raw, metric)) {
             bars.push(bar(format!("{}: raw limit", raw.scenario), raw, RAW));
             bars.push(bar(format!("{}: {}", done.scenario, done.metric), done, OURS));
+        }
+    }
+    bars
+}
+
+/// Of each pace and quantile, the delay of the broker alone and ours.
+fn latency(rows: &[Row]) -> Vec<Bar> {
+    let find = |metric: &str| rows.iter().find(|row| row.scenario == "latency" && row.metric == metric);
+    let half = find("half load").map_or_else(String::new, |row| format!(" ({}/s)", thousands(row.median)));
+    let mut bars = Vec::new();
+    for (pace, shown) in [("500/s", "500/s".to_owned()), ("half load", format!("half load{half}"))] {
+        for quantile in ["p50", "p99"] {
+            if let (Some(raw), Some(ours)) = (find(&format!("raw {quantile} {pace}")), find(&format!("{quantile} {pace}"))) {
+                bars.push(Bar { of_raw: None, ..bar(format!("{shown}, {quantile}: broker alone"), raw, RAW) });
+                bars.push(bar(format!("{shown}, {quantile}"), ours, OURS));
+            }
         }
     }
     bars
@@ -155,6 +175,16 @@ mod tests {
         let svg = &drawn[0].1;
         let places: Vec<_> = ["broker alone", "Countersign", "Celery"].iter().map(|name| svg.find(name)).collect();
         assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{places:?}");
+        Ok(())
+    }
+
+    #[test]
+    fn delays_stand_beside_the_brokers_at_each_pace() -> anyhow::Result<()> {
+        let rows = [("half load", 9_000.0), ("raw p99 half load", 4.0), ("p99 half load", 6.0), ("p99 500/s", 5.0)];
+        let drawn = pictures(&report(rows.iter().map(|(name, value)| row("latency", name, *value, Some(1.5))).collect()))?;
+        let svg = &drawn[0].1;
+        assert!(svg.contains("half load (9,000/s), p99: broker alone") && svg.contains("6.00  (1.50 of raw)"), "{svg}");
+        assert!(!svg.contains("500/s"), "there is nothing to set it beside");
         Ok(())
     }
 

@@ -19,3 +19,35 @@ pub(crate) fn cpu(pid: u32) -> anyhow::Result<Duration> {
     }
     Ok(Duration::from_millis(ticks * TICK_MS))
 }
+
+/// Memory that a process has in the machine, millions of bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Memory {
+    /// Now.
+    pub resident: f64,
+    /// At most since its start.
+    pub peak: f64,
+}
+
+/// What the kernel says of a process's memory.
+pub(crate) fn memory(pid: u32) -> anyhow::Result<Memory> {
+    let file = format!("/proc/{pid}/status");
+    let status = std::fs::read_to_string(&file).with_context(|| format!("reading {file}"))?;
+    let named = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("no {name} in {file}"))?;
+        let kib: f64 = line.trim().trim_end_matches("kB").trim_end().parse()?;
+        anyhow::Ok(kib * 1_024.0 / 1e6)
+    };
+    Ok(Memory { resident: named("VmRSS:")?, peak: named("VmHWM:")? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_has_some_memory_and_never_more_than_its_peak() {
+        let memory = memory(std::process::id()).unwrap();
+        assert!(memory.resident > 0.1 && memory.resident <= memory.peak, "{memory:?}");
+    }
+}

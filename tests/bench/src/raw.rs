@@ -13,8 +13,9 @@ use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions, QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, PublisherConfirm};
 
+use crate::load::Pace;
 use crate::tally;
 
 const QUEUE: &str = "bench.raw";
@@ -85,10 +86,7 @@ async fn publish(channel: &Channel, messages: u32, body_bytes: usize) -> anyhow:
         let chunk = left.min(CHUNK);
         left -= chunk;
         let bodies: Vec<Vec<u8>> = (0..chunk).map(|_| tally::body(body_bytes)).collect();
-        let issued = bodies
-            .iter()
-            .map(|body| channel.basic_publish("".into(), QUEUE.into(), BasicPublishOptions::default(), body, properties()));
-        for issued in join_all(issued).await {
+        for issued in issue(channel, &bodies).await {
             window.push_back(issued?);
         }
         while window.len() > WINDOW - CHUNK as usize || left == 0 {
@@ -100,14 +98,17 @@ async fn publish(channel: &Channel, messages: u32, body_bytes: usize) -> anyhow:
 }
 
 async fn publish_evenly(channel: &Channel, messages: u32, body_bytes: usize, per_second: u32) -> anyhow::Result<()> {
-    let mut ticks = crate::load::ticks(per_second);
+    let mut pace = Pace::of(per_second);
     let mut window = VecDeque::new();
-    for _ in 0..messages {
-        ticks.tick().await;
-        let body = tally::body(body_bytes);
-        let issued = channel.basic_publish("".into(), QUEUE.into(), BasicPublishOptions::default(), &body, properties());
-        window.push_back(issued.await?);
-        if window.len() == WINDOW {
+    let mut left = messages;
+    while left > 0 {
+        let due = pace.next().await.min(left);
+        left -= due;
+        let bodies: Vec<Vec<u8>> = (0..due).map(|_| tally::body(body_bytes)).collect();
+        for issued in issue(channel, &bodies).await {
+            window.push_back(issued?);
+        }
+        while window.len() > WINDOW {
             let Some(oldest) = window.pop_front() else { break };
             confirmed(oldest.await?)?;
         }
@@ -116,6 +117,12 @@ async fn publish_evenly(channel: &Channel, messages: u32, body_bytes: usize, per
         confirmed(waiting.await?)?;
     }
     Ok(())
+}
+
+/// Publishes these together.
+async fn issue(channel: &Channel, bodies: &[Vec<u8>]) -> Vec<lapin::Result<PublisherConfirm>> {
+    let options = BasicPublishOptions::default();
+    join_all(bodies.iter().map(|body| channel.basic_publish("".into(), QUEUE.into(), options, body, properties()))).await
 }
 
 fn confirmed(confirmation: Confirmation) -> anyhow::Result<()> {

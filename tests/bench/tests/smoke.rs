@@ -28,3 +28,98 @@ async fn stream() -> anyhow::Result<()> {
     noted(&report, "stream", 1, &["raw", "accepted", "verified", "cpu upstream", "cpu downstream", "cpu callback"]);
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unary() -> anyhow::Result<()> {
+    let report = run("unary --messages 500 --rounds 1 --check-delay-ms 2000").await?;
+    let cpu = ["cpu upstream", "cpu downstream", "cpu callback"];
+    let figures = ["broker alone", "raw", "cpu raw", "accepted", "verified", "verified of broker alone"];
+    noted(&report, "unary", 1, &[&figures[..], &cpu].concat());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn http() -> anyhow::Result<()> {
+    let report = run("http --messages 500 --rounds 1 --check-delay-ms 2000").await?;
+    noted(&report, "http", 1, &["raw", "cpu raw", "delivered", "cpu downstream"]);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn latency() -> anyhow::Result<()> {
+    let report = run("latency --messages 300 --rounds 1 --check-delay-ms 2000").await?;
+    let mut metrics = vec!["half load".to_owned()];
+    for pace in ["500/s", "half load"] {
+        metrics.extend(["p50", "p99", "p99.9"].iter().flat_map(|of| [format!("raw {of} {pace}"), format!("{of} {pace}")]));
+        metrics.push(format!("pace {pace}"));
+    }
+    noted(&report, "latency", 1, &metrics.iter().map(String::as_str).collect::<Vec<_>>());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_and_start() -> anyhow::Result<()> {
+    let report = run("memory start --messages 300 --rounds 1 --unconfirmed 1500 --check-delay-ms 2000").await?;
+    let peaks = ["peak upstream", "peak downstream", "peak callback"];
+    noted(&report, "memory", 1, &[&peaks[..], &["upstream with messages unconfirmed"]].concat());
+    noted(&report, "start", 1, &["upstream", "downstream", "callback"]);
+    Ok(())
+}
+
+/// Processor time of each service, under this leading text.
+fn cpu(leading: &str) -> [String; 3] {
+    ["upstream", "downstream", "callback"].map(|service| format!("{leading}cpu {service}"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn databases() -> anyhow::Result<()> {
+    let report = run("databases --messages 200 --rounds 1").await?;
+    let mut metrics = vec!["raw".to_owned()];
+    for database in ["PostgreSQL", "SQLite"] {
+        metrics.push(format!("{database}: verified"));
+        metrics.extend(cpu(&format!("{database}: ")));
+    }
+    noted(&report, "databases", 1, &metrics.iter().map(String::as_str).collect::<Vec<_>>());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn modes() -> anyhow::Result<()> {
+    let report = run("modes --messages 200 --rounds 1").await?;
+    let mut metrics = Vec::new();
+    for mode in ["verified", "outbox", "confirmed"] {
+        let written = ["business WAL", "business rows", "MSG DB WAL", "MSG DB rows"].map(|what| format!("{mode}: {what}"));
+        metrics.extend(std::iter::once(mode.to_owned()).chain(written));
+    }
+    noted(&report, "modes", 1, &metrics.iter().map(String::as_str).collect::<Vec<_>>());
+    let rows = |metric: &str| report.rows.iter().find(|row| row.metric == metric).map_or(0.0, |row| row.median);
+    assert!(rows("verified: business rows") >= 1.0 && rows("outbox: business rows") >= 2.0, "{:?}", report.rows);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn guards() -> anyhow::Result<()> {
+    let report = run("guards --messages 400 --rounds 1").await?;
+    let mut metrics = vec!["raw".to_owned()];
+    let used = [("redis", true, false), ("inbox", false, true), ("tiered", true, true), ("redis+archive", true, true)];
+    for (guard, redis, database) in used {
+        metrics.push(format!("{guard}: verified"));
+        metrics.extend(cpu(&format!("{guard}: ")));
+        metrics.extend(redis.then(|| format!("{guard}: Redis round trips")));
+        metrics.extend(database.then(|| format!("{guard}: statements")));
+    }
+    noted(&report, "guards", 1, &metrics.iter().map(String::as_str).collect::<Vec<_>>());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn peers() -> anyhow::Result<()> {
+    let report = run("peers --messages 200 --rounds 1").await?;
+    let mut metrics = vec!["raw", "countersign stream", "countersign unary", "celery", "faststream"];
+    // Those in Node.js are left out where there is nobody to bring their packages.
+    if std::process::Command::new("npm").arg("--version").output().is_ok_and(|output| output.status.success()) {
+        metrics.extend(["amqplib", "bullmq"]);
+    }
+    noted(&report, "peers", 1, &metrics);
+    Ok(())
+}

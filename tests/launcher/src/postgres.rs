@@ -29,6 +29,8 @@ const UNPRIVILEGED: [&str; 3] = ["postgres", "nobody", "daemon"];
 pub struct PostgresOptions {
     /// Write commits through to the disk. SIGKILL of the server loses nothing without it; a power cut would.
     pub fsync: bool,
+    /// Count statements: the extension `pg_stat_statements` can be created, which is part of the server's own package.
+    pub statements: bool,
 }
 
 /// A private server on a free port of 127.0.0.1, without passwords. Dropping it kills it.
@@ -78,7 +80,9 @@ impl Postgres {
         }
         let port = free_port()?;
         let fsync = if options.fsync { "on" } else { "off" };
-        let program = as_user("postgres")?.arg("-D").arg(&cluster).args([
+        let counted = ["-cshared_preload_libraries=pg_stat_statements"];
+        let program = as_user("postgres")?.args(counted.into_iter().filter(|_| options.statements));
+        let program = program.arg("-D").arg(&cluster).args([
             "-clisten_addresses=127.0.0.1".to_owned(),
             format!("-cport={port}"),
             "-cunix_socket_directories=".to_owned(),

@@ -98,6 +98,8 @@ pub struct Extras {
     pub upstream: String,
     /// More keys of downstream's section.
     pub downstream: String,
+    /// More keys of callback's section.
+    pub callback: String,
     /// More keys of every service's section `[broker]`.
     pub broker: String,
     /// Where downstream delivers to, instead of the order handler.
@@ -437,7 +439,7 @@ endpoint = {endpoint:?}
             Some(front) => format!("http://{}", front.address()),
             None => self.grpc_url(Which::Upstream),
         };
-        let (deadline, policy) = (delay * 3 / 2, self.policy_section());
+        let (deadline, policy, more) = (delay * 3 / 2, self.policy_section(), &self.extras.callback);
         format!(
             "[database]
 url = {database:?}
@@ -447,6 +449,7 @@ max_batch = {max_batch}
 sweep_interval_ms = {delay}
 call_deadline_ms = {deadline}
 upstream_template = {upstream:?}
+{more}
 
 {policy}"
         )

@@ -5,13 +5,11 @@
 //! run ends only when all are acked. `stream` sends in batches, `unary` one message a call from 64 callers. Everything of a round runs one
 //! after the other on the same servers. A peer whose packages cannot be had is left out, and the run says so.
 
-use std::time::{Duration, Instant};
-
 use countersign_launcher::Which;
 
-use crate::load::{self, Callers};
+use crate::load::Callers;
 use crate::peers::{PEERS, Tools};
-use crate::rig::{CHECK_DELAY_MS, Rig, Shape};
+use crate::rig::{Rig, Shape};
 use crate::servers::Servers;
 use crate::{Book, Options, raw};
 
@@ -38,34 +36,23 @@ async fn one_round(tools: &Tools, servers: &Servers, round: u32, options: &Optio
     let (messages, bytes) = (options.messages, options.body_bytes as usize);
     let share = |of: u32| (messages / of).max(1);
 
-    let rig = Rig::start(servers, &Shape::in_process()).await?;
+    let mut rig = Rig::start(servers, &Shape::in_process()).await?;
     let raw = raw::run(&rig.amqp, messages, bytes, None).await?.per_second();
     book.note(NAME, "raw", "messages/s", raw, Some(1.0));
-    let mut note = |metric: &str, messages: u32, took: Duration| {
-        let per_second = f64::from(messages) / took.as_secs_f64();
-        book.note(NAME, metric, "messages/s", per_second, Some(per_second / raw));
-    };
-    let begun = Instant::now();
-    load::batches(rig.system.grpc_url(Which::Upstream), messages, bytes).await?;
-    note("countersign stream", messages, finished(rig, messages, begun).await?);
+    let mut note = |metric: &str, per_second: f64| book.note(NAME, metric, "messages/s", per_second, Some(per_second / raw));
+    note("countersign stream", rig.pass(messages, bytes).await?.verified());
+    rig.finish(messages).await?;
 
-    let rig = Rig::start(servers, &Shape::in_process()).await?;
+    let mut rig = Rig::start(servers, &Shape::in_process()).await?;
     let callers = Callers::connect(&rig.system.grpc_url(Which::Upstream)).await?;
-    let begun = Instant::now();
-    callers.send(share(UNARY_SHARE), bytes).await?;
-    note("countersign unary", share(UNARY_SHARE), finished(rig, share(UNARY_SHARE), begun).await?);
+    let unary = share(UNARY_SHARE);
+    note("countersign unary", rig.pass_by(unary, callers.send(unary, bytes)).await?.verified());
+    rig.finish(unary).await?;
 
     for peer in PEERS.iter().filter(|peer| peer.left_out(tools).is_none()) {
         let messages = share(peer.share);
-        note(peer.name, messages, peer.run(tools, servers, round, messages, options.body_bytes).await?);
+        let took = peer.run(tools, servers, round, messages, options.body_bytes).await?;
+        note(peer.name, f64::from(messages) / took.as_secs_f64());
     }
     Ok(())
-}
-
-/// How long all seven steps took: nothing has to be done for the last message until its check comes due.
-async fn finished(rig: Rig, messages: u32, begun: Instant) -> anyhow::Result<Duration> {
-    rig.verified(messages).await?;
-    let took = begun.elapsed().saturating_sub(Duration::from_millis(CHECK_DELAY_MS));
-    rig.finish(messages).await?;
-    Ok(took)
 }
