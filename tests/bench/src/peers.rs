@@ -40,7 +40,7 @@ pub(crate) struct Peer {
     /// How many send, and how many consume.
     processes: u32,
     over: Over,
-    /// How it is set: the best of what was tried.
+    /// How it is set. Chosen on a machine that was busy with other work: what was tried and not taken may do better on a quiet one.
     pub set: &'static str,
     /// What it leaves to whoever uses it.
     pub lacks: &'static str,
