@@ -143,7 +143,7 @@ pub(crate) fn median(values: &[f64]) -> f64 {
 }
 
 /// Three digits, or all of a large number.
-fn shown(value: f64) -> String {
+pub(crate) fn shown(value: f64) -> String {
     match value.abs() {
         0.0 => "0".into(),
         large if large >= 100.0 => format!("{value:.0}"),

@@ -9,23 +9,28 @@
 
 mod beside;
 mod book;
+mod draw;
 mod floors;
 mod load;
 mod machine;
 mod options;
 mod pass;
+mod peers;
+pub mod plot;
 mod process;
 mod raw;
 mod readings;
 mod rig;
 mod scenarios;
 mod servers;
+pub mod table;
 pub mod tally;
 
 /// The program that embeds downstream and counts.
 const HANDLER: &str = "bench-handler";
 
 pub use book::{Book, Report, Row};
+pub use draw::drawn;
 pub use options::{Options, Scenario};
 
 /// Runs the scenarios that were named, or all, prints every figure, and writes them where `--json` says.
@@ -33,6 +38,9 @@ pub use options::{Options, Scenario};
 /// # Errors
 /// When a server or binary is missing, a message is missing or was handled twice, or with `--assert-floors` a figure is below its floor.
 pub async fn run(options: Options) -> anyhow::Result<()> {
+    if options.draw {
+        return draw::write();
+    }
     let begun = jiff::Timestamp::now();
     let mut book = Book::default();
     for scenario in options.chosen() {

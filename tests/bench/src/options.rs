@@ -15,6 +15,9 @@ pub struct Options {
     /// Write the figures to this file, as JSON
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Draw pictures and tables from the committed figures, tests/bench/figures.json, and measure nothing
+    #[arg(long, conflicts_with_all = ["scenarios", "json", "assert_floors"])]
+    pub draw: bool,
     /// Fail if a figure is below its floor
     #[arg(long)]
     pub assert_floors: bool,
@@ -75,6 +78,8 @@ pub enum Scenario {
     Outage,
     /// The same stream beside empty tables and beside grown ones
     Growth,
+    /// The same work by others: Celery, `FastStream`, amqplib, `BullMQ`
+    Peers,
 }
 
 impl Scenario {
@@ -93,6 +98,7 @@ impl Scenario {
             Self::Databases => "databases",
             Self::Outage => "outage",
             Self::Growth => "growth",
+            Self::Peers => "peers",
         }
     }
 
@@ -113,6 +119,7 @@ impl Scenario {
             Self::Databases => "the stream on PostgreSQL and on SQLite",
             Self::Outage => "a broker killed, a downstream away, messages lost: until everything is signed for again",
             Self::Growth => "the stream beside empty tables and beside grown ones",
+            Self::Peers => "the same work by Celery, FastStream, amqplib and BullMQ, beside ours and the broker alone",
         }
     }
 }

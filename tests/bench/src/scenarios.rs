@@ -8,6 +8,7 @@ mod latency;
 mod memory;
 mod modes;
 mod outage;
+mod peers;
 mod start;
 mod stream;
 mod unary;
@@ -28,5 +29,6 @@ pub(crate) async fn measure(scenario: Scenario, options: &Options, book: &mut Bo
         Scenario::Databases => databases::measure(options, book).await,
         Scenario::Outage => outage::measure(options, book).await,
         Scenario::Growth => growth::measure(options, book).await,
+        Scenario::Peers => peers::measure(options, book).await,
     }
 }

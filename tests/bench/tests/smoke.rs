@@ -140,3 +140,15 @@ async fn growth() -> anyhow::Result<()> {
     noted(&report, "growth", 1, &metrics);
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn peers() -> anyhow::Result<()> {
+    let report = run("peers --messages 200 --rounds 1").await?;
+    let mut metrics = vec!["raw", "countersign stream", "countersign unary", "celery", "faststream"];
+    // Those in Node.js are left out where there is nobody to bring their packages.
+    if std::process::Command::new("npm").arg("--version").output().is_ok_and(|output| output.status.success()) {
+        metrics.extend(["amqplib", "bullmq"]);
+    }
+    noted(&report, "peers", 1, &metrics);
+    Ok(())
+}

@@ -19,7 +19,7 @@ use crate::wait_until;
 const MAKE: Duration = Duration::from_secs(80);
 /// How long pip may take to bring the packages; with [`MAKE`] it stays below what a test may take.
 const BRING: Duration = Duration::from_secs(140);
-/// How long to wait for another process that makes the environment.
+/// How long to wait for another process that makes what is wanted.
 const WAIT: Duration = Duration::from_secs(230);
 
 /// The interpreter of an environment that has what `requirements` (a file) names.
@@ -70,9 +70,9 @@ async fn version() -> anyhow::Result<Vec<u8>> {
 }
 
 /// Waits for a lock on this file; it ends with the file handle, or with the process.
-async fn lock(path: &Path) -> anyhow::Result<File> {
+pub(crate) async fn lock(path: &Path) -> anyhow::Result<File> {
     let file = File::create(path).with_context(|| format!("creating {}", path.display()))?;
-    let what = format!("the process that makes the Python environment and holds {}", path.display());
+    let what = format!("the process that brings packages and holds {}", path.display());
     wait_until(&what, WAIT, async || file.try_lock().is_ok()).await?;
     Ok(file)
 }
@@ -99,7 +99,7 @@ async fn make(environment: &Path, requirements: &Path) -> anyhow::Result<()> {
 }
 
 /// Runs a command to its end, or kills it; what it said goes into the error.
-async fn run(command: &mut Command, limit: Duration) -> anyhow::Result<()> {
+pub(crate) async fn run(command: &mut Command, limit: Duration) -> anyhow::Result<()> {
     let output = timeout(limit, command.kill_on_drop(true).output()).await;
     let output = output.with_context(|| format!("it did not end within {limit:?}"))??;
     if !output.status.success() {
