@@ -131,9 +131,9 @@ pub struct UpstreamSection {
     pub max_unconfirmed: usize,
     /// What a refused caller is told to wait, milliseconds; default 1000.
     pub retry_after_ms: u64,
-    /// Bytes of bodies that wait for their commit; default 64 MiB.
+    /// Bytes of messages that wait for their commit, each its body and 2 KiB; default 64 MiB.
     pub max_queued_bytes: usize,
-    /// Bytes of bodies that are being published; default 64 MiB. What does not fit is read from the table later.
+    /// Bytes of messages that are being published, each its body and 2 KiB; default 64 MiB. What does not fit is read from the table later.
     pub max_in_flight_bytes: usize,
     /// How far the watermark may lag before new messages go into a further incarnation; default 200000.
     pub max_outstanding: u64,

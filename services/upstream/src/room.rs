@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Bytes are counted in pieces of this size, so that small messages cost something too.
+/// Bytes are counted in pieces of this size.
 const PIECE_BYTES: usize = 1024;
+/// What a message takes beside its body: names, headers, its task, its place among the unconfirmed. Measured 2.3 kB with a body of 256 bytes.
+const BESIDE_BODY_BYTES: usize = 2 * 1024;
 
 /// A bound on bodies in memory.
 #[derive(Clone, Debug)]
@@ -22,7 +24,7 @@ impl Room {
     }
 
     fn pieces_of(&self, bytes: usize) -> u32 {
-        u32::try_from(bytes / PIECE_BYTES + 1).unwrap_or(u32::MAX).min(self.all)
+        u32::try_from((bytes + BESIDE_BODY_BYTES) / PIECE_BYTES + 1).unwrap_or(u32::MAX).min(self.all)
     }
 
     /// Room for a body, if there is some at once.

@@ -1,7 +1,6 @@
 //! What is shown of the figures is made of the committed ones.
 
 #[test]
-#[ignore = "tests/bench/figures.json is still to be measured: tests/bench/run --json tests/bench/figures.json, then --draw"]
 fn pictures_and_tables_are_those_of_the_committed_figures() -> anyhow::Result<()> {
     let drawn = countersign_bench::drawn()?;
     assert!(drawn.len() > 1, "{drawn:?}");

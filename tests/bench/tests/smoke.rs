@@ -1,5 +1,7 @@
 //! Each scenario in its smallest form, as built for tests: that it comes to an end and notes its figures, not what they are.
 
+#![allow(clippy::disallowed_methods, reason = "tests read their own environment; the ban is for the product")]
+
 use clap::Parser as _;
 use countersign_bench::{Options, Report};
 
@@ -67,6 +69,15 @@ async fn memory_and_start() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Whether this one, which takes a minute or fetches packages, is left out.
+fn skipped() -> bool {
+    let skipped = std::env::var_os("COUNTERSIGN_LONG").is_none();
+    if skipped {
+        println!("skipped: run it with tests/run --long, or COUNTERSIGN_LONG=1");
+    }
+    skipped
+}
+
 /// Processor time of each service, under this leading text.
 fn cpu(leading: &str) -> [String; 3] {
     ["upstream", "downstream", "callback"].map(|service| format!("{leading}cpu {service}"))
@@ -114,7 +125,10 @@ async fn guards() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn outage() -> anyhow::Result<()> {
+async fn long_outage() -> anyhow::Result<()> {
+    if skipped() {
+        return Ok(());
+    }
     let report = run("outage --messages 400 --outages 1 --check-delay-ms 1000").await?;
     let mut metrics = [
         "broker killed: until all is signed",
@@ -132,7 +146,10 @@ async fn outage() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn growth() -> anyhow::Result<()> {
+async fn long_growth() -> anyhow::Result<()> {
+    if skipped() {
+        return Ok(());
+    }
     let report = run("growth --messages 400 --rounds 1 --rows 2000").await?;
     let beside = ["verified", "cpu PostgreSQL"].map(|what| ["empty", "grown"].map(|tables| format!("{tables}: {what}"))).concat();
     let deleting = ["grown, deleting: verified", "upstream: deleted", "callback: deleted"].map(str::to_owned);
@@ -142,7 +159,10 @@ async fn growth() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn peers() -> anyhow::Result<()> {
+async fn long_peers() -> anyhow::Result<()> {
+    if skipped() {
+        return Ok(());
+    }
     let report = run("peers --messages 200 --rounds 1").await?;
     let mut metrics = vec!["raw", "countersign stream", "countersign unary", "celery", "faststream"];
     // Those in Node.js are left out where there is nobody to bring their packages.
