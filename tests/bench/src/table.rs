@@ -30,7 +30,7 @@ pub fn table(report: &Report) -> String {
         text += &peers_table(peers);
     }
     if !others.is_empty() {
-        text += "\n| scenario | figure | median | range | unit | of the raw limit |\n|---|---|---:|---|---|---:|\n";
+        text += "\n| scenario | figure | median | range | unit | of raw |\n|---|---|---:|---|---|---:|\n";
         for row in others {
             let _ = writeln!(
                 text,
