@@ -9,7 +9,11 @@ use std::time::Duration;
 use countersign_delivery::ports::PortError;
 use countersign_telemetry::{at_zero, names};
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult, ServerErrorKind};
+use redis::io::tcp::TcpSettings;
+use redis::{
+    AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, IntoConnectionInfo as _, Pipeline, RedisError, RedisResult,
+    ServerErrorKind,
+};
 use tokio::sync::Mutex;
 
 use crate::config::{Config, Error};
@@ -79,13 +83,19 @@ struct Failure {
     dropped: bool,
 }
 
+/// What is written is whole: nothing is gained by waiting for more.
+fn client(url: &str) -> RedisResult<Client> {
+    let settings = TcpSettings::default().set_nodelay(true);
+    Client::open(url.into_connection_info()?.set_tcp_settings(settings))
+}
+
 impl Link {
     pub(crate) fn new(config: &Config) -> Result<Self, Error> {
         let server = &config.server;
         at_zero(names::REDIS_ROUND_TRIPS_TOTAL, &[("call", &Call::WORDS)]);
         at_zero(names::CLAIMS_AWAY_TOTAL, &[("reason", &reason::ALL)]);
         Ok(Self {
-            client: Client::open(server.url.expose()).map_err(Error::Url)?,
+            client: client(server.url.expose()).map_err(Error::Url)?,
             connect_timeout: Duration::from_millis(server.connect_timeout_ms),
             response_timeout: Duration::from_millis(server.response_timeout_ms),
             slot: Mutex::default(),

@@ -43,9 +43,10 @@ async fn what_was_signed_for_is_signed_again_and_has_one_effect() -> anyhow::Res
     flow.all_signed(&ids).await?;
     // Their checks are over, too: nobody would ask for them again.
     let verified = async || {
-        flow.system.metric(Which::Callback, "countersign_checks_total").await.is_ok_and(|judged| judged >= f64::from(SENT))
+        let verified = flow.system.look().metric(Which::Callback, "countersign_checks_total", "verdict=\"verified\"").await;
+        verified.is_ok_and(|verified| verified >= f64::from(SENT))
     };
-    wait_until("every check to be judged", PATIENCE, verified).await?;
+    wait_until("every check to have found its message signed", PATIENCE, verified).await?;
 
     flow.system.stop(Which::Callback).await?;
     for file in ["msg.db", "msg.db-wal", "msg.db-shm"] {
