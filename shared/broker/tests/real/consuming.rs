@@ -67,6 +67,37 @@ async fn each_delivery_is_settled_as_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn acks_that_share_a_frame_are_all_sent_and_nothing_else_is() {
+    let ground = ground("shared_frame").await;
+    let url = ground.amqp_url();
+    let (_connection, channel) = raw(&url).await;
+    quorum(&channel, "q", &[]).await;
+    let rig = Rig::up(&url).await;
+    publish(&rig, "q", 8).await;
+    let mut consumer = rig.broker.consume("q", 8).await.unwrap();
+    let settler = consumer.settler();
+    let got = take(&mut consumer, 8).await;
+    // At the same time, with a hole at 1.
+    let one = |at: usize| {
+        let (settler, handles) = (settler.clone(), handles(&got, &[at]));
+        async move { settler.settle(&handles, Settlement::Ack).await }
+    };
+    futures::future::join_all([0, 2, 3, 4].map(one)).await;
+    // Whoever gathers is dropped in the middle, with what another has left to it.
+    {
+        let (mut gathers, mut joins) = (Box::pin(one(5)), Box::pin(one(6)));
+        assert!(futures::poll!(&mut gathers).is_pending());
+        assert!(futures::poll!(&mut joins).is_ready(), "it relies on the other");
+    }
+    drop(consumer);
+    let mut other = rig.broker.consume("q", 8).await.unwrap();
+    assert_eq!(ids(&take(&mut other, 2).await), ["1", "7"]);
+    timeout(Duration::from_millis(300), other.next(1)).await.expect_err("all others are acked");
+    drop(other);
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_more_than_the_prefetch_is_held() {
     let ground = ground("prefetch").await;
     let url = ground.amqp_url();
