@@ -93,6 +93,14 @@ impl Crew {
         for member in 0..self.members.len() {
             self.spawn(member)?;
         }
+        self.ready().await
+    }
+
+    /// Waits until all are ready, each having been started.
+    ///
+    /// # Errors
+    /// When one is not after [`PATIENCE`].
+    pub async fn ready(&self) -> anyhow::Result<()> {
         for member in &self.members {
             let ready = async || self.http.get(&member.ready_url).send().await.is_ok_and(|answer| answer.status().is_success());
             let what = format!("a {} to be ready, see {}", member.which.name(), member.log.display());

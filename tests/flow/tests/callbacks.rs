@@ -9,16 +9,21 @@ const LOST: u32 = 200;
 /// Long enough for a busy machine: what was sent again is signed within it.
 const GRACE_MS: u64 = 4_000;
 
-/// The messages are lost; downstream and one callback live, two more are there to be started.
-async fn lost(test: &str, max_batch: u32) -> anyhow::Result<(Flow, Crew, Vec<String>)> {
+/// Three callbacks are ready, the first of the crew with a failpoint; then the messages are lost, and downstream comes.
+///
+/// A callback that came after its checks would find them all in its sisters' hands.
+async fn lost(test: &str, max_batch: u32, failpoint: &str) -> anyhow::Result<(Flow, Crew, Vec<String>)> {
     let mut flow = Flow::new(test, Setup { postgres: true, max_batch }).await?;
     flow.figure("probe_grace_ms", GRACE_MS)?;
-    flow.start(&[Which::Upstream]).await?;
+    flow.start(&[Which::Upstream, Which::Callback]).await?;
+    let mut crew = Crew::of_service(&flow, Which::Callback, 2)?;
+    crew.spawn_with(0, failpoint)?;
+    crew.spawn(1)?;
+    crew.ready().await?;
     let ids = flow.send(0, LOST).await?;
     flow.queue_reaches(SUBSCRIPTION, LOST).await?;
     ensure!(flow.ground.purge(SUBSCRIPTION).await? == LOST, "the purge did not hit all");
     flow.start(&[Which::Downstream]).await?;
-    let crew = Crew::of_service(&flow, Which::Callback, 2)?;
     Ok((flow, crew, ids))
 }
 
@@ -36,10 +41,7 @@ async fn each_is_done_at_its_second_try(flow: &Flow, ids: &[String]) -> anyhow::
 }
 
 async fn one_dies_at(test: &str, failpoint: &str) -> anyhow::Result<()> {
-    let (mut flow, mut crew, ids) = lost(test, 1).await?;
-    crew.spawn_with(0, &format!("{failpoint}=1*return"))?;
-    crew.spawn(1)?;
-    flow.start(&[Which::Callback]).await?;
+    let (flow, mut crew, ids) = lost(test, 1, &format!("{failpoint}=1*return")).await?;
     crew.dies_at(0, failpoint).await?;
     each_is_done_at_its_second_try(&flow, &ids).await?;
     crew.sound_logs()?;
@@ -79,9 +81,7 @@ async fn one_of_three_dies_after_receipts_were_written() -> anyhow::Result<()> {
 /// The same checks come four times, to three callbacks.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn checks_that_come_several_times_to_several_callbacks_give_one_order_each() -> anyhow::Result<()> {
-    let (mut flow, mut crew, ids) = lost("callbacks_same", 256).await?;
-    crew.start().await?;
-    flow.start(&[Which::Callback]).await?;
+    let (flow, mut crew, ids) = lost("callbacks_same", 256, "").await?;
     let mut checks = Vec::new();
     for id in &ids {
         checks.push(flow.check_of(id).await?);
