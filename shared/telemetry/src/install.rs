@@ -40,9 +40,14 @@ pub fn install(service: &str, log: &Log, traces: &Traces) -> Result<Guard, Error
         Some(endpoint) => Some(provider(service, endpoint, traces)?),
         None => None,
     };
-    // Lines name what they are about themselves; a span is made for the exporter alone, and costs next to nothing without one.
-    let lines = lines(log).with_filter(filter.and(filter_fn(|metadata| !metadata.is_span())));
-    tracing_subscriber::registry().with(lines).with(provider.as_ref().map(spans)).try_init()?;
+    // Lines name what they are about themselves; a span is made for the exporter alone, and costs next to nothing without one. A layer that is
+    // an absent one would want every span of every library, and a filter that says no level would be asked about each of them.
+    let events = filter_fn(|metadata| !metadata.is_span()).with_max_level_hint(LevelFilter::TRACE);
+    let subscriber = tracing_subscriber::registry().with(lines(log).with_filter(filter.and(events)));
+    match &provider {
+        Some(provider) => subscriber.with(spans(provider)).try_init()?,
+        None => subscriber.try_init()?,
+    }
     Ok(Guard { provider })
 }
 
