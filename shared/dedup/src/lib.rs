@@ -9,10 +9,10 @@
 //! | key | value | lives |
 //! |---|---|---|
 //! | `<prefix>:{<subscription>}:<id>:<fingerprint>` | the owner's token, then `done` | the lease, then the retention |
-//! | `<prefix>:{<subscription>}:<id>` | a hash: `fp`, `starts`, `open` (unfinished starts), `done`, and who did what last | the retention |
+//! | `<prefix>:{<subscription>}:<id>` | the record, a text (`scripts/record.lua`): fingerprint, starts, unfinished starts, epoch, who did what last, whether it is done | the retention |
 //!
 //! A further effect, which an operator allowed, has a pair of its own: its effect epoch stands behind the claim key
-//! (`…:<fingerprint>:<effect epoch>`), and its hash is `<prefix>:{<subscription>}:<id>:effect:<effect epoch>`. It shares the first effect's hash
+//! (`…:<fingerprint>:<effect epoch>`), and its record is `<prefix>:{<subscription>}:<id>:effect:<effect epoch>`. It shares the first effect's record
 //! as far as that says under which fingerprint the id is known; there, `effect` says that a further effect is under way, or `done`.
 //!
 //! And one a subscription that is paused: `<prefix>:{<subscription>}:paused`, a hash of `reason`, `by`, `at_ms`, which lives until it is resumed.

@@ -4,6 +4,13 @@ use redis::Script;
 
 use crate::link::Call;
 
+/// A script: the usual case, if it has one that is cheaper; how a record is read and written; all cases.
+macro_rules! step {
+    ($call:expr, $($file:literal),+) => {
+        Step::new($call, concat!($(include_str!($file)),+))
+    };
+}
+
 /// The steps as scripts; sent by their hash, and by their text when Redis does not know them (yet, or any more).
 #[derive(Debug)]
 pub(crate) struct Scripts {
@@ -46,12 +53,12 @@ impl Step {
 impl Default for Scripts {
     fn default() -> Self {
         Self {
-            claim: Step::new(Call::Claim, include_str!("scripts/claim.lua")),
-            renew: Step::new(Call::Renew, include_str!("scripts/renew.lua")),
-            complete: Step::new(Call::Complete, include_str!("scripts/complete.lua")),
-            release: Step::new(Call::Release, include_str!("scripts/release.lua")),
-            since: Step::new(Call::Other, include_str!("scripts/since.lua")),
-            probe: Step::new(Call::Other, include_str!("scripts/probe.lua")),
+            claim: step!(Call::Claim, "scripts/usual/claim.lua", "scripts/record.lua", "scripts/claim.lua"),
+            renew: step!(Call::Renew, "scripts/renew.lua"),
+            complete: step!(Call::Complete, "scripts/usual/complete.lua", "scripts/record.lua", "scripts/complete.lua"),
+            release: step!(Call::Release, "scripts/record.lua", "scripts/release.lua"),
+            since: step!(Call::Other, "scripts/since.lua"),
+            probe: step!(Call::Other, "scripts/record.lua", "scripts/probe.lua"),
         }
     }
 }

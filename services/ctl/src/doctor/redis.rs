@@ -61,7 +61,7 @@ pub fn judge_connection(asked: &Asked) -> Finding {
             {
                 "correct user and password of [redis] url in downstream.toml (or COUNTERSIGN_REDIS__URL)"
             } else if ["NOPERM", "NoPerm"].iter().any(|word| words.contains(word)) {
-                "let its user run EVALSHA, SCRIPT LOAD, TIME and INFO, and what the scripts run: GET SET DEL PTTL PEXPIRE HGET HMGET HSET HDEL (`ACL SETUSER`)"
+                "let its user run EVALSHA, SCRIPT LOAD, TIME and INFO, and what the scripts run: GET MGET EXISTS SET DEL PTTL PEXPIRE, and for pauses HMGET HSET (`ACL SETUSER`)"
             } else {
                 "start Redis there, let this machine through, or correct [redis] url in downstream.toml; nothing is consumed meanwhile"
             };

@@ -14,7 +14,7 @@ type Version = (u32, u32);
 
 /// What of `RabbitMQ` is known to do. Older than the first of them is refused when connecting.
 const RABBITMQ_TRIED: (Version, Version) = ((3, 10), (4, u32::MAX));
-/// `HSET` takes several fields since this Redis, which the scripts of claims need.
+/// `HSET` takes several fields since this Redis, which pauses need.
 const REDIS_OLDEST: Version = (4, 0);
 /// What of Redis is known to do.
 const REDIS_TRIED: (Version, Version) = ((6, 2), (8, u32::MAX));

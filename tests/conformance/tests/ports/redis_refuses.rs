@@ -34,7 +34,7 @@ async fn whatever_refuses_a_claim_refuses_the_probe_and_is_counted_by_its_reason
         (&["REPLICAOF 127.0.0.1 1"], &["REPLICAOF NO ONE"], "readonly"),
         (&["ACL SETUSER default -evalsha"], &["ACL SETUSER default +evalsha"], "permission"),
         // One that only a script runs.
-        (&["ACL SETUSER default -hset"], &["ACL SETUSER default +hset"], "permission"),
+        (&["ACL SETUSER default -set"], &["ACL SETUSER default +set"], "permission"),
         (&["ACL SETUSER default resetkeys ~else:*"], &["ACL SETUSER default ~*"], "permission"),
         (&["CONFIG SET requirepass hush", "CLIENT KILL TYPE normal SKIPME yes"], &["CONFIG SET requirepass ''"], "auth"),
     ];

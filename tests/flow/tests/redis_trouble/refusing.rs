@@ -51,8 +51,8 @@ async fn scripts_are_not_permitted() -> anyhow::Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_write_of_the_scripts_is_not_permitted() -> anyhow::Result<()> {
-    let (broken, mended) = (format!("ACL SETUSER {ACCOUNT} -hset"), format!("ACL SETUSER {ACCOUNT} +hset"));
-    refused("redis_no_hset", &[&broken], &[&mended], &["redis is not available"], &["permission"]).await
+    let (broken, mended) = (format!("ACL SETUSER {ACCOUNT} -set"), format!("ACL SETUSER {ACCOUNT} +set"));
+    refused("redis_no_set", &[&broken], &[&mended], &["redis is not available"], &["permission"]).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
