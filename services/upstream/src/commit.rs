@@ -1,17 +1,20 @@
 //! Group commit: messages of many callers in one INSERT, by tasks that no caller can cancel.
 //!
-//! Nothing lingers here: while one batch is being committed the next one gathers by itself.
+//! Nobody lingers alone: a batch gathers only while another one is being committed. Under load that makes one large batch of two small ones;
+//! only a full batch, or one that has gathered for [`GATHER`], is committed beside others, so that a commit that hangs does not hold up the rest.
 
 pub(crate) mod doubt;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use countersign_boot::{Failpoint, failpoint};
 use countersign_delivery::ports::PortError;
 use countersign_delivery::ports::messages::{Inserted, Insertion, Numbered};
 use countersign_delivery::{Message, MessageId};
 use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
+use tokio::time::{Instant, timeout_at};
 
 use crate::desk::Desk;
 use crate::ledger::{Ledger, Ticket};
@@ -19,6 +22,8 @@ use crate::publish;
 use crate::refusal::Refusal;
 use countersign_telemetry::with_sources;
 
+/// Longest time a batch gathers while others are being committed.
+const GATHER: Duration = Duration::from_millis(10);
 /// How often a row is tried again under a new seq and id (fenced, or rolled back) before its caller is told to.
 const MAX_TRIES: u32 = 5;
 
@@ -62,46 +67,80 @@ impl Slip {
 /// Rows that wait for their commit; bounded by the room that each of them holds.
 #[derive(Debug, Default)]
 pub(crate) struct CommitQueue {
-    rows: Mutex<VecDeque<Row>>,
+    state: Mutex<Waiting>,
     wake: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    rows: VecDeque<Row>,
+    /// When the first of them came, or was left over.
+    since: Option<Instant>,
+    /// Batches that are being committed.
+    under_way: usize,
+}
+
+/// A batch, or when there will be one.
+enum Taken {
+    Batch(Vec<Row>),
+    /// It may gather until then.
+    Gathering(Instant),
+    Nothing,
 }
 
 impl CommitQueue {
     /// Adds rows at the end.
     pub(crate) fn push(&self, rows: impl IntoIterator<Item = Row>) {
-        self.lock().extend(rows);
+        let mut waiting = self.lock();
+        waiting.rows.extend(rows);
+        waiting.since = waiting.since.or_else(|| (!waiting.rows.is_empty()).then(Instant::now));
+        drop(waiting);
         self.wake.notify_one();
     }
 
-    /// Waits for rows, then takes what is there: at most `rows`, and bodies of `bytes` altogether (but always one).
+    /// Waits for a batch: at most `rows`, and bodies of `bytes` altogether (but always one). It is under way until [`Self::ended`].
     async fn next(&self, rows: usize, bytes: usize) -> Vec<Row> {
         loop {
             let woken = self.wake.notified();
-            let (taken, more) = self.take(rows, bytes);
-            if more {
-                self.wake.notify_one();
+            match self.take(rows, bytes) {
+                Taken::Batch(batch) => return batch,
+                // Woken or not: whoever is awake looks again.
+                Taken::Gathering(until) => drop(timeout_at(until, woken).await),
+                Taken::Nothing => woken.await,
             }
-            if !taken.is_empty() {
-                return taken;
-            }
-            woken.await;
         }
     }
 
-    fn take(&self, rows: usize, bytes: usize) -> (Vec<Row>, bool) {
-        let mut queue = self.lock();
+    fn take(&self, rows: usize, bytes: usize) -> Taken {
+        let mut waiting = self.lock();
+        let Some(since) = waiting.since else { return Taken::Nothing };
         let mut size = 0;
         let fits = |row: &&Row| {
             size += row.message.body.len();
             size <= bytes
         };
-        let count = queue.iter().take(rows).take_while(fits).count().max(1).min(queue.len());
-        let taken = queue.drain(..count).collect();
-        (taken, !queue.is_empty())
+        let count = waiting.rows.iter().take(rows).take_while(fits).count().max(1).min(waiting.rows.len());
+        let is_full = count == rows || count < waiting.rows.len();
+        if waiting.under_way > 0 && !is_full && since.elapsed() < GATHER {
+            return Taken::Gathering(since + GATHER);
+        }
+        waiting.under_way += 1;
+        let batch = waiting.rows.drain(..count).collect();
+        waiting.since = (!waiting.rows.is_empty()).then(Instant::now);
+        if waiting.since.is_some() {
+            self.wake.notify_one();
+        }
+        Taken::Batch(batch)
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Row>> {
-        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A batch is no longer under way.
+    fn ended(&self) {
+        self.lock().under_way -= 1;
+        self.wake.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -113,6 +152,7 @@ pub(crate) async fn run(desk: Arc<Desk>) {
         let next = desk.commits.next(desk.config.commit_batch, MAX_BYTES);
         let Some(rows) = desk.finished.run_until_cancelled(next).await else { return };
         commit(&desk, rows).await;
+        desk.commits.ended();
     }
 }
 
@@ -242,5 +282,71 @@ fn refuse_all(slips: impl IntoIterator<Item = Slip>, error: &PortError) {
     for slip in slips {
         let refusal = if error.is_transient() { Refusal::Unavailable(words.clone()) } else { Refusal::Broken(words.clone()) };
         slip.answer(Stored::Refused(refusal));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use countersign_testkit::build::a_message;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    const ALL: usize = 1_000_000;
+
+    fn rows(count: usize) -> Vec<Row> {
+        let room = Arc::new(Semaphore::new(count));
+        let row = || Row {
+            message: a_message(),
+            ticket: Ticket { settled: None, place: None },
+            slip: Slip { answer: oneshot::channel().0, tries: 0, _queued: room.clone().try_acquire_owned().unwrap() },
+        };
+        std::iter::repeat_with(row).take(count).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_gathers_only_while_another_is_under_way() {
+        let (queue, begun) = (CommitQueue::default(), Instant::now());
+        queue.push(rows(1));
+        assert_eq!(queue.next(9, ALL).await.len(), 1);
+        queue.push(rows(2));
+        let second = async {
+            let batch = queue.next(9, ALL).await;
+            (batch.len(), begun.elapsed())
+        };
+        let ending = async {
+            tokio::time::sleep(GATHER / 2).await;
+            queue.push(rows(3));
+            queue.ended();
+        };
+        let ((count, waited), ()) = futures::join!(second, ending);
+        assert_eq!((count, waited), (5, GATHER / 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_commit_that_hangs_holds_nobody_up_for_long() {
+        let (queue, begun) = (CommitQueue::default(), Instant::now());
+        queue.push(rows(1));
+        assert_eq!(queue.next(9, ALL).await.len(), 1);
+        queue.push(rows(9));
+        assert_eq!((queue.next(9, ALL).await.len(), begun.elapsed()), (9, Duration::ZERO), "a full one waits for nobody");
+        queue.push(rows(2));
+        let third = queue.next(9, ALL).await.len();
+        assert_eq!(third, 2);
+        assert!(begun.elapsed() >= GATHER && begun.elapsed() < GATHER * 2, "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bodies_bound_a_batch_and_what_is_left_over_goes_at_once() {
+        let (queue, begun) = (CommitQueue::default(), Instant::now());
+        let bytes = rows(1)[0].message.body.len();
+        queue.push(rows(5));
+        assert_eq!(queue.next(9, bytes * 2).await.len(), 2);
+        assert_eq!(queue.next(9, bytes * 2).await.len(), 2);
+        queue.ended();
+        queue.ended();
+        assert_eq!((queue.next(9, bytes * 2).await.len(), begun.elapsed()), (1, Duration::ZERO));
     }
 }
