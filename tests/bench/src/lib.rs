@@ -9,6 +9,7 @@
 
 mod beside;
 mod book;
+mod curve;
 mod draw;
 mod floors;
 mod load;

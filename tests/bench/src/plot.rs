@@ -8,15 +8,15 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::book::shown;
 use crate::table::named;
-use crate::{Report, Row};
+use crate::{Report, Row, curve};
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+pub(crate) type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-const TEXT: RGBColor = RGBColor(125, 133, 144);
-const OURS: RGBColor = RGBColor(47, 129, 247);
-const RAW: RGBColor = RGBColor(140, 149, 159);
+pub(crate) const TEXT: RGBColor = RGBColor(125, 133, 144);
+pub(crate) const OURS: RGBColor = RGBColor(47, 129, 247);
+pub(crate) const RAW: RGBColor = RGBColor(140, 149, 159);
 const OTHERS: RGBColor = RGBColor(201, 120, 30);
-const WIDTH: u32 = 860;
+pub(crate) const WIDTH: u32 = 860;
 /// Where bars begin, and how long the longest is; right of it is room for its number.
 const LEFT: i32 = 290;
 const LONGEST: f64 = 370.0;
@@ -47,6 +47,9 @@ pub fn pictures(report: &Report) -> anyhow::Result<Vec<(&'static str, String)>> 
     let latency = latency(&report.rows);
     if !latency.is_empty() {
         pictures.push(("latency.svg", draw("From the send to the handler at two paces, ms", &latency)?));
+    }
+    if let Some(curve) = curve::picture(&report.rows)? {
+        pictures.push(("curve.svg", curve));
     }
     let peers = peers(&report.rows);
     if !peers.is_empty() {
@@ -140,14 +143,14 @@ fn one(area: &Area<'_>, bar: &Bar, y: i32, most: f64) -> anyhow::Result<()> {
     text(area, &number, (most.max(at(bar.value)) + 8, middle), 15, HPos::Left)
 }
 
-fn text(area: &Area<'_>, words: &str, at: (i32, i32), height: u32, anchor: HPos) -> anyhow::Result<()> {
+pub(crate) fn text(area: &Area<'_>, words: &str, at: (i32, i32), height: u32, anchor: HPos) -> anyhow::Result<()> {
     let style = ("sans-serif", height).into_font().color(&TEXT).pos(Pos::new(anchor, VPos::Center));
     area.draw(&Text::new(words.to_owned(), at, style))?;
     Ok(())
 }
 
 /// With a comma between thousands, as it is read.
-fn thousands(value: f64) -> String {
+pub(crate) fn thousands(value: f64) -> String {
     let plain = shown(value);
     let whole = plain.len() - plain.find('.').map_or(0, |point| plain.len() - point);
     let mut text = String::new();

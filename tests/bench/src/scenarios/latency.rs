@@ -1,4 +1,4 @@
-//! From the send to the handler at an even pace, beside the broker alone at the same pace: at 500 messages a second, and at half of what the
+//! From the send to the handler at an even pace, beside the broker alone at the same pace: at 500 messages a second, and at shares of what the
 //! machine can do, which is taken from a stream of the same round.
 //!
 //! A message's time begins when its pace has it sent (before the call, or before the publish) and ends when the handler is called, or the
@@ -15,6 +15,8 @@ use crate::{Book, Options, load, raw};
 const NAME: &str = "latency";
 /// The pace of an ordinary day, messages a second.
 const ORDINARY: u32 = 500;
+/// Paces that are a share of what a stream of batches comes to.
+const SHARES: [(&str, f64); 3] = [("quarter load", 0.25), ("half load", 0.5), ("three quarters load", 0.75)];
 /// For so long at each pace, seconds, unless that is more messages than were asked for.
 const SECONDS: u32 = 10;
 /// Messages of the stream at most.
@@ -35,12 +37,16 @@ async fn one_round(servers: &Servers, options: &Options, book: &mut Book) -> any
     let mut rig = Rig::start_on(servers, &Shape::in_process(), Grounds::of(options)).await?;
     let stream = options.messages.min(STREAM);
     let full = rig.pass(stream, options.body_bytes as usize).await?.verified();
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "messages a second")]
-    let half = (full / 2.0).max(1.0) as u32;
-    book.note(NAME, "half load", "messages/s", f64::from(half), None);
+    let mut wanted = vec![("500/s", ORDINARY)];
+    for (named, share) in SHARES {
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "messages a second")]
+        let per_second = (full * share).max(1.0) as u32;
+        book.note(NAME, named, "messages/s", f64::from(per_second), None);
+        wanted.push((named, per_second));
+    }
 
     let mut paced = Vec::new();
-    for (named, per_second) in [("500/s", ORDINARY), ("half load", half)] {
+    for (named, per_second) in wanted {
         let messages = options.messages.min(per_second.saturating_mul(SECONDS));
         let raw = at_pace(&mut rig, options, messages, per_second).await?;
         paced.push((named, per_second, messages, raw));
