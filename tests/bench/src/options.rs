@@ -110,7 +110,7 @@ impl Scenario {
             Self::Unary => "one message a call from 64 callers, verified, beside a gRPC server that does nothing",
             Self::Http => "delivery to a handler behind HTTP that does nothing, beside a client and a server alone",
             Self::Latency => {
-                "from the send to the handler at 500/s and at half load, beside publish and consume alone at the same pace"
+                "from the send to the handler at 500/s and at three shares of full load, beside publish and consume alone"
             }
             Self::Memory => "resident memory of each service under a stream, and of upstream with many messages unconfirmed",
             Self::Start => "from the start of a service until it is ready",

@@ -51,8 +51,9 @@ async fn http() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn latency() -> anyhow::Result<()> {
     let report = run("latency --messages 300 --rounds 1 --check-delay-ms 2000").await?;
-    let mut metrics = vec!["half load".to_owned()];
-    for pace in ["500/s", "half load"] {
+    let shares = ["quarter load", "half load", "three quarters load"];
+    let mut metrics = shares.map(str::to_owned).to_vec();
+    for pace in [&["500/s"], &shares[..]].concat() {
         metrics.extend(["p50", "p99", "p99.9"].iter().flat_map(|of| [format!("raw {of} {pace}"), format!("{of} {pace}")]));
         metrics.push(format!("pace {pace}"));
     }
