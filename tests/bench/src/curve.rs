@@ -12,6 +12,8 @@ const LEFT: i32 = 80;
 const RIGHT: i32 = 640;
 const TOP: i32 = 50;
 const BOTTOM: i32 = 360;
+/// Between two labels.
+const LABEL: i32 = 16;
 /// The least delay that is shown, ms.
 const LEAST: f64 = 0.1;
 /// Whose lines, by which figures, and how thick.
@@ -75,22 +77,26 @@ fn draw(title: &str, lines: &[Line]) -> anyhow::Result<String> {
         area.draw(&PathElement::new(vec![(x, BOTTOM), (x, BOTTOM + 5)], TEXT.stroke_width(1)))?;
         text(&area, &format!("{}/s", thousands(pace.round())), (x, BOTTOM + 18), 14, HPos::Center)?;
     }
+    // The uppermost line comes first: labels of neighbours keep a line's height between them.
+    let mut free = TOP;
     for line in lines {
-        one(&area, line, line.points.iter().map(|point| place(*point)).collect())?;
+        let places: Vec<_> = line.points.iter().map(|point| place(*point)).collect();
+        let label = places.last().map_or(free, |end| end.1.max(free));
+        one(&area, line, places, label)?;
+        free = label + LABEL;
     }
     area.present()?;
     drop(area);
     Ok(svg)
 }
 
-fn one(area: &Area<'_>, line: &Line, places: Vec<(i32, i32)>) -> anyhow::Result<()> {
+fn one(area: &Area<'_>, line: &Line, places: Vec<(i32, i32)>, label: i32) -> anyhow::Result<()> {
     for place in &places {
         area.draw(&Circle::new(*place, 3, line.colour.filled()))?;
     }
-    let end = places.last().copied().unwrap_or_default();
     area.draw(&PathElement::new(places, line.colour.stroke_width(line.thick)))?;
     let last = line.points.last().map_or(0.0, |point| point.1);
-    text(area, &format!("{}: {} ms", line.label, thousands(last)), (end.0 + 10, end.1), 14, HPos::Left)
+    text(area, &format!("{}: {} ms", line.label, thousands(last)), (RIGHT + 10, label), 14, HPos::Left)
 }
 
 #[cfg(test)]
