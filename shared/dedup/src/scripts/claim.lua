@@ -1,10 +1,10 @@
 -- KEYS: claim key, start record; of a further effect, which has both to itself, also the first effect's record, which says whose the id is.
 -- ARGV: token, fingerprint, epoch, lease ms, record's retention ms.
 -- Answers {word, number, number}: fresh + starts | interrupted + starts + crashes | held + ms left | done | conflict.
-local was = redis.call('MGET', KEYS[1], KEYS[2])
-local owner = was[1]
+local owner = redis.call('GET', KEYS[1])
 if owner == 'done' then return {'done', 0, 0} end
-local record = read(was[2])
+-- Not MGET, for which a value of another type is nothing at all: what cannot be read is an error, never fresh.
+local record = read(redis.call('GET', KEYS[2]))
 if record.fp and record.fp ~= ARGV[2] then
   -- effect: a further effect was started and not given back, or has happened.
   if record.done or tonumber(record.open or 0) > 0 or record.before or record.effect then return {'conflict', 0, 0} end

@@ -1,5 +1,6 @@
 //! What the Redis adapter does when Redis answers, but does not take what a claim writes: whatever lets a claim fail must fail the probe.
 
+use countersign_dedup::Config;
 use countersign_delivery::ports::PortError;
 use countersign_delivery::ports::claims::{Claim, Claimed, Claims, Held};
 use countersign_launcher::{Redis, RedisOptions, wait_until};
@@ -24,6 +25,16 @@ fn other(token: &str, number: u64) -> [Claim; 1] {
     let [mut claim] = claim_as(token);
     claim.key.message_id = countersign_testkit::build::message_id(number);
     [claim]
+}
+
+#[tokio::test]
+async fn a_record_of_another_type_is_an_error_and_never_fresh() {
+    let (_dir, redis, claims) = private(RedisOptions::default()).await;
+    let claim = claim_as("a");
+    let (prefix, key) = (Config::default().prefix, &claim[0].key);
+    let record = format!("{prefix}:{{{}}}:{}", key.subscription, key.message_id);
+    tell(&mut administrator(&redis).await, &format!("HSET {record} starts 1")).await;
+    claims.claim(&claim, LEASE_MS).await.unwrap_err();
 }
 
 #[tokio::test]
