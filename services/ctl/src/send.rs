@@ -73,8 +73,7 @@ impl SendArgs {
             body: body.into(),
             headers: self.headers.iter().cloned().collect(),
             idempotency_key,
-            fingerprint: Vec::new().into(),
-            trace: None,
+            ..NewMessage::default()
         }
     }
 }

@@ -40,6 +40,18 @@ pub struct NewMessage {
     pub fingerprint: Bytes,
     /// The trace it belongs to; none: that of the current span.
     pub trace: Option<TraceContext>,
+    /// When its sender is answered.
+    pub answer_when: AnswerWhen,
+}
+
+/// When the sender of an accepted message is answered; a promise either way. In mode `confirmed` always after the broker's confirm.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AnswerWhen {
+    /// When the broker has confirmed message and check, or else `confirm_wait_ms` after the commit.
+    #[default]
+    Confirmed,
+    /// As soon as it is committed. Nothing slows the sender down while the broker is behind, up to `max_unconfirmed`.
+    Committed,
 }
 
 impl NewMessage {

@@ -24,7 +24,7 @@ use axum::body::BodyDataStream;
 use axum::extract::{Request, State};
 use axum::http::header::EXPECT;
 use axum::http::request::Parts;
-use axum::http::{Method, Uri};
+use axum::http::{HeaderMap, Method, Uri};
 use axum::response::Response;
 use axum::routing::post;
 use bytes::Bytes;
@@ -32,7 +32,7 @@ use countersign_delivery::TraceContext;
 use countersign_telemetry::propagate;
 use tracing::{Instrument as _, Span};
 
-use crate::accept::NewMessage;
+use crate::accept::{AnswerWhen, NewMessage};
 use crate::config::UpstreamSection;
 use crate::http::bounds::Bounds;
 use crate::http::head::{Mode, Target};
@@ -97,21 +97,21 @@ impl Api {
         let event = match mode {
             Mode::Binary => event::binary::read(&head.headers, read.body.clone())?,
             Mode::Structured => event::structured::read(&read.body)?,
-            Mode::Batch => return self.take_batch(&read.body, &target, head::call_trace(&head.headers)).await,
+            Mode::Batch => return self.take_batch(&read.body, &target, &head.headers).await,
         };
         let message = event.into_message(&target, key)?;
-        let (span, trace) = spanned(head::call_trace(&head.headers), 1);
-        answer::single(&self.upstream.send(traced(message, trace.as_ref())).instrument(span).await)
+        let (span, common) = common(&head.headers, 1);
+        answer::single(&self.upstream.send(common.with(message)).instrument(span).await)
     }
 
-    async fn take_batch(&self, json: &Bytes, target: &Target, caller: Option<TraceContext>) -> Result<Response, Problem> {
+    async fn take_batch(&self, json: &Bytes, target: &Target, headers: &HeaderMap) -> Result<Response, Problem> {
         let (events, count) = event::structured::split(json)?;
         Upstream::batch_fits(count, 0)?;
-        let (span, trace) = spanned(caller, count);
+        let (span, common) = common(headers, count);
         let judged: Vec<Result<NewMessage, Refusal>> = events
             .into_iter()
             .map(|event| event::structured::read(event.get().as_bytes())?.into_message(target, None))
-            .map(|judged| judged.map(|message| traced(message, trace.as_ref())))
+            .map(|judged| judged.map(|message| common.with(message)))
             .collect();
         let (mut sound, mut refused) = (Vec::new(), Vec::new());
         for (index, judged) in judged.into_iter().enumerate() {
@@ -141,15 +141,25 @@ fn in_order(sent: Vec<Outcome>, refused: Vec<(usize, Refusal)>) -> Vec<Outcome> 
     all
 }
 
-/// The span of a request, and the trace for messages that name none: the caller's, unless the span already carries it on.
-fn spanned(caller: Option<TraceContext>, count: usize) -> (Span, Option<TraceContext>) {
-    let span = accept_span(caller.as_ref(), count);
-    let trace = caller.filter(|_| propagate::of(&span).is_none());
-    (span, trace)
+/// What a request's headers say of all of its messages.
+struct Common {
+    /// For messages that name none: the caller's, unless the request's span already carries it on.
+    trace: Option<TraceContext>,
+    answer_when: AnswerWhen,
 }
 
-fn traced(message: NewMessage, trace: Option<&TraceContext>) -> NewMessage {
-    NewMessage { trace: message.trace.or_else(|| trace.cloned()), ..message }
+/// The span of a request, and what its messages share.
+fn common(headers: &HeaderMap, count: usize) -> (Span, Common) {
+    let caller = head::call_trace(headers);
+    let span = accept_span(caller.as_ref(), count);
+    let trace = caller.filter(|_| propagate::of(&span).is_none());
+    (span, Common { trace, answer_when: head::answer_when(headers) })
+}
+
+impl Common {
+    fn with(&self, message: NewMessage) -> NewMessage {
+        NewMessage { trace: message.trace.or_else(|| self.trace.clone()), answer_when: self.answer_when, ..message }
+    }
 }
 
 #[cfg(test)]

@@ -53,7 +53,7 @@ mod stage;
 
 pub use async_trait::async_trait;
 
-pub use accept::NewMessage;
+pub use accept::{AnswerWhen, NewMessage};
 pub use config::Config;
 pub use error::Error;
 pub use lookup::{By, Found};

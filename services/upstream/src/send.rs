@@ -20,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::{Instant, timeout_at};
 use tracing::Span;
 
-use crate::accept::{NewMessage, Rules, accept};
+use crate::accept::{AnswerWhen, NewMessage, Rules, accept};
 use crate::commit::{Row, Slip, Stored};
 use crate::confirmed;
 use crate::desk::Desk;
@@ -44,7 +44,7 @@ pub struct Accepted {
 pub enum Outcome {
     /// Committed, and the broker has confirmed message and check.
     Confirmed(Accepted),
-    /// Committed; the broker has not confirmed within `confirm_wait_ms`.
+    /// Committed; the broker has not confirmed within `confirm_wait_ms`, or was not waited for.
     Committed(Accepted),
     /// Not accepted.
     Refused(Refusal),
@@ -56,16 +56,16 @@ pub(crate) async fn send(desk: &Arc<Desk>, batch: Vec<NewMessage>) -> Vec<Outcom
     let commit_by = Instant::now() + Duration::from_millis(desk.config.commit_wait_ms);
 
     // Decide.
-    let judged: Vec<Result<Message, Refusal>> = batch.into_iter().map(|new| judge(desk, new)).collect();
-    let ways: Vec<Way> = judged.iter().map(|judged| Way::of(desk, judged)).collect();
+    let judged: Vec<_> = batch.into_iter().map(|new| (new.answer_when, judge(desk, new))).collect();
+    let ways: Vec<Way> = judged.iter().map(|(_, judged)| Way::of(desk, judged)).collect();
 
     // Act.
     let (mut stored, mut unstored, mut full) = (Vec::new(), Vec::new(), Vec::new());
-    for (way, judged) in ways.iter().zip(judged) {
+    for (way, (answer_when, judged)) in ways.iter().zip(judged) {
         match (way, judged) {
             (Way::Unstored, Ok(message)) => unstored.push(message),
             (Way::Full, Ok(message)) => full.push(message),
-            (_, judged) => stored.push(judged),
+            (_, judged) => stored.push((answer_when, judged)),
         }
     }
     let (stored, unstored, full) = futures::join!(
@@ -105,11 +105,12 @@ impl Way {
     }
 }
 
-/// Commits, publishes, and awaits the confirms.
-async fn send_stored(desk: &Arc<Desk>, judged: Vec<Result<Message, Refusal>>, commit_by: Instant) -> Vec<Outcome> {
+/// Commits, publishes, and awaits the confirms that are waited for.
+async fn send_stored(desk: &Arc<Desk>, judged: Vec<(AnswerWhen, Result<Message, Refusal>)>, commit_by: Instant) -> Vec<Outcome> {
     if judged.is_empty() {
         return Vec::new();
     }
+    let (answer_when, judged): (Vec<_>, _) = judged.into_iter().unzip();
     let pending = store(desk, judged, commit_by).await;
     let mut stored = Vec::with_capacity(pending.len());
     for pending in pending {
@@ -120,10 +121,11 @@ async fn send_stored(desk: &Arc<Desk>, judged: Vec<Result<Message, Refusal>>, co
     }
     let confirm_by = Instant::now() + Duration::from_millis(desk.config.confirm_wait_ms);
     let mut outcomes = Vec::with_capacity(stored.len());
-    for stored in stored {
-        outcomes.push(match stored {
-            Ok(unconfirmed) => unconfirmed.confirmed(confirm_by).await,
-            Err(outcome) => outcome,
+    for (stored, answer_when) in stored.into_iter().zip(answer_when) {
+        outcomes.push(match (stored, answer_when) {
+            (Ok(unconfirmed), AnswerWhen::Confirmed) => unconfirmed.confirmed(confirm_by).await,
+            (Ok(unconfirmed), AnswerWhen::Committed) => unconfirmed.committed(),
+            (Err(outcome), _) => outcome,
         });
     }
     outcomes
@@ -236,6 +238,12 @@ impl Unconfirmed {
             // In time or not: another process publishes it, or this one does later.
             Ok(Err(_)) | Err(_) => Outcome::Committed(self.accepted),
         };
+        note_outcome(&self.span, &outcome);
+        outcome
+    }
+
+    fn committed(self) -> Outcome {
+        let outcome = Outcome::Committed(self.accepted);
         note_outcome(&self.span, &outcome);
         outcome
     }

@@ -1,4 +1,4 @@
-//! [`Claims`] on Redis: a batch is one pipeline of scripts, and one round trip.
+//! [`Claims`] on Redis: a batch is one script, or a few in one pipeline, and one round trip.
 
 use std::sync::Arc;
 
@@ -6,14 +6,16 @@ use async_trait::async_trait;
 use countersign_delivery::Timestamp;
 use countersign_delivery::ports::PortError;
 use countersign_delivery::ports::claims::{Claim, Claimed, Claims, Held};
-use redis::{Cmd, FromRedisValue, Pipeline, RedisResult};
+use redis::{Cmd, FromRedisValue, Pipeline, RedisResult, Value, from_redis_value};
 
 use crate::config::{Config, Error};
 use crate::link::{self, Call, Link};
 use crate::scripts::{Scripts, Step};
 
-/// Most scripts in one pipeline; larger batches take several round trips.
+/// Most claims of one round trip.
 const MAX_PIPELINE: usize = 1_000;
+/// Most claims of one script: Redis does nothing else meanwhile, about two milliseconds.
+const MAX_SCRIPT: usize = 256;
 
 /// Claims in Redis. Clones share one connection, which is opened by the first call and after every failure.
 #[derive(Clone, Debug)]
@@ -42,12 +44,12 @@ impl RedisClaims {
         Ok(Self { inner: Arc::new(Inner { link, config: config.clone(), scripts: Scripts::default() }) })
     }
 
-    /// Runs one script for each claim; `times_ms` are its last arguments.
+    /// Takes the step with each claim; `times_ms` are its last arguments.
     async fn run<T: FromRedisValue>(&self, step: &Step, claims: &[Claim], times_ms: &[u64]) -> Result<Vec<T>, PortError> {
         let mut answers = Vec::with_capacity(claims.len());
         for chunk in claims.chunks(MAX_PIPELINE) {
-            let calls: Vec<Cmd> = chunk.iter().map(|claim| self.call(step, claim, times_ms)).collect();
-            answers.extend(all(self.answers::<T>(step, &[step], &pipeline(&calls)).await?)?);
+            let calls = pipeline(self.calls(step, chunk, times_ms));
+            answers.extend(all(self.answers::<Vec<T>>(step, &[step], &calls).await?)?.into_iter().flatten());
         }
         Ok(answers)
     }
@@ -55,14 +57,16 @@ impl RedisClaims {
     /// Claims these, and asks along with it since when the record goes back.
     async fn claim_chunk(&self, claims: &[Claim], times_ms: &[u64]) -> Result<Vec<Claimed>, PortError> {
         let Scripts { since, claim: step, .. } = &self.inner.scripts;
-        let claiming = claims.iter().map(|claim| self.call(step, claim, times_ms));
-        let calls: Vec<Cmd> = [self.since()].into_iter().chain(claiming).collect();
-        let mut answers = self.answers::<Answer>(step, &[since, step], &pipeline(&calls)).await?.into_iter();
+        let calls = pipeline([self.since()].into_iter().chain(self.calls(step, claims, times_ms)));
+        let mut answers = self.answers::<Value>(step, &[since, step], &calls).await?.into_iter();
         let since = answers.next();
         // The claims come first: with none of them made, nothing happened.
         let answers = all(answers.collect())?;
-        let since = since.transpose().map_err(link::unknown)?.map_or(0, |(_, since, _)| since);
-        answers.into_iter().zip(claims).map(|(answer, claim)| Ok(unless_forgotten(claimed(answer)?, claim, since))).collect()
+        let (_, since, _): Answer =
+            since.transpose().and_then(|since| read(since.unwrap_or(Value::Nil))).map_err(link::unknown)?;
+        let answers: Vec<Vec<Answer>> = answers.into_iter().map(read).collect::<RedisResult<_>>().map_err(link::unknown)?;
+        let answers = answers.into_iter().flatten().zip(claims);
+        answers.map(|(answer, claim)| Ok(unless_forgotten(claimed(answer)?, claim, since))).collect()
     }
 
     /// Asks since when the record goes back; it begins now if it has no beginning.
@@ -92,43 +96,58 @@ impl RedisClaims {
     async fn load(&self, step: &Step) -> Result<(), PortError> {
         let mut load = redis::cmd("SCRIPT");
         load.arg("LOAD").arg(step.text());
-        all::<String>(self.inner.link.send(Call::Other, &pipeline(&[load])).await?).map(drop)
+        all::<String>(self.inner.link.send(Call::Other, &pipeline([load])).await?).map(drop)
     }
 
-    fn call(&self, step: &Step, claim: &Claim, times_ms: &[u64]) -> Cmd {
-        let key = &claim.key;
-        let fingerprint = key.fingerprint.to_hex();
-        let record = format!("{}:{{{}}}:{}", self.inner.config.prefix, key.subscription, key.message_id);
+    /// One call for neighbours of one subscription, whose keys are on one server: its name is what they are hashed by.
+    fn calls(&self, step: &Step, claims: &[Claim], times_ms: &[u64]) -> impl Iterator<Item = Cmd> {
+        let neighbours = claims.chunk_by(|one, next| one.key.subscription == next.key.subscription);
+        neighbours.flat_map(|same| same.chunks(MAX_SCRIPT)).map(move |batch| self.call(step, batch, times_ms))
+    }
+
+    fn call(&self, step: &Step, batch: &[Claim], times_ms: &[u64]) -> Cmd {
+        let (mut keys, mut arguments) = (Vec::with_capacity(batch.len() * 2), Vec::with_capacity(batch.len()));
+        for Claim { key, token, epoch, .. } in batch {
+            let fingerprint = key.fingerprint.to_hex();
+            let record = format!("{}:{{{}}}:{}", self.inner.config.prefix, key.subscription, key.message_id);
+            let before = keys.len();
+            match key.effect_epoch {
+                0 => keys.extend([format!("{record}:{fingerprint}"), record]),
+                // No fingerprint reads "effect", so no claim key is another's record.
+                further => {
+                    keys.extend([format!("{record}:{fingerprint}:{further}"), format!("{record}:effect:{further}"), record])
+                }
+            }
+            arguments.push((keys.len() - before, token, fingerprint, epoch));
+        }
         let mut call = redis::cmd("EVALSHA");
-        match key.effect_epoch {
-            0 => call.arg(step.hash()).arg(2).arg(format!("{record}:{fingerprint}")).arg(record),
-            // No fingerprint reads "effect", so no claim key is another's record.
-            further => call
-                .arg(step.hash())
-                .arg(3)
-                .arg(format!("{record}:{fingerprint}:{further}"))
-                .arg(format!("{record}:effect:{further}"))
-                .arg(record),
-        };
-        call.arg(&claim.token).arg(fingerprint).arg(claim.epoch).arg(times_ms);
+        call.arg(step.hash()).arg(keys.len()).arg(keys).arg(times_ms.len()).arg(times_ms);
+        for (count, token, fingerprint, epoch) in arguments {
+            call.arg(count).arg(token).arg(fingerprint).arg(epoch);
+        }
         call
     }
 }
 
-pub(crate) fn pipeline(calls: &[Cmd]) -> Pipeline {
-    let mut pipeline = Pipeline::with_capacity(calls.len());
+pub(crate) fn pipeline(calls: impl IntoIterator<Item = Cmd>) -> Pipeline {
+    let mut pipeline = Pipeline::new();
     pipeline.ignore_errors();
     for call in calls {
-        pipeline.add_command(call.clone());
+        pipeline.add_command(call);
     }
     pipeline
 }
 
 /// All answers, or what went wrong: with none of them given, nothing happened; with some, the batch may be repeated.
 pub(crate) fn all<T>(answers: Vec<RedisResult<T>>) -> Result<Vec<T>, PortError> {
-    let some_happened = answers.iter().any(Result::is_ok);
+    let happened = |answer: &RedisResult<T>| answer.as_ref().map_or_else(link::is_partly, |_| true);
+    let some_happened = answers.iter().any(happened);
     let collected: RedisResult<Vec<T>> = answers.into_iter().collect();
     collected.map_err(|error| if some_happened { link::unknown(error) } else { link::unavailable(error) })
+}
+
+fn read<T: FromRedisValue>(answer: Value) -> RedisResult<T> {
+    Ok(from_redis_value(answer)?)
 }
 
 /// A word and two numbers.

@@ -230,6 +230,11 @@ pub(crate) fn is_no_script(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
 }
 
+/// A script was ended by an error after a part of its batch (`scripts/batch.lua`).
+pub(crate) fn is_partly(error: &RedisError) -> bool {
+    error.code() == Some(reason::PARTLY)
+}
+
 pub(crate) fn unavailable(error: RedisError) -> PortError {
     PortError::Unavailable(WHAT, Box::new(error))
 }

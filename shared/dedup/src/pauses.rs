@@ -32,13 +32,13 @@ impl Pauses for RedisClaims {
         let mut set = redis::cmd("HSET");
         set.arg(self.pause_key(subscription)).arg(REASON).arg(&pause.reason).arg(BY).arg(&pause.by);
         set.arg(AT_MS).arg(pause.at.as_millis());
-        all::<u64>(self.inner.link.send(Call::Other, &pipeline(&[set])).await?).map(drop)
+        all::<u64>(self.inner.link.send(Call::Other, &pipeline([set])).await?).map(drop)
     }
 
     async fn clear(&self, subscription: &SubscriptionName) -> Result<bool, PortError> {
         let mut clear = redis::cmd("DEL");
         clear.arg(self.pause_key(subscription));
-        let cleared = all::<u64>(self.inner.link.send(Call::Other, &pipeline(&[clear])).await?)?;
+        let cleared = all::<u64>(self.inner.link.send(Call::Other, &pipeline([clear])).await?)?;
         Ok(cleared.contains(&1))
     }
 
@@ -52,7 +52,7 @@ impl Pauses for RedisClaims {
             call
         };
         let calls: Vec<Cmd> = subscriptions.iter().map(call).collect();
-        let answers: Vec<RedisResult<Fields>> = self.inner.link.send(Call::Other, &pipeline(&calls)).await?;
+        let answers: Vec<RedisResult<Fields>> = self.inner.link.send(Call::Other, &pipeline(calls)).await?;
         Ok(all(answers)?.into_iter().map(read).collect())
     }
 }

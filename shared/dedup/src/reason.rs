@@ -6,12 +6,19 @@ use redis::{ErrorKind, RedisError, ServerErrorKind};
 pub(crate) const ALL: [&str; 11] =
     ["unreachable", "timeout", "dropped", "oom", "readonly", "misconf", "loading", "auth", "permission", "clients", "other"];
 
+/// The first word of an error that ended a script after a part of its batch; the error's own follow.
+pub(crate) const PARTLY: &str = "PARTLY";
+
 /// The class of an error.
 pub(crate) fn of(error: &RedisError) -> &'static str {
     if error.is_timeout() {
         return "timeout";
     }
-    if let Some(reason) = error.code().and_then(answered) {
+    let code = match error.code() {
+        Some(PARTLY) => error.detail().and_then(|detail| detail.split(' ').next()),
+        code => code,
+    };
+    if let Some(reason) = code.and_then(answered) {
         return reason;
     }
     match error.kind() {

@@ -1,13 +1,23 @@
-//! The four atomic steps, each one script over the keys of one message and subscription; the question since when the record goes back; and a probe of what they need.
+//! The four atomic steps, each one script over the keys of a batch of one subscription's messages; the question since when the record goes back; and a probe of what they need.
 
 use redis::Script;
 
 use crate::link::Call;
 
-/// A script: the usual case, if it has one that is cheaper; how a record is read and written; all cases.
+/// A step's script, which takes a batch: how a record is read and written; the step for one claim; the usual case, if one is cheaper; the batch.
 macro_rules! step {
-    ($call:expr, $($file:literal),+) => {
-        Step::new($call, concat!($(include_str!($file)),+))
+    ($call:expr, $step:literal, $usual:literal) => {
+        Step::new(
+            $call,
+            concat!(
+                include_str!("scripts/record.lua"),
+                "local function step(KEYS, ARGV)\n",
+                include_str!($step),
+                "end\n",
+                include_str!($usual),
+                include_str!("scripts/batch.lua")
+            ),
+        )
     };
 }
 
@@ -53,12 +63,12 @@ impl Step {
 impl Default for Scripts {
     fn default() -> Self {
         Self {
-            claim: step!(Call::Claim, "scripts/usual/claim.lua", "scripts/record.lua", "scripts/claim.lua"),
-            renew: step!(Call::Renew, "scripts/renew.lua"),
-            complete: step!(Call::Complete, "scripts/usual/complete.lua", "scripts/record.lua", "scripts/complete.lua"),
-            release: step!(Call::Release, "scripts/record.lua", "scripts/release.lua"),
-            since: step!(Call::Other, "scripts/since.lua"),
-            probe: step!(Call::Other, "scripts/record.lua", "scripts/probe.lua"),
+            claim: step!(Call::Claim, "scripts/claim.lua", "scripts/usual/claim.lua"),
+            renew: step!(Call::Renew, "scripts/renew.lua", "scripts/usual/none.lua"),
+            complete: step!(Call::Complete, "scripts/complete.lua", "scripts/usual/complete.lua"),
+            release: step!(Call::Release, "scripts/release.lua", "scripts/usual/none.lua"),
+            since: Step::new(Call::Other, include_str!("scripts/since.lua")),
+            probe: Step::new(Call::Other, concat!(include_str!("scripts/record.lua"), include_str!("scripts/probe.lua"))),
         }
     }
 }

@@ -8,7 +8,7 @@ use anyhow::{Context as _, ensure};
 use countersign_launcher::EXCHANGE;
 use countersign_wire::proto::send_result::Result as Sent;
 use countersign_wire::proto::upstream_service_client::UpstreamServiceClient;
-use countersign_wire::proto::{NewMessage, SendMessageRequest, SendMessagesRequest};
+use countersign_wire::proto::{AnswerWhen, NewMessage, SendMessageRequest, SendMessagesRequest};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use tonic::transport::{Channel, Endpoint};
@@ -89,15 +89,16 @@ impl Callers {
         Ok(Self(futures::future::try_join_all((0..CALLERS).map(|_| upstream(url.to_owned()))).await?))
     }
 
-    /// Sends so many messages, and returns when all are accepted.
-    pub(crate) async fn send(self, messages: u32, body_bytes: usize) -> anyhow::Result<()> {
+    /// Sends so many messages, and returns when all are accepted. Each is answered when that says.
+    pub(crate) async fn send(self, messages: u32, body_bytes: usize, answer_when: AnswerWhen) -> anyhow::Result<()> {
         let next = Arc::new(AtomicU32::new(0));
         let mut callers = JoinSet::new();
         for mut upstream in self.0 {
             let next = next.clone();
             callers.spawn(async move {
                 while next.fetch_add(1, Ordering::Relaxed) < messages {
-                    let request = SendMessageRequest { message: Some(message(body_bytes)) };
+                    let message = NewMessage { answer_when: answer_when.into(), ..message(body_bytes) };
+                    let request = SendMessageRequest { message: Some(message) };
                     upstream.send_message(request).await?.into_inner().accepted.context("an answer without what was accepted")?;
                 }
                 anyhow::Ok(())

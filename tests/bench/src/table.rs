@@ -72,6 +72,7 @@ pub(crate) fn named(metric: &str) -> &str {
         RAW => "the broker alone (raw limit)",
         "countersign stream" => "**Countersign**, batches",
         "countersign unary" => "**Countersign**, a call a message",
+        "countersign unary at commit" => "**Countersign**, a call a message, answered at the commit",
         other => PEERS.iter().find(|peer| peer.name == other).map_or(other, |peer| peer.title),
     }
 }
@@ -81,6 +82,7 @@ fn described(metric: &str) -> (&'static str, &'static str) {
         RAW => ("quorum queue, confirms, multiple-acks", "anything but publish, consume and ack"),
         "countersign stream" => ("four calls of 500 messages at a time; all seven steps, counted when verified", ""),
         "countersign unary" => ("64 callers of one message each; all seven steps, counted when verified", ""),
+        "countersign unary at commit" => ("the same, `answer_when` committed: the callers do not wait for the broker", ""),
         other => PEERS.iter().find(|peer| peer.name == other).map_or(("", ""), |peer| (peer.set, peer.lacks)),
     }
 }

@@ -36,8 +36,10 @@ async fn stream() -> anyhow::Result<()> {
 async fn unary() -> anyhow::Result<()> {
     let report = run("unary --messages 500 --rounds 1 --check-delay-ms 2000").await?;
     let cpu = ["cpu upstream", "cpu downstream", "cpu callback"];
-    let figures = ["broker alone", "raw", "cpu raw", "accepted", "verified", "verified of broker alone"];
-    noted(&report, "unary", 1, &[&figures[..], &cpu].concat());
+    let figures = ["accepted", "verified", "verified of broker alone"];
+    let at_commit = [&figures[..], &cpu].concat().into_iter().map(|metric| format!("at commit: {metric}")).collect::<Vec<_>>();
+    let at_commit: Vec<&str> = at_commit.iter().map(String::as_str).collect();
+    noted(&report, "unary", 1, &[&["broker alone", "raw", "cpu raw"][..], &figures, &cpu, &at_commit].concat());
     Ok(())
 }
 
@@ -165,7 +167,8 @@ async fn long_peers() -> anyhow::Result<()> {
         return Ok(());
     }
     let report = run("peers --messages 200 --rounds 1").await?;
-    let mut metrics = vec!["raw", "countersign stream", "countersign unary", "celery", "faststream"];
+    let mut metrics =
+        vec!["raw", "countersign stream", "countersign unary", "countersign unary at commit", "celery", "faststream"];
     // Those in Node.js are left out where there is nobody to bring their packages.
     if std::process::Command::new("npm").arg("--version").output().is_ok_and(|output| output.status.success()) {
         metrics.extend(["amqplib", "bullmq"]);

@@ -7,7 +7,7 @@ use countersign_wire::{names, proto};
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 
-use crate::accept::NewMessage;
+use crate::accept::{AnswerWhen, NewMessage};
 use crate::grpc::outbox;
 use crate::grpc::status::code;
 use crate::lookup::{By, Found};
@@ -16,6 +16,10 @@ use crate::send::{Accepted, Outcome};
 use crate::trace::trace_of;
 
 pub(super) fn new_message(message: proto::NewMessage) -> NewMessage {
+    let answer_when = match message.answer_when() {
+        proto::AnswerWhen::Committed => AnswerWhen::Committed,
+        proto::AnswerWhen::Unspecified | proto::AnswerWhen::Confirmed => AnswerWhen::Confirmed,
+    };
     NewMessage {
         exchange: message.exchange,
         routing_key: message.routing_key,
@@ -27,6 +31,7 @@ pub(super) fn new_message(message: proto::NewMessage) -> NewMessage {
         key_is_implied: false,
         fingerprint: message.fingerprint,
         trace: message.trace.and_then(|trace| trace_of(&trace.traceparent, &trace.tracestate)),
+        answer_when,
     }
 }
 
@@ -97,6 +102,8 @@ pub(super) fn get_response(found: Found, with_body: bool) -> proto::GetMessageRe
             idempotency_key: message.idempotency_key.map_or_else(String::new, |key| key.as_str().to_owned()),
             fingerprint: Bytes::copy_from_slice(message.fingerprint.as_bytes()),
             trace,
+            // How it was asked for is not stored.
+            answer_when: proto::AnswerWhen::Unspecified.into(),
         }),
     }
 }

@@ -119,6 +119,7 @@ impl Event {
             key_is_implied,
             fingerprint: Bytes::new(),
             trace,
+            ..NewMessage::default()
         })
     }
 

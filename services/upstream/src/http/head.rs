@@ -6,6 +6,7 @@ use axum::http::{HeaderMap, Uri};
 use countersign_delivery::{IdempotencyKey, TraceContext};
 use countersign_wire::names;
 
+use crate::accept::AnswerWhen;
 use crate::http::problem::Problem;
 use crate::refusal::Refusal;
 use crate::trace::trace_of;
@@ -22,6 +23,8 @@ const ENVELOPE_BYTES: usize = 128 * 1024;
 /// What the query may name.
 const PARAMETERS: [&str; 2] = ["exchange", "routing_key"];
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
+const PREFER: &str = "prefer";
+const RESPOND_ASYNC: &str = "respond-async";
 
 /// How events travel in HTTP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,6 +159,17 @@ fn unquoted(quoted: &str) -> Option<String> {
             '\\' => plain.push(letters.next().filter(|letter| matches!(letter, '"' | '\\'))?),
             letter => plain.push(letter),
         }
+    }
+}
+
+/// The header Prefer (RFC 7240): `respond-async` asks not to be kept waiting for the broker. Other preferences are for others.
+pub(super) fn answer_when(headers: &HeaderMap) -> AnswerWhen {
+    let preferences = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    let names = preferences.map(|preference| preference.split(';').next().unwrap_or_default().trim());
+    if names.into_iter().any(|name| name.eq_ignore_ascii_case(RESPOND_ASYNC)) {
+        AnswerWhen::Committed
+    } else {
+        AnswerWhen::Confirmed
     }
 }
 

@@ -36,6 +36,23 @@ async fn a_confirmed_message_is_in_its_queue_with_a_check_after_it() {
     assert_eq!(stage.heartbeat().await.watermark.0, 2);
 }
 
+/// And it is published and checked all the same. In one batch each is answered by its own wish.
+#[tokio::test(start_paused = true)]
+async fn who_does_not_wait_for_the_broker_is_answered_at_the_commit() {
+    let stage = Stage::new();
+    let process = stage.start().await;
+    let quick = |number: &str| NewMessage { answer_when: AnswerWhen::Committed, ..an_order(number) };
+    let outcome = process.upstream.send(quick("1")).await;
+    assert!(matches!(outcome, Outcome::Committed(_)), "{outcome:?}");
+    let outcomes = process.upstream.send_batch(vec![quick("2"), an_order("3")]).await.unwrap();
+    assert!(matches!(outcomes[..], [Outcome::Committed(_), Outcome::Confirmed(_)]), "{outcomes:?}");
+    pass(1_000).await;
+    let ids: Vec<_> = [&outcome].into_iter().chain(&outcomes).map(|outcome| id_of(outcome).to_string()).collect();
+    assert_eq!(stage.delivered("orders"), ids);
+    assert_eq!(stage.checks().len(), 3);
+    assert_eq!(stage.heartbeat().await.watermark.0, 4);
+}
+
 #[tokio::test(start_paused = true)]
 async fn whatever_is_not_confirmed_is_published_again_with_one_check() {
     type Mishap = fn(&Stage);

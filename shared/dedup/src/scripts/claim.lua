@@ -44,7 +44,7 @@ redis.call('SET', KEYS[2], text(record), 'PX', ARGV[5])
 if KEYS[3] then
   if stranger then first = {} end
   first.fp, first.effect = ARGV[2], first.effect or KEYS[2]
-  keep_first(first, ARGV[5])
+  keep_first(KEYS[3], first, ARGV[5])
 end
 if record.told then return {'interrupted', starts, open - 1} end
 return {'fresh', starts, 0}

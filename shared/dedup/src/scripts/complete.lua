@@ -17,6 +17,6 @@ redis.call('SET', KEYS[2], text(record), 'PX', ARGV[4])
 if KEYS[3] then
   local first = read(redis.call('GET', KEYS[3]))
   first.fp, first.effect = first.fp or ARGV[2], 'done'
-  keep_first(first, ARGV[4])
+  keep_first(KEYS[3], first, ARGV[4])
 end
 return held

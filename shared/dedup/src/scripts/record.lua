@@ -18,6 +18,6 @@ local function text(record)
   return table.concat(values, ' ', 1, last)
 end
 -- The record of the first effect lives as long as the longest of those that need it.
-local function keep_first(record, ms)
-  redis.call('SET', KEYS[3], text(record), 'PX', math.max(redis.call('PTTL', KEYS[3]), tonumber(ms)))
+local function keep_first(key, record, ms)
+  redis.call('SET', key, text(record), 'PX', math.max(redis.call('PTTL', key), tonumber(ms)))
 end

@@ -18,7 +18,7 @@ if closes and KEYS[3] and record.open == 0 and not record.before then
   local first = read(redis.call('GET', KEYS[3]))
   if first.effect == KEYS[2] then
     first.effect = nil
-    keep_first(first, ARGV[4])
+    keep_first(KEYS[3], first, ARGV[4])
   end
 end
 return ours and 1 or 0

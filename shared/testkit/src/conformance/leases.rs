@@ -21,6 +21,7 @@ macro_rules! leases_suite {
             a_late_release_closes_its_own_start,
             a_later_epoch_takes_nothing_from_a_live_owner_nor_from_what_is_done,
             one_batch_that_names_a_message_twice_lends_it_once,
+            one_batch_that_completes_a_message_twice_answers_one_after_the_other,
             a_further_effect_is_held_by_itself,
             a_further_effect_that_is_done_is_forgotten_after_its_own_retention,
         );
@@ -127,6 +128,19 @@ pub async fn one_batch_that_names_a_message_twice_lends_it_once(claims: &impl Cl
     };
     let twice = claims.claim(&[of("a"), of("b")], LONG_MS).await.expect("claims are up");
     assert!(matches!(twice[..], [Claimed::Fresh { starts: 1 }, Claimed::Held { .. }]), "{twice:?}");
+}
+
+/// As the name says, whoever held it when the batch began.
+pub async fn one_batch_that_completes_a_message_twice_answers_one_after_the_other(claims: &impl Claims, _: &impl Waiting) {
+    for (n, tokens, expected) in [(51, ["a", "b"], [Held::Ours, Held::Lost]), (52, ["b", "a"], [Held::Lost, Held::Lost])] {
+        let of = |token: &str| {
+            let Claim { key, .. } = claim_as(token);
+            Claim { key: ClaimKey { message_id: message_id(n), ..key }, ..claim_as(token) }
+        };
+        assert_eq!(claim(claims, &of("a"), LONG_MS).await, Claimed::Fresh { starts: 1 });
+        let twice = claims.complete(&tokens.map(of), LONG_MS).await.expect("claims are up");
+        assert_eq!(twice, expected, "{tokens:?}");
+    }
 }
 
 /// As the name says: whoever has the first one has not the other, and each renews its own.

@@ -2,10 +2,11 @@
 //! [`crate::peers`].
 //!
 //! Of ours a message counts when its check has found it signed, less the delay of the check; of a peer when its handler had it, and the
-//! run ends only when all are acked. `stream` sends in batches, `unary` one message a call from 64 callers. Everything of a round runs one
+//! run ends only when all are acked. `stream` sends in batches, `unary` one message a call from 64 callers, `unary at commit` without their waiting for the broker. Everything of a round runs one
 //! after the other on the same servers. A peer whose packages cannot be had is left out, and the run says so.
 
 use countersign_launcher::Which;
+use countersign_wire::proto::AnswerWhen;
 
 use crate::load::Callers;
 use crate::peers::{PEERS, Tools};
@@ -43,11 +44,15 @@ async fn one_round(tools: &Tools, servers: &Servers, round: u32, options: &Optio
     note("countersign stream", rig.pass(messages, bytes).await?.verified());
     rig.finish(messages).await?;
 
-    let mut rig = Rig::start(servers, &Shape::in_process()).await?;
-    let callers = Callers::connect(&rig.system.grpc_url(Which::Upstream)).await?;
     let unary = share(UNARY_SHARE);
-    note("countersign unary", rig.pass_by(unary, callers.send(unary, bytes)).await?.verified());
-    rig.finish(unary).await?;
+    for (metric, answer_when) in
+        [("countersign unary", AnswerWhen::Confirmed), ("countersign unary at commit", AnswerWhen::Committed)]
+    {
+        let mut rig = Rig::start(servers, &Shape::in_process()).await?;
+        let callers = Callers::connect(&rig.system.grpc_url(Which::Upstream)).await?;
+        note(metric, rig.pass_by(unary, callers.send(unary, bytes, answer_when)).await?.verified());
+        rig.finish(unary).await?;
+    }
 
     for peer in PEERS.iter().filter(|peer| peer.left_out(tools).is_none()) {
         let messages = share(peer.share);

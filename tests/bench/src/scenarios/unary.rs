@@ -1,12 +1,14 @@
 //! One message a call, from 64 callers: all seven steps, beside a gRPC server that does nothing, and beside the broker alone.
 //!
-//! The same callers with the same messages call `bench-echo` and then upstream, each over a connection of its own. The clock starts with
+//! The same callers with the same messages call `bench-echo` and then upstream, each over a connection of its own: first answered when the
+//! broker has confirmed message and check, which is the default, then as soon as a message is committed. The clock starts with
 //! the first call, all connections being there; `accepted` is until the last answer, `verified` until callback has found the last message
 //! signed, less the delay of its check. The ratio of both is to the echo; that of `verified` to the broker alone has a row of its own.
 
 use std::time::Instant;
 
 use countersign_launcher::Which;
+use countersign_wire::proto::AnswerWhen;
 
 use crate::beside::Beside;
 use crate::load::Callers;
@@ -29,27 +31,32 @@ pub(crate) async fn measure(options: &Options, book: &mut Book) -> anyhow::Resul
 
 async fn one_round(servers: &Servers, options: &Options, book: &mut Book) -> anyhow::Result<()> {
     let (messages, bytes) = (options.messages.min(MOST), options.body_bytes as usize);
-    let mut rig = Rig::start_on(servers, &Shape::in_process(), Grounds::of(options)).await?;
+    let rig = Rig::start_on(servers, &Shape::in_process(), Grounds::of(options)).await?;
     let broker = raw::run(&rig.amqp, messages, bytes, None).await?.per_second();
+    rig.stop().await?;
     book.note(NAME, "broker alone", "messages/s", broker, None);
 
     let server = Beside::start("bench-echo", servers.dir.path()).await?;
     let callers = Callers::connect(&server.url).await?;
     let idle = process::cpu(server.process.pid())?;
     let begun = Instant::now();
-    callers.send(messages, bytes).await?;
+    callers.send(messages, bytes, AnswerWhen::Unspecified).await?;
     let echo = f64::from(messages) / begun.elapsed().as_secs_f64();
     let cpu = process::cpu(server.process.pid())?.saturating_sub(idle);
     book.note(NAME, "raw", "messages/s", echo, Some(1.0));
     book.note(NAME, "cpu raw", "µs/message", cpu.as_secs_f64() * 1e6 / f64::from(messages), None);
     drop(server);
 
-    let callers = Callers::connect(&rig.system.grpc_url(Which::Upstream)).await?;
-    let pass = rig.pass_by(messages, callers.send(messages, bytes)).await?;
-    rig.finish(messages).await?;
-    book.note(NAME, "accepted", "messages/s", pass.accepted(), Some(pass.accepted() / echo));
-    book.note(NAME, "verified", "messages/s", pass.verified(), Some(pass.verified() / echo));
-    book.note(NAME, "verified of broker alone", "ratio", pass.verified() / broker, None);
-    pass.note_cpu(book, NAME, "");
+    for (prefix, answer_when) in [("", AnswerWhen::Confirmed), ("at commit: ", AnswerWhen::Committed)] {
+        let mut rig = Rig::start_on(servers, &Shape::in_process(), Grounds::of(options)).await?;
+        let callers = Callers::connect(&rig.system.grpc_url(Which::Upstream)).await?;
+        let pass = rig.pass_by(messages, callers.send(messages, bytes, answer_when)).await?;
+        rig.finish(messages).await?;
+        for (metric, rate) in [("accepted", pass.accepted()), ("verified", pass.verified())] {
+            book.note(NAME, &format!("{prefix}{metric}"), "messages/s", rate, Some(rate / echo));
+        }
+        book.note(NAME, &format!("{prefix}verified of broker alone"), "ratio", pass.verified() / broker, None);
+        pass.note_cpu(book, NAME, prefix);
+    }
     Ok(())
 }

@@ -37,6 +37,20 @@ async fn a_record_of_another_type_is_an_error_and_never_fresh() {
     claims.claim(&claim, LEASE_MS).await.unwrap_err();
 }
 
+/// The batch is repeated as a whole, under the same tokens, so nobody may take it for one that did nothing.
+#[tokio::test]
+async fn a_batch_that_fails_in_its_middle_has_happened_perhaps() {
+    let (_dir, redis, claims) = private(RedisOptions::default()).await;
+    let batch = [claim_as("a"), other("b", 7), other("c", 8)].concat();
+    let key = &batch[1].key;
+    let record = format!("{}:{{{}}}:{}", Config::default().prefix, key.subscription, key.message_id);
+    tell(&mut administrator(&redis).await, &format!("HSET {record} starts 1")).await;
+    let error = claims.claim(&batch, LEASE_MS).await.unwrap_err();
+    assert!(matches!(error, PortError::OutcomeUnknown(..)), "{error}");
+    tell(&mut administrator(&redis).await, &format!("DEL {record}")).await;
+    assert_eq!(claims.claim(&batch, LEASE_MS).await.unwrap(), vec![Claimed::Fresh { starts: 1 }; 3], "one start each");
+}
+
 #[tokio::test]
 async fn whatever_refuses_a_claim_refuses_the_probe_and_is_counted_by_its_reason() {
     // How it is broken, how it is mended, the reason.

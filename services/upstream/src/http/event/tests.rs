@@ -2,6 +2,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::accept::AnswerWhen;
 
 /// Headers, or changes of them.
 type Pairs<'a> = &'a [(&'a str, &'a str)];
@@ -57,6 +58,7 @@ fn an_event_is_the_same_message_in_either_mode() {
         key_is_implied: true,
         fingerprint: Bytes::new(),
         trace: None,
+        answer_when: AnswerWhen::Confirmed,
     };
     assert_eq!(binary, expected);
     let json = r#" {"data": {"order": 17}, "type":"order.created","source":"/shop","specversion":"1.0","id":"A-17"}"#;

@@ -90,3 +90,19 @@ fn a_trace_is_read_if_it_is_one() {
     assert_eq!((trace.traceparent.as_str(), trace.tracestate.as_deref()), (parent, Some("a=1")));
     assert_eq!(call_trace(&headers(&[("traceparent", "nonsense")])), None);
 }
+
+#[test]
+fn who_prefers_not_to_wait_is_answered_at_the_commit() {
+    let rows: [(&[&'static str], AnswerWhen); 6] = [
+        (&[], AnswerWhen::Confirmed),
+        (&["respond-async"], AnswerWhen::Committed),
+        (&["wait=10, Respond-Async"], AnswerWhen::Committed),
+        (&["handling=lenient", "respond-async; foo=1"], AnswerWhen::Committed),
+        (&["return=minimal"], AnswerWhen::Confirmed),
+        (&["respond-asynchronously"], AnswerWhen::Confirmed),
+    ];
+    for (preferences, expected) in rows {
+        let pairs: Vec<_> = preferences.iter().map(|preference| ("prefer", *preference)).collect();
+        assert_eq!(answer_when(&headers(&pairs)), expected, "{preferences:?}");
+    }
+}

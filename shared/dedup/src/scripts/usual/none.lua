@@ -1,0 +1,2 @@
+-- No case is cheaper than the others.
+local usual = nil
