@@ -101,7 +101,8 @@ fn batch_of(statements: Vec<Statement>) -> ReceiptBatch {
     batch
 }
 
-/// Signs: collects statements of all subscriptions for a few milliseconds and has them published together.
+/// Signs: collects statements of all subscriptions for a while and has them published together. Those of messages that are done can wait; what
+/// else is signed holds up a handler, and takes along what waits.
 #[derive(Clone)]
 pub struct Signer {
     batches: Batcher<Statement, Outcome>,
@@ -110,11 +111,11 @@ pub struct Signer {
 }
 
 impl Signer {
-    /// Starts the worker; it flushes what waits when the last signer is gone.
+    /// Starts the worker; it flushes what waits when the last signer is gone. A batch lingers for `enough` statements only.
     #[must_use]
-    pub fn start(tasks: &Tasks, post: Post, max_batch: usize, linger: Duration) -> Self {
+    pub fn start(tasks: &Tasks, post: Post, max_batch: usize, linger: Duration, enough: usize) -> Self {
         let (stop, queue) = (post.stop.clone(), post.queue.as_str().into());
-        let limits = Limits { max_batch, linger, calls: CALLS };
+        let limits = Limits { max_batch, linger, enough, calls: CALLS };
         let batches = Batcher::start(tasks, &stop, "receipts", limits, move |statements: Vec<Statement>| {
             let (post, count) = (post.clone(), statements.len());
             async move { vec![acknowledge(&post, statements).await; count] }
@@ -147,7 +148,9 @@ impl Signer {
         if let Some((traceparent, tracestate)) = propagate::of(&span) {
             receipt.trace = Some(TraceContext { traceparent, tracestate });
         }
-        let confirmed = self.ask(Statement::Receipt(receipt)).instrument(span.clone()).await;
+        let (is_done, statement) = (receipt.outcome == Signed::Done, Statement::Receipt(receipt));
+        let confirmed = async { if is_done { self.ask(statement).await } else { self.ask_at_once(statement).await } };
+        let confirmed = confirmed.instrument(span.clone()).await;
         if !confirmed {
             failed(&span, "not_confirmed");
         }
@@ -166,6 +169,10 @@ impl Signer {
 
     async fn ask(&self, statement: Statement) -> bool {
         self.batches.ask(statement).await == Some(Outcome::Confirmed)
+    }
+
+    async fn ask_at_once(&self, statement: Statement) -> bool {
+        self.batches.ask_at_once(statement).await == Some(Outcome::Confirmed)
     }
 }
 

@@ -18,7 +18,9 @@ pub use subscription::SubscriptionSection;
 /// Most unsettled deliveries of one consumer.
 const PREFETCH_MAX: u16 = 1_000;
 /// Longest wait for more receipts, milliseconds.
-const LINGER_MAX_MS: u64 = 5;
+const LINGER_MAX_MS: u64 = 100;
+/// Receipts that wait for no more.
+const ENOUGH_RECEIPTS: usize = 64;
 
 /// The configuration of a downstream, the stock one or one with handlers of its own.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -106,7 +108,8 @@ pub struct DownstreamSection {
     pub retry_jitter: f64,
     /// Most receipts in one message and claims in one round trip; default 256. 1 is the plain scheme.
     pub max_batch: usize,
-    /// How long a receipt waits for others, milliseconds, at most 5; default 2.
+    /// How long the receipt of a message that is done waits for others, milliseconds, at most 100; default 30. Nobody waits for it: its handler
+    /// is free already, and its check comes much later. Once there are 64 of them, or a quarter of the smallest `prefetch`, they wait for no more.
     pub receipt_linger_ms: u64,
     /// After so many failures in a row of an endpoint, or of a handler in Rust, its messages wait and spend no retries; default 20, 0 switches
     /// it off. Subscriptions with the same endpoint wait together.
@@ -133,7 +136,7 @@ impl Default for DownstreamSection {
             timeout_ms: 30_000,
             retry_jitter: 0.2,
             max_batch: 256,
-            receipt_linger_ms: 2,
+            receipt_linger_ms: 30,
             breaker_failures: 20,
             breaker_pause_ms: 5_000,
             subscriptions: Vec::new(),
@@ -146,6 +149,13 @@ impl DownstreamSection {
     #[must_use]
     pub const fn memory_ms(&self, guard: Guard) -> u64 {
         if guard.uses_database() { self.inbox_retention_ms } else { self.dedup_retention_ms }
+    }
+
+    /// How many receipts go out without waiting for others: what is unsettled must not be all waiting.
+    pub(crate) fn enough_receipts(&self) -> usize {
+        let own = self.subscriptions.iter().filter_map(|subscription| subscription.prefetch);
+        let smallest = own.chain([self.prefetch]).min().unwrap_or(self.prefetch);
+        usize::from(smallest / 4).clamp(1, ENOUGH_RECEIPTS)
     }
 
     /// A subscription's own entry, if it has one.
@@ -270,7 +280,7 @@ mod tests {
 
     #[test]
     fn every_problem_is_named() {
-        let text = "[database]\nurl = 'mysql://x'\n[downstream]\nprefetch = 1001\ninbox_retention_ms = 1\nreceipt_linger_ms = 6\nretry_jitter = 1\nlease_ms = 3000\n[[downstream.subscription]]\nname = 'a b'\nendpoint = 'ftp://x'\n";
+        let text = "[database]\nurl = 'mysql://x'\n[downstream]\nprefetch = 1001\ninbox_retention_ms = 1\nreceipt_linger_ms = 101\nretry_jitter = 1\nlease_ms = 3000\n[[downstream.subscription]]\nname = 'a b'\nendpoint = 'ftp://x'\n";
         let problems = problems(text).join("\n");
         for key in [
             "database.url",

@@ -274,15 +274,15 @@ impl Lane {
     ) {
         let _left = Leave(&self.reception.held, arrived);
         self.reception.held.start(arrived);
-        let mut outcome = receive(&self.reception, arrived, Some(claiming), Company::Others).await;
+        let mut place = Some(permit);
+        let mut outcome = receive(&self.reception, arrived, Some(claiming), Company::Others, &mut place).await;
         if outcome == Outcome::Suspect {
-            drop(permit);
-            let _all = handlers.acquire_many_owned(self.bounds.concurrency).await;
-            outcome = receive(&self.reception, arrived, None, Company::Alone).await;
-        } else {
-            drop(permit);
+            drop(place);
+            // The semaphore is never closed.
+            place = handlers.acquire_many_owned(self.bounds.concurrency).await.ok();
+            outcome = receive(&self.reception, arrived, None, Company::Alone, &mut place).await;
         }
-        drop(pass);
+        drop((place, pass));
         self.settle(&*arrived.settler, &[arrived.delivered.handle], outcome).await;
     }
 

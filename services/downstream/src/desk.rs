@@ -51,7 +51,7 @@ impl Desk {
     #[must_use]
     pub fn open(tasks: &Tasks, stop: &Stop, claims: Arc<dyn Claims>, times: Times, max_batch: usize) -> Self {
         let inner = Arc::new(Inner { claims, times });
-        let limits = Limits { max_batch, linger: Duration::ZERO, calls: CALLS };
+        let limits = Limits { max_batch, linger: Duration::ZERO, enough: 1, calls: CALLS };
         let (one, two, three) = (inner.clone(), inner.clone(), inner.clone());
         Self {
             claim: Batcher::start(tasks, stop, "claim", limits, move |batch| one.clone().claim_all(batch)),

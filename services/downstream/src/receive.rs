@@ -23,6 +23,7 @@ use countersign_telemetry::{failed, names, propagate};
 use countersign_wire::arrival::{self, Death};
 use countersign_wire::history;
 use countersign_wire::names::RETRY;
+use tokio::sync::OwnedSemaphorePermit;
 use tracing::Instrument as _;
 
 use crate::acknowledge::Signer;
@@ -98,11 +99,21 @@ pub enum Outcome {
     GivenUp,
 }
 
-/// Takes one message through the step; `claiming` is the claim that was asked for together with others'. Whoever drops this leaves the message
+/// The place of a handler: what may run at a time.
+pub type Place = OwnedSemaphorePermit;
+
+/// Takes one message through the step; `claiming` is the claim that was asked for together with others'. `place` is given up as soon as the
+/// effect is on record: nobody is blamed for it any more, and signing it is not handling. Whoever drops this leaves the message
 /// unsettled, and everything is found again by its next delivery.
-pub async fn receive(reception: &Reception, arrived: &Arrived, claiming: Option<Claiming>, company: Company) -> Outcome {
+pub async fn receive(
+    reception: &Reception,
+    arrived: &Arrived,
+    claiming: Option<Claiming>,
+    company: Company,
+    place: &mut Option<Place>,
+) -> Outcome {
     let span = span_of(reception, arrived);
-    let outcome = run(reception, arrived, claiming, company).instrument(span.clone()).await;
+    let outcome = run(reception, arrived, claiming, company, place).instrument(span.clone()).await;
     note_outcome(&span, outcome);
     outcome
 }
@@ -121,7 +132,13 @@ fn note_outcome(span: &tracing::Span, outcome: Outcome) {
     span.record(names::OUTCOME, outcome.word());
 }
 
-async fn run(reception: &Reception, arrived: &Arrived, mut claiming: Option<Claiming>, company: Company) -> Outcome {
+async fn run(
+    reception: &Reception,
+    arrived: &Arrived,
+    mut claiming: Option<Claiming>,
+    company: Company,
+    place: &mut Option<Place>,
+) -> Outcome {
     loop {
         // Gather.
         let (claim, claimed) = if let Some(claiming) = claiming.take() {
@@ -142,13 +159,16 @@ async fn run(reception: &Reception, arrived: &Arrived, mut claiming: Option<Clai
                         "a process died while it was being handled, or the record of that was lost",
                     );
                 }
-                if let Some(outcome) = reception.handle(arrived, claim, starts, crashes).await {
+                if let Some(outcome) = reception.handle(arrived, claim, (starts, crashes), place).await {
                     return outcome;
                 }
                 tokio::time::sleep(LOOK_AGAIN).await;
             }
             Plan::HandleAlone => return reception.give_back(claim, Outcome::Suspect).await,
-            Plan::SignAgain => return reception.sign(arrived, Signed::Done, Outcome::DoneBefore).await,
+            Plan::SignAgain => {
+                drop(place.take());
+                return reception.sign(arrived, Signed::Done, Outcome::DoneBefore).await;
+            }
             Plan::Fail { reason, detail, ours } => {
                 return reception.fail(arrived, ours.then_some(claim), reason, &detail).await;
             }
@@ -179,15 +199,21 @@ impl Reception {
     }
 
     /// None: somebody else is at it, and there is no tier to wait in. Nothing is held.
-    async fn handle(&self, arrived: &Arrived, claim: Claim, starts: u32, crashes: u32) -> Option<Outcome> {
+    async fn handle(
+        &self,
+        arrived: &Arrived,
+        claim: Claim,
+        (starts, crashes): (u32, u32),
+        place: &mut Option<Place>,
+    ) -> Option<Outcome> {
         failpoint(Failpoint::DownstreamAfterClaim);
         self.held.set_claim(arrived, Some(claim.clone()));
         let outcome = match self.effect(arrived, &claim, starts, crashes).await {
             Effect::Happened => {
                 failpoint(Failpoint::DownstreamAfterEffect);
-                Some(self.complete(arrived, claim, Outcome::Done).await)
+                Some(self.complete(arrived, claim, Outcome::Done, place).await)
             }
-            Effect::HadHappened => Some(self.complete(arrived, claim, Outcome::DoneBefore).await),
+            Effect::HadHappened => Some(self.complete(arrived, claim, Outcome::DoneBefore, place).await),
             Effect::Conflict => Some(self.fail(arrived, Some(claim), FailReason::Conflict, judge::CONFLICT).await),
             Effect::Busy => match self.put_back(arrived, BUSY_FOR_MS).await {
                 Some(outcome) => Some(self.unless_given_up(claim, outcome).await),
@@ -203,7 +229,7 @@ impl Reception {
         outcome
     }
 
-    async fn complete(&self, arrived: &Arrived, claim: Claim, outcome: Outcome) -> Outcome {
+    async fn complete(&self, arrived: &Arrived, claim: Claim, outcome: Outcome, place: &mut Option<Place>) -> Outcome {
         match self.desk.complete(claim).await {
             None => return Outcome::GivenUp,
             Some(Lease::Lost) if self.rules.lost_claim_counts() => {
@@ -212,6 +238,7 @@ impl Reception {
             Some(_) => {}
         }
         failpoint(Failpoint::DownstreamAfterComplete);
+        drop(place.take());
         self.sign(arrived, Signed::Done, outcome).await
     }
 

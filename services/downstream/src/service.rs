@@ -166,6 +166,7 @@ impl Parts {
         consumers: Arc<dyn Consumers>,
     ) -> Self {
         let own = &config.downstream;
+        let linger = Duration::from_millis(own.receipt_linger_ms);
         let post = Post {
             publisher: publisher.clone(),
             ids: context.ids.clone(),
@@ -176,7 +177,7 @@ impl Parts {
         Self {
             desks: HashMap::new(),
             copies: Copies::new(publisher),
-            signer: Signer::start(&context.tasks, post, own.max_batch, Duration::from_millis(own.receipt_linger_ms)),
+            signer: Signer::start(&context.tasks, post, own.max_batch, linger, own.enough_receipts()),
             consumers,
             quarantine: topology.quarantine_queue(),
         }

@@ -110,7 +110,7 @@ pub struct UpstreamSection {
     pub max_body_bytes: usize,
     /// Messages that one delayed check covers at most; default 256. 1 is the plain scheme: one delayed message per message.
     pub max_batch: usize,
-    /// How long a check waits for others to share a batch with, milliseconds; default 5, at most 10.
+    /// How long a check waits for others to share a batch with, milliseconds; default and at most 10.
     pub check_linger_ms: u64,
     /// Rows that one INSERT covers at most; default 256.
     pub commit_batch: usize,
@@ -180,7 +180,7 @@ impl Default for UpstreamSection {
             default_exchange: "countersign.messages".into(),
             max_body_bytes: MIB,
             max_batch: 256,
-            check_linger_ms: 5,
+            check_linger_ms: 10,
             commit_batch: 256,
             committers: 2,
             commit_wait_ms: 10_000,

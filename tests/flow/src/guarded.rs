@@ -263,10 +263,22 @@ impl Guarded {
     /// # Errors
     /// When one is refused.
     pub async fn send(&mut self, count: u32) -> anyhow::Result<Vec<String>> {
+        self.send_with(count, |number| if number < CONCURRENCY { held_item(number) } else { FREE.to_owned() }).await
+    }
+
+    /// Sends messages that are not held; their ids.
+    ///
+    /// # Errors
+    /// When one is refused.
+    pub async fn send_free(&mut self, count: u32) -> anyhow::Result<Vec<String>> {
+        self.send_with(count, |_| FREE.to_owned()).await
+    }
+
+    async fn send_with(&mut self, count: u32, item: fn(u32) -> String) -> anyhow::Result<Vec<String>> {
         let first = self.sent;
         self.sent += count;
         let messages = (0..count).map(|number| {
-            let item = if number < CONCURRENCY { held_item(number) } else { FREE.to_owned() };
+            let item = item(number);
             let body = json!({"order": first + number, "item": item, "pieces": 1});
             NewMessage { body: body.to_string().into(), ..order(first + number) }
         });

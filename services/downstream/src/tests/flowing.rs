@@ -73,6 +73,21 @@ async fn many_messages_share_receipts_and_handlers_are_bounded() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_handler_is_free_before_its_receipt_is_confirmed() {
+    let world = World::given(Given { concurrency: 1, ..Given::default() });
+    for n in 1..=2 {
+        world.arrives(&a_message_with(n, "{}"), Publish::FIRST).await;
+    }
+    world.broker.nack_next(3);
+    world.start();
+    world.until("both are handled", |world| world.calls() == 2).await;
+    assert_eq!(world.words(), [""; 0]);
+    world.settled().await;
+    assert_eq!(world.words(), ["done"; 2]);
+    assert_eq!(world.handler.most_at_once.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn with_batches_of_one_every_receipt_travels_alone() {
     let world = World::given(Given { max_batch: 1, ..Given::default() });
     for n in 1..=10 {

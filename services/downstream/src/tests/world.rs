@@ -174,7 +174,7 @@ impl World {
             name: "downstream".into(),
             desk: Desk::open(&context.tasks, &context.stop, record, times, given.max_batch),
             copies: Copies::new(Arc::new(broker.clone())),
-            signer: Signer::start(&context.tasks, post, given.max_batch, Duration::from_millis(2)),
+            signer: Signer::start(&context.tasks, post, given.max_batch, Duration::from_millis(2), usize::MAX),
             held: Arc::new(Held::default()),
             breaker: Arc::new(Breaker::new(given.breaker_failures, Duration::from_secs(1))),
             clock: context.clock.clone(),

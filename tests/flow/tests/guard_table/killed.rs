@@ -2,11 +2,14 @@
 //!
 //! Of 20 messages three stand in the handler, one after the other passes by them, until downstream dies with one of those at the point; the rest
 //! has been handed out or waits in the queue. Then downstream is started again.
+//!
+//! Whoever signs holds no handler any more, so at the points of a receipt the next message would be in it: there they come one by one, and the
+//! rest only when downstream is dead.
 
 use anyhow::{Context as _, ensure};
 use countersign_delivery::topology::Guard;
 use countersign_flow::{CONCURRENCY, Guarded, Hold, PATIENCE, Setup};
-use countersign_launcher::Which;
+use countersign_launcher::{Which, wait_until};
 
 use super::{HELD_BEFORE_EFFECT, KILLED, POSTGRES, POSTGRES_PLAIN, Promise, Row, SQLITE, SQLITE_PLAIN};
 
@@ -16,6 +19,9 @@ const EVERYWHERE: &[&str] = &[];
 const MESSAGES: u32 = 20;
 /// Messages in the handler, where they stay: one handler is left for the others.
 const HELD: u32 = CONCURRENCY - 1;
+const CONSUMED: &str = "countersign_consume_total";
+/// The points of a receipt.
+const SIGNING: [&str; 2] = ["downstream.after_receipt_publish", "downstream.after_receipt_confirm"];
 /// Points that a message comes by under whatever guard.
 const POINTS_OF_A_MESSAGE: usize = 6;
 /// Messages that have passed by the point when it hits.
@@ -40,8 +46,12 @@ async fn killed_at(world: &mut Guarded, row: &Row, promise: Promise) -> anyhow::
     let prefetch = if row.point == "downstream.after_delivery" { CONCURRENCY } else { CONCURRENCY * 2 };
     world.start(prefetch, &format!("{}={}*off->1*return", row.point, hit - 1)).await?;
     world.hold(HELD, Hold::BeforeEffect).await?;
-    let ids = world.send(MESSAGES).await?;
+    let signing = SIGNING.contains(&row.point);
+    let mut ids = if signing { one_by_one(world).await? } else { world.send(MESSAGES).await? };
     world.flow.system.dies_at(Which::Downstream, row.point, PATIENCE).await?;
+    if signing {
+        ids.extend(world.send_free(MESSAGES - u32::try_from(ids.len())?).await?);
+    }
     world.let_go().await?;
     world.checks()?;
     if let Some(expected) = effects_by_then.filter(|_| world.can_hold()) {
@@ -53,6 +63,21 @@ async fn killed_at(world: &mut Guarded, row: &Row, promise: Promise) -> anyhow::
     keeps(world, &ids, promise).await?;
     world.nobody_checks().await?;
     world.flow.system.stop(Which::Downstream).await
+}
+
+/// Those that are held, if they can be, then the ones that pass, each when the one before is signed, and the one at the point.
+async fn one_by_one(world: &mut Guarded) -> anyhow::Result<Vec<String>> {
+    let mut ids = if world.can_hold() { world.send(HELD).await? } else { Vec::new() };
+    for passed in 1..=PASSED {
+        ids.extend(world.send_free(1).await?);
+        let look = world.flow.system.look();
+        let signed = async || {
+            look.metric(Which::Downstream, CONSUMED, "outcome=\"done\"").await.is_ok_and(|done| done == f64::from(passed))
+        };
+        wait_until(&format!("{passed} messages to be signed"), PATIENCE, signed).await?;
+    }
+    ids.extend(world.send_free(1).await?);
+    Ok(ids)
 }
 
 /// One message is as promised, the held ones too, and all others have had their effect once and are not counted.
