@@ -279,6 +279,17 @@ mod tests {
     }
 
     #[test]
+    fn whoever_takes_in_little_signs_without_waiting_for_much() {
+        for (common, own, expected) in
+            [(256, None, 64), (100, None, 25), (256, Some(9), 2), (256, Some(1), 1), (1, Some(1_000), 1)]
+        {
+            let subscriptions = vec![SubscriptionSection { prefetch: own, ..SubscriptionSection::default() }];
+            let section = DownstreamSection { prefetch: common, subscriptions, ..DownstreamSection::default() };
+            assert_eq!(section.enough_receipts(), expected, "{common}, {own:?}");
+        }
+    }
+
+    #[test]
     fn every_problem_is_named() {
         let text = "[database]\nurl = 'mysql://x'\n[downstream]\nprefetch = 1001\ninbox_retention_ms = 1\nreceipt_linger_ms = 101\nretry_jitter = 1\nlease_ms = 3000\n[[downstream.subscription]]\nname = 'a b'\nendpoint = 'ftp://x'\n";
         let problems = problems(text).join("\n");

@@ -97,6 +97,21 @@ async fn every_mode_is_accepted_and_the_same_event_is_one_message() {
     assert_eq!(stored[0].message.headers["eventid"], "1");
 }
 
+/// While the broker is away the others wait for it in vain.
+#[tokio::test(start_paused = true)]
+async fn who_prefers_not_to_wait_is_answered_at_the_commit() {
+    let door = Door::open().await;
+    door.stage.broker.go_down();
+    let quick = |request: Builder| request.header("prefer", "respond-async");
+    let begun = tokio::time::Instant::now();
+    let single = door.post(quick(order("1")), "x").await;
+    let batched = door.post(quick(batch()), json!([an_event("2")]).to_string()).await;
+    assert_eq!((begun.elapsed().as_millis(), single.status, batched.status), (0, StatusCode::ACCEPTED, StatusCode::ACCEPTED));
+    assert_eq!((&single.json["state"], &batched.json["results"][0]["state"]), (&"committed".into(), &"committed".into()));
+    door.post(order("3"), "x").await;
+    assert!(begun.elapsed().as_millis() > 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_refusal_has_its_status_and_the_code_that_grpc_answers() {
     let door = Door::with(UpstreamSection { max_body_bytes: 8, ..section() }).await;
