@@ -115,7 +115,7 @@ impl RedisClaims {
                 0 => keys.extend([format!("{record}:{fingerprint}"), record]),
                 // No fingerprint reads "effect", so no claim key is another's record.
                 further => {
-                    keys.extend([format!("{record}:{fingerprint}:{further}"), format!("{record}:effect:{further}"), record])
+                    keys.extend([format!("{record}:{fingerprint}:{further}"), format!("{record}:effect:{further}"), record]);
                 }
             }
             arguments.push((keys.len() - before, token, fingerprint, epoch));

@@ -165,12 +165,8 @@ fn unquoted(quoted: &str) -> Option<String> {
 /// The header Prefer (RFC 7240): `respond-async` asks not to be kept waiting for the broker. Other preferences are for others.
 pub(super) fn answer_when(headers: &HeaderMap) -> AnswerWhen {
     let preferences = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
-    let names = preferences.map(|preference| preference.split(';').next().unwrap_or_default().trim());
-    if names.into_iter().any(|name| name.eq_ignore_ascii_case(RESPOND_ASYNC)) {
-        AnswerWhen::Committed
-    } else {
-        AnswerWhen::Confirmed
-    }
+    let mut names = preferences.map(|preference| preference.split(';').next().unwrap_or_default().trim());
+    if names.any(|name| name.eq_ignore_ascii_case(RESPOND_ASYNC)) { AnswerWhen::Committed } else { AnswerWhen::Confirmed }
 }
 
 /// The trace that a request carries.
