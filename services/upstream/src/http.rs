@@ -100,18 +100,18 @@ impl Api {
             Mode::Batch => return self.take_batch(&read.body, &target, &head.headers).await,
         };
         let message = event.into_message(&target, key)?;
-        let (span, common) = common(&head.headers, 1);
-        answer::single(&self.upstream.send(common.with(message)).instrument(span).await)
+        let (span, wishes) = wishes(&head.headers, 1);
+        answer::single(&self.upstream.send(wishes.with(message)).instrument(span).await)
     }
 
     async fn take_batch(&self, json: &Bytes, target: &Target, headers: &HeaderMap) -> Result<Response, Problem> {
         let (events, count) = event::structured::split(json)?;
         Upstream::batch_fits(count, 0)?;
-        let (span, common) = common(headers, count);
+        let (span, wishes) = wishes(headers, count);
         let judged: Vec<Result<NewMessage, Refusal>> = events
             .into_iter()
             .map(|event| event::structured::read(event.get().as_bytes())?.into_message(target, None))
-            .map(|judged| judged.map(|message| common.with(message)))
+            .map(|judged| judged.map(|message| wishes.with(message)))
             .collect();
         let (mut sound, mut refused) = (Vec::new(), Vec::new());
         for (index, judged) in judged.into_iter().enumerate() {
@@ -142,21 +142,21 @@ fn in_order(sent: Vec<Outcome>, refused: Vec<(usize, Refusal)>) -> Vec<Outcome> 
 }
 
 /// What a request's headers say of all of its messages.
-struct Common {
+struct Wishes {
     /// For messages that name none: the caller's, unless the request's span already carries it on.
     trace: Option<TraceContext>,
     answer_when: AnswerWhen,
 }
 
 /// The span of a request, and what its messages share.
-fn common(headers: &HeaderMap, count: usize) -> (Span, Common) {
+fn wishes(headers: &HeaderMap, count: usize) -> (Span, Wishes) {
     let caller = head::call_trace(headers);
     let span = accept_span(caller.as_ref(), count);
     let trace = caller.filter(|_| propagate::of(&span).is_none());
-    (span, Common { trace, answer_when: head::answer_when(headers) })
+    (span, Wishes { trace, answer_when: head::answer_when(headers) })
 }
 
-impl Common {
+impl Wishes {
     fn with(&self, message: NewMessage) -> NewMessage {
         NewMessage { trace: message.trace.or_else(|| self.trace.clone()), answer_when: self.answer_when, ..message }
     }
