@@ -26,9 +26,37 @@ pub struct Arrived {
     pub settler: Arc<dyn Settler>,
     /// When it was handed over.
     pub since: Instant,
+    standing: Mutex<Standing>,
+}
+
+/// How far it has come.
+#[derive(Debug, Default)]
+struct Standing {
+    reported: Option<Instant>,
+    claim: Option<Claim>,
+    started: bool,
 }
 
 impl Arrived {
+    /// It is being handled from now on.
+    pub fn start(&self) {
+        self.standing().started = true;
+    }
+
+    /// Its claim is to be renewed from now on; none: no longer.
+    pub fn set_claim(&self, claim: Option<Claim>) {
+        self.standing().claim = claim;
+    }
+
+    /// It was reported just now.
+    pub fn reported(&self) {
+        self.standing().reported = Some(Instant::now());
+    }
+
+    fn standing(&self) -> MutexGuard<'_, Standing> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A receipt for it.
     #[must_use]
     pub fn receipt(&self, subscription: &SubscriptionName, outcome: Outcome) -> Receipt {
@@ -101,14 +129,7 @@ fn about(delivered: &Delivered, subscription: &SubscriptionName) -> Option<Recei
 #[derive(Default)]
 pub struct Held {
     next: AtomicU64,
-    entries: Mutex<HashMap<u64, Entry>>,
-}
-
-struct Entry {
-    arrived: Arc<Arrived>,
-    reported: Option<Instant>,
-    claim: Option<Claim>,
-    started: bool,
+    all: Mutex<HashMap<u64, Arc<Arrived>>>,
 }
 
 /// How many messages a process holds of one subscription.
@@ -123,64 +144,43 @@ pub struct Count {
 impl Held {
     /// Takes a delivery in.
     pub fn enter(&self, delivered: Delivered, arrival: Arrival, settler: Arc<dyn Settler>) -> Arc<Arrived> {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let arrived = Arc::new(Arrived { number, delivered, arrival, settler, since: Instant::now() });
-        self.entries().insert(number, Entry { arrived: arrived.clone(), reported: None, claim: None, started: false });
+        let (number, standing) = (self.next.fetch_add(1, Ordering::Relaxed), Mutex::default());
+        let arrived = Arc::new(Arrived { number, delivered, arrival, settler, since: Instant::now(), standing });
+        self.all().insert(number, arrived.clone());
         arrived
     }
 
     /// It is no longer held.
     pub fn leave(&self, arrived: &Arrived) {
-        self.entries().remove(&arrived.number);
-    }
-
-    /// It is being handled from now on.
-    pub fn start(&self, arrived: &Arrived) {
-        if let Some(entry) = self.entries().get_mut(&arrived.number) {
-            entry.started = true;
-        }
+        self.all().remove(&arrived.number);
     }
 
     /// How much is held.
     #[must_use]
     pub fn count(&self) -> Count {
-        let entries = self.entries();
-        let in_flight = entries.values().filter(|entry| entry.started).count();
-        Count { in_flight, waiting: entries.len() - in_flight }
-    }
-
-    /// Its claim is to be renewed from now on; none: no longer.
-    pub fn set_claim(&self, arrived: &Arrived, claim: Option<Claim>) {
-        if let Some(entry) = self.entries().get_mut(&arrived.number) {
-            entry.claim = claim;
-        }
+        let all = self.all();
+        let in_flight = all.values().filter(|arrived| arrived.standing().started).count();
+        Count { in_flight, waiting: all.len() - in_flight }
     }
 
     /// The claims that are to be renewed.
     #[must_use]
     pub fn claims(&self) -> Vec<Claim> {
-        self.entries().values().filter_map(|entry| entry.claim.clone()).collect()
+        self.all().values().filter_map(|arrived| arrived.standing().claim.clone()).collect()
     }
 
     /// What has been held for longer than `after` and not been reported within `every`.
     #[must_use]
     pub fn to_report(&self, after: Duration, every: Duration) -> Vec<Arc<Arrived>> {
         let now = Instant::now();
-        let due = |entry: &&Entry| {
-            let quiet = entry.reported.is_none_or(|at| now.duration_since(at) >= every);
-            now.duration_since(entry.arrived.since) >= after && quiet
+        let due = |arrived: &&Arc<Arrived>| {
+            let is_quiet = || arrived.standing().reported.is_none_or(|at| now.duration_since(at) >= every);
+            now.duration_since(arrived.since) >= after && is_quiet()
         };
-        self.entries().values().filter(due).map(|entry| entry.arrived.clone()).collect()
+        self.all().values().filter(due).cloned().collect()
     }
 
-    /// It was reported just now.
-    pub fn reported(&self, arrived: &Arrived) {
-        if let Some(entry) = self.entries().get_mut(&arrived.number) {
-            entry.reported = Some(Instant::now());
-        }
-    }
-
-    fn entries(&self) -> MutexGuard<'_, HashMap<u64, Entry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    fn all(&self) -> MutexGuard<'_, HashMap<u64, Arc<Arrived>>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

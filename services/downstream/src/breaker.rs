@@ -103,10 +103,12 @@ impl Breaker {
     /// The handler gave a sound answer.
     pub fn succeeded(&self) {
         let mut state = self.state();
-        if state.open_until.is_some() {
-            tracing::info!("the handler works again");
-        }
+        let was_open = state.open_until.is_some();
         (state.in_a_row, state.openings, state.open_until) = (0, 0, None);
+        if !was_open {
+            return;
+        }
+        tracing::info!("the handler works again");
         state.show();
         drop(state);
         self.changed.notify_waiters();

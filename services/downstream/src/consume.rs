@@ -13,7 +13,6 @@ use countersign_delivery::FailReason;
 use countersign_delivery::ports::PortError;
 use countersign_delivery::ports::broker::{Consumer, Consumers, Delivered, Handle, Settlement, Settler};
 use countersign_delivery::receipt::{Outcome as Signed, ProbeAnswer};
-use countersign_telemetry::names;
 use futures::FutureExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
@@ -273,7 +272,7 @@ impl Lane {
         handlers: Arc<Semaphore>,
     ) {
         let _left = Leave(&self.reception.held, arrived);
-        self.reception.held.start(arrived);
+        arrived.start();
         let mut place = Some(permit);
         let mut outcome = receive(&self.reception, arrived, Some(claiming), Company::Others, &mut place).await;
         if outcome == Outcome::Suspect {
@@ -288,8 +287,7 @@ impl Lane {
 
     /// The one place where AMQP settlement is chosen.
     async fn settle(&self, settler: &dyn Settler, handles: &[Handle], outcome: Outcome) {
-        let labels = [("subscription", self.reception.subscription.name.to_string()), ("outcome", outcome.word().to_owned())];
-        metrics::counter!(names::CONSUME_TOTAL, &labels).increment(1);
+        self.reception.meters.ended(outcome);
         match outcome {
             Outcome::Done | Outcome::DoneBefore | Outcome::Retrying | Outcome::PutBack | Outcome::Failed(_) => {
                 settler.settle(handles, Settlement::Ack).await;
@@ -344,7 +342,7 @@ impl Lane {
                 let lease_ms = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
                 let receipt = arrived.receipt(&self.reception.subscription.name, Signed::Processing { lease_ms });
                 if self.reception.signer.report(receipt) {
-                    self.reception.held.reported(&arrived);
+                    arrived.reported();
                 }
             }
         }

@@ -52,6 +52,7 @@ mod grpc;
 mod guard;
 pub mod handler;
 mod http;
+mod meters;
 mod pause;
 mod rate;
 mod receive;

@@ -33,6 +33,7 @@ use crate::copies::Copies;
 use crate::desk::{Claiming, Desk};
 use crate::guard::{Effect, Handling};
 use crate::handler::Failure;
+use crate::meters::Meters;
 
 pub use jitter::JITTER_MAX;
 use judge::{AfterRetry, Plan};
@@ -72,6 +73,8 @@ pub struct Reception {
     pub held: Arc<Held>,
     /// Hears how the handler fares.
     pub breaker: Arc<Breaker>,
+    /// Where it is counted what becomes of each message.
+    pub meters: Meters,
     /// For the age of what comes again.
     pub clock: Arc<dyn Clock>,
     /// For tokens.
@@ -207,7 +210,7 @@ impl Reception {
         place: &mut Option<Place>,
     ) -> Option<Outcome> {
         failpoint(Failpoint::DownstreamAfterClaim);
-        self.held.set_claim(arrived, Some(claim.clone()));
+        arrived.set_claim(Some(claim.clone()));
         let outcome = match self.effect(arrived, &claim, starts, crashes).await {
             Effect::Happened => {
                 failpoint(Failpoint::DownstreamAfterEffect);
@@ -225,7 +228,7 @@ impl Reception {
             }
             Effect::Failed(Failure::Retry { detail }) => Some(self.retry(arrived, claim, &detail).await),
         };
-        self.held.set_claim(arrived, None);
+        arrived.set_claim(None);
         outcome
     }
 

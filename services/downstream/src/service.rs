@@ -25,6 +25,7 @@ use crate::desk::{Desk, Times};
 use crate::error::Error;
 use crate::handler::{AnyHandler, Handler, TransactionHandler};
 use crate::http::HttpHandler;
+use crate::meters::Meters;
 use crate::pause::Paused;
 use crate::receive::{Reception, Rules};
 use crate::records::Records;
@@ -204,6 +205,7 @@ impl Parts {
         let desk = self.desks.entry(guard);
         let desk = desk.or_insert_with(|| Desk::open(&context.tasks, &context.stop, ground.claims, times, own.max_batch)).clone();
         let reception = Reception {
+            meters: Meters::of(&subscription.name),
             subscription,
             quarantine: self.quarantine.clone(),
             handling,

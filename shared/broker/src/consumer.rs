@@ -89,7 +89,7 @@ impl Consumer for QueueConsumer {
     }
 
     fn settler(&self) -> Arc<dyn Settler> {
-        Arc::new(Settling::new(Arc::clone(&self.account), self.source.settle_timeout))
+        Arc::new(Settling::new(Arc::clone(&self.account), self.source.prefetch, self.source.settle_timeout))
     }
 }
 

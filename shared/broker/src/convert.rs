@@ -66,11 +66,11 @@ fn header_to_amqp(value: &HeaderValue) -> AMQPValue {
 
 /// What is consumed. Nested tables, arrays, decimals and nothings are left out, but for the routing key of a first death.
 pub(crate) fn from_amqp(amqp: &BasicProperties) -> Properties {
-    let text = |value: &Option<ShortString>| value.as_ref().map(ToString::to_string);
+    let text = |value: &Option<ShortString>| value.as_ref().map(|text| text.as_str().to_owned());
     let table = amqp.headers().as_ref().map(FieldTable::inner);
     let headers = table.into_iter().flatten();
     let mut headers: BTreeMap<_, _> =
-        headers.filter_map(|(name, value)| Some((name.to_string(), header_from_amqp(value)?))).collect();
+        headers.filter_map(|(name, value)| Some((name.as_str().to_owned(), header_from_amqp(value)?))).collect();
     if let Some(key) = table.and_then(|table| first_routing_key(table.get(DEATHS)?)) {
         headers.entry(FIRST_ROUTING_KEY.into()).or_insert(HeaderValue::Text(key));
     }
@@ -109,7 +109,7 @@ fn header_from_amqp(value: &AMQPValue) -> Option<HeaderValue> {
         AMQPValue::Timestamp(number) => HeaderValue::Int(i64::try_from(*number).ok()?),
         AMQPValue::Float(number) => HeaderValue::Double(f64::from(*number)),
         AMQPValue::Double(number) => HeaderValue::Double(*number),
-        AMQPValue::ShortString(text) => HeaderValue::Text(text.to_string()),
+        AMQPValue::ShortString(text) => HeaderValue::Text(text.as_str().to_owned()),
         AMQPValue::LongString(text) => text_or_bytes(text.as_bytes()),
         AMQPValue::ByteArray(bytes) => HeaderValue::Bytes(bytes.as_slice().to_vec()),
         AMQPValue::DecimalValue(_) | AMQPValue::FieldArray(_) | AMQPValue::FieldTable(_) | AMQPValue::Void => return None,
@@ -127,8 +127,8 @@ fn text_or_bytes(bytes: &[u8]) -> HeaderValue {
 pub(crate) fn delivered(delivery: Delivery, generation: u64) -> Delivered {
     Delivered {
         handle: Handle { generation, tag: delivery.delivery_tag },
-        exchange: delivery.exchange.to_string(),
-        routing_key: delivery.routing_key.to_string(),
+        exchange: delivery.exchange.as_str().to_owned(),
+        routing_key: delivery.routing_key.as_str().to_owned(),
         redelivered: delivery.redelivered,
         properties: from_amqp(&delivery.properties),
         body: delivery.data.into(),

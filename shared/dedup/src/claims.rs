@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use countersign_delivery::Timestamp;
 use countersign_delivery::ports::PortError;
 use countersign_delivery::ports::claims::{Claim, Claimed, Claims, Held};
-use redis::{Cmd, FromRedisValue, Pipeline, RedisResult, Value, from_redis_value};
+use redis::{Cmd, FromRedisValue, Pipeline, RedisResult};
 
 use crate::config::{Config, Error};
 use crate::link::{self, Call, Link};
@@ -45,11 +45,13 @@ impl RedisClaims {
     }
 
     /// Takes the step with each claim; `times_ms` are its last arguments.
-    async fn run<T: FromRedisValue>(&self, step: &Step, claims: &[Claim], times_ms: &[u64]) -> Result<Vec<T>, PortError> {
+    async fn run(&self, step: &Step, claims: &[Claim], times_ms: &[u64]) -> Result<Vec<Held>, PortError> {
         let mut answers = Vec::with_capacity(claims.len());
         for chunk in claims.chunks(MAX_PIPELINE) {
             let calls = pipeline(self.calls(step, chunk, times_ms));
-            answers.extend(all(self.answers::<Vec<T>>(step, &[step], &calls).await?)?.into_iter().flatten());
+            for batch in all(self.answers::<String>(step, &[step], &calls).await?)? {
+                answers.extend(batch.split(',').map(held));
+            }
         }
         Ok(answers)
     }
@@ -58,14 +60,13 @@ impl RedisClaims {
     async fn claim_chunk(&self, claims: &[Claim], times_ms: &[u64]) -> Result<Vec<Claimed>, PortError> {
         let Scripts { since, claim: step, .. } = &self.inner.scripts;
         let calls = pipeline([self.since()].into_iter().chain(self.calls(step, claims, times_ms)));
-        let mut answers = self.answers::<Value>(step, &[since, step], &calls).await?.into_iter();
+        let mut answers = self.answers::<String>(step, &[since, step], &calls).await?.into_iter();
         let since = answers.next();
         // The claims come first: with none of them made, nothing happened.
         let answers = all(answers.collect())?;
-        let (_, since, _): Answer =
-            since.transpose().and_then(|since| read(since.unwrap_or(Value::Nil))).map_err(link::unknown)?;
-        let answers: Vec<Vec<Answer>> = answers.into_iter().map(read).collect::<RedisResult<_>>().map_err(link::unknown)?;
-        let answers = answers.into_iter().flatten().zip(claims);
+        let since = since.transpose().map_err(link::unknown)?.and_then(|since| since.parse().ok());
+        let since = since.ok_or_else(|| link::strange("no beginning of the record"))?;
+        let answers = answers.iter().flat_map(|batch| batch.split(',')).zip(claims);
         answers.map(|(answer, claim)| Ok(unless_forgotten(claimed(answer)?, claim, since))).collect()
     }
 
@@ -107,12 +108,15 @@ impl RedisClaims {
 
     fn call(&self, step: &Step, batch: &[Claim], times_ms: &[u64]) -> Cmd {
         let (mut keys, mut arguments) = (Vec::with_capacity(batch.len() * 2), Vec::with_capacity(batch.len()));
+        // Keys are put together without the formatting machinery: of all that is done here, this is done most often.
+        let mut uuid = uuid::Uuid::encode_buffer();
         for Claim { key, token, epoch, .. } in batch {
             let fingerprint = key.fingerprint.to_hex();
-            let record = format!("{}:{{{}}}:{}", self.inner.config.prefix, key.subscription, key.message_id);
+            let id = &*key.message_id.uuid().hyphenated().encode_lower(&mut uuid);
+            let record = [&self.inner.config.prefix, ":{", key.subscription.as_str(), "}:", id].concat();
             let before = keys.len();
             match key.effect_epoch {
-                0 => keys.extend([format!("{record}:{fingerprint}"), record]),
+                0 => keys.extend([[&record, ":", &fingerprint].concat(), record]),
                 // No fingerprint reads "effect", so no claim key is another's record.
                 further => {
                     keys.extend([format!("{record}:{fingerprint}:{further}"), format!("{record}:effect:{further}"), record]);
@@ -146,13 +150,6 @@ pub(crate) fn all<T>(answers: Vec<RedisResult<T>>) -> Result<Vec<T>, PortError> 
     collected.map_err(|error| if some_happened { link::unknown(error) } else { link::unavailable(error) })
 }
 
-fn read<T: FromRedisValue>(answer: Value) -> RedisResult<T> {
-    Ok(from_redis_value(answer)?)
-}
-
-/// A word and two numbers.
-type Answer = (String, u64, u64);
-
 /// Nothing on record proves nothing when the record is younger than the message.
 fn unless_forgotten(claimed: Claimed, claim: &Claim, since_ms: u64) -> Claimed {
     let since = Timestamp::from_millis(i64::try_from(since_ms).unwrap_or(i64::MAX));
@@ -162,20 +159,25 @@ fn unless_forgotten(claimed: Claimed, claim: &Claim, since_ms: u64) -> Claimed {
     }
 }
 
-fn claimed((word, first, second): Answer) -> Result<Claimed, PortError> {
-    let number = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
-    match word.as_str() {
-        "fresh" => Ok(Claimed::Fresh { starts: number(first) }),
-        "interrupted" => Ok(Claimed::Interrupted { starts: number(first), crashes: number(second) }),
-        "held" => Ok(Claimed::Held { for_ms: first }),
-        "done" => Ok(Claimed::Done),
-        "conflict" => Ok(Claimed::Conflict),
-        other => Err(link::strange(other)),
+/// A word and two numbers.
+fn claimed(answer: &str) -> Result<Claimed, PortError> {
+    let mut parts = answer.split(' ');
+    let word = parts.next();
+    let mut number = || parts.next().and_then(|number| number.parse().ok());
+    let (Some(first), Some(second)) = (number(), number()) else { return Err(link::strange(answer)) };
+    let count = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
+    match word {
+        Some("fresh") => Ok(Claimed::Fresh { starts: count(first) }),
+        Some("interrupted") => Ok(Claimed::Interrupted { starts: count(first), crashes: count(second) }),
+        Some("held") => Ok(Claimed::Held { for_ms: first }),
+        Some("done") => Ok(Claimed::Done),
+        Some("conflict") => Ok(Claimed::Conflict),
+        _ => Err(link::strange(answer)),
     }
 }
 
-fn held(answers: Vec<u8>) -> Vec<Held> {
-    answers.into_iter().map(|ours| if ours == 1 { Held::Ours } else { Held::Lost }).collect()
+fn held(answer: &str) -> Held {
+    if answer == "1" { Held::Ours } else { Held::Lost }
 }
 
 #[async_trait]
@@ -191,15 +193,15 @@ impl Claims for RedisClaims {
 
     async fn renew(&self, claims: &[Claim], lease_ms: u64) -> Result<Vec<Held>, PortError> {
         let times = [lease_ms.max(1), self.inner.config.retention_ms];
-        self.run(&self.inner.scripts.renew, claims, &times).await.map(held)
+        self.run(&self.inner.scripts.renew, claims, &times).await
     }
 
     async fn complete(&self, claims: &[Claim], retention_ms: u64) -> Result<Vec<Held>, PortError> {
-        self.run(&self.inner.scripts.complete, claims, &[retention_ms.max(1)]).await.map(held)
+        self.run(&self.inner.scripts.complete, claims, &[retention_ms.max(1)]).await
     }
 
     async fn release(&self, claims: &[Claim]) -> Result<Vec<Held>, PortError> {
         let times = [self.inner.config.retention_ms];
-        self.run(&self.inner.scripts.release, claims, &times).await.map(held)
+        self.run(&self.inner.scripts.release, claims, &times).await
     }
 }

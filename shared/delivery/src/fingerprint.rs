@@ -49,22 +49,14 @@ impl Fingerprint {
     /// # Errors
     /// [`InvalidId`] when the text is not hexadecimal or has the wrong length.
     pub fn from_hex(text: &str) -> Result<Self, InvalidId> {
-        let wrong = || InvalidId::new("fingerprint", text, "hexadecimal text of 1 to 64 bytes");
-        if !text.len().is_multiple_of(2) || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(wrong());
-        }
-        let bytes = (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16));
-        Self::new(bytes.collect::<Result<_, _>>().map_err(|_| wrong())?)
+        let wrong = |_| InvalidId::new("fingerprint", text, "hexadecimal text of 1 to 64 bytes");
+        Self::new(hex::decode(text).map_err(wrong)?)
     }
 
     /// Lower-case hexadecimal text.
     #[must_use]
     pub fn to_hex(&self) -> String {
-        self.0.iter().fold(String::with_capacity(2 * self.0.len()), |mut text, byte| {
-            let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or('0');
-            text.extend([digit(byte >> 4), digit(byte & 15)]);
-            text
-        })
+        hex::encode(&self.0)
     }
 }
 

@@ -29,18 +29,13 @@ struct Data {
     lose_answers: u32,
     /// Since when nothing has been lost as a whole.
     since: Timestamp,
-    owners: HashMap<ClaimKey, (Owner, Timestamp)>,
+    /// Tokens, and how long their claims last.
+    owners: HashMap<ClaimKey, (String, Timestamp)>,
     records: BTreeMap<Place, (Record, Timestamp)>,
 }
 
 /// One effect of a message.
 type Place = (SubscriptionName, MessageId, u32);
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Owner {
-    Token(String),
-    Done,
-}
 
 #[derive(Clone, Debug)]
 struct Record {
@@ -150,7 +145,7 @@ fn place(key: &ClaimKey) -> Place {
 
 impl Data {
     fn owned_by(&self, claim: &Claim) -> bool {
-        matches!(self.owners.get(&claim.key), Some((Owner::Token(token), _)) if *token == claim.token)
+        self.owners.get(&claim.key).is_some_and(|(token, _)| *token == claim.token)
     }
 
     /// Whether another fingerprint has this id, by whatever effect.
@@ -161,9 +156,6 @@ impl Data {
 
     fn claim(&mut self, claim: &Claim, lease_ms: u64, now: Timestamp) -> Claimed {
         let owner = self.owners.get(&claim.key).cloned();
-        if matches!(owner, Some((Owner::Done, _))) {
-            return Claimed::Done;
-        }
         let fingerprint = &claim.key.fingerprint;
         if self.is_known_otherwise(&claim.key) {
             return Claimed::Conflict;
@@ -174,7 +166,7 @@ impl Data {
             Some(record) if record.fingerprint == *fingerprint => record,
             _ => Record::new(fingerprint),
         };
-        if let Some((Owner::Token(token), until)) = owner
+        if let Some((token, until)) = owner
             && token != claim.token
         {
             return Claimed::Held { for_ms: until.millis_since(now) };
@@ -188,7 +180,7 @@ impl Data {
         record.gave = record.gave.filter(|token| *token != claim.token);
         record.told = record.open > 1 || record.before;
         let (starts, crashes, before) = (record.starts, record.open.saturating_sub(1), record.before);
-        self.owners.insert(claim.key.clone(), (Owner::Token(claim.token.clone()), now.plus_millis(lease_ms)));
+        self.owners.insert(claim.key.clone(), (claim.token.clone(), now.plus_millis(lease_ms)));
         self.records.insert(place(&claim.key), (record, now.plus_millis(RETENTION_MS)));
         match crashes {
             0 if !before && claim.again && claim.key.message_id.minted_at() < self.since => Claimed::Forgotten { starts },
@@ -201,7 +193,7 @@ impl Data {
         if !self.owned_by(claim) {
             return Held::Lost;
         }
-        self.owners.insert(claim.key.clone(), (Owner::Token(claim.token.clone()), now.plus_millis(lease_ms)));
+        self.owners.insert(claim.key.clone(), (claim.token.clone(), now.plus_millis(lease_ms)));
         if let Some((_, until)) = self.records.get_mut(&place(&claim.key)) {
             *until = now.plus_millis(RETENTION_MS);
         }
@@ -211,10 +203,11 @@ impl Data {
     fn complete(&mut self, claim: &Claim, retention_ms: u64, now: Timestamp) -> Held {
         let until = now.plus_millis(retention_ms);
         let ours = self.owned_by(claim);
-        let again = matches!(self.owners.insert(claim.key.clone(), (Owner::Done, until)), Some((Owner::Done, _)));
+        self.owners.remove(&claim.key);
         let (record, expiry) =
             self.records.entry(place(&claim.key)).or_insert_with(|| (Record::new(&claim.key.fingerprint), until));
         let nobody_since = ours || record.last.as_ref() == Some(&claim.token);
+        let again = record.done && record.fingerprint == claim.key.fingerprint;
         let by = if again { record.by.take() } else { nobody_since.then(|| claim.token.clone()) };
         let (epoch, starts, told) = (record.epoch, record.starts, record.told);
         let held = if told || by.as_ref() == Some(&claim.token) { Held::Ours } else { Held::Lost };

@@ -33,6 +33,7 @@ impl Servers {
             Postgres::start_with(dir.path(), options),
         )?;
         redis.command("CONFIG SET appendfsync everysec").await?;
+        redis.command("CONFIG SET auto-aof-rewrite-min-size 512mb").await?;
         Ok(Self { rabbitmq, redis, postgres, dir })
     }
 

@@ -62,9 +62,7 @@ impl Reception {
         let call = AssertUnwindSafe(call).catch_unwind();
         let started = tokio::time::Instant::now();
         let answer = tokio::time::timeout(Duration::from_millis(self.timeout_ms), call).instrument(span.clone()).await;
-        let seconds = started.elapsed().as_secs_f64();
-        metrics::histogram!(names::HANDLER_DURATION_SECONDS, "subscription" => self.subscription.name.to_string())
-            .record(seconds);
+        self.meters.called(started.elapsed());
         let handled = match answer {
             Ok(Ok(handled)) => handled,
             Ok(Err(_panic)) => Err(Failure::retry("the handler panicked")),

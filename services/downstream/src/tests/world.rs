@@ -31,6 +31,7 @@ use crate::gate::Gate;
 use crate::guard::Handling;
 use crate::guard::watched::Watched;
 use crate::handler::{Event, Failure, Handled, Handler, HandlerContext};
+use crate::meters::Meters;
 use crate::pause::Paused;
 use crate::receive::{Reception, Rules};
 
@@ -176,6 +177,7 @@ impl World {
             copies: Copies::new(Arc::new(broker.clone())),
             signer: Signer::start(&context.tasks, post, given.max_batch, Duration::from_millis(2), usize::MAX),
             held: Arc::new(Held::default()),
+            meters: Meters::of(&topology.subscriptions[0].name),
             breaker: Arc::new(Breaker::new(given.breaker_failures, Duration::from_secs(1))),
             clock: context.clock.clone(),
             ids: context.ids.clone(),

@@ -30,7 +30,7 @@ const MOST_FAILURES: u32 = 16;
 pub(crate) struct Source {
     pub(crate) queue: ShortString,
     pub(crate) settle_timeout: Duration,
-    prefetch: u16,
+    pub(super) prefetch: u16,
     link: Link,
     connect_timeout: Duration,
     pauses: ExponentialBuilder,

@@ -12,8 +12,12 @@ use countersign_delivery::ports::broker::{Handle, Settlement, Settler};
 use futures::future::join_all;
 use lapin::Channel;
 use lapin::options::{BasicAckOptions, BasicNackOptions};
+use tokio::sync::Notify;
 use tokio::time::timeout;
 use tracing::debug;
+
+/// How long acks wait for those of older messages, so that one frame settles them all.
+const LINGER: Duration = Duration::from_millis(10);
 
 type Sending = Pin<Box<dyn Future<Output = lapin::Result<()>> + Send>>;
 
@@ -46,6 +50,14 @@ impl Account {
         {
             open.unsettled.insert(tag);
         }
+    }
+
+    /// Whether an older message than one of these is unsettled and none of these: then they need more than one frame.
+    fn is_behind(&self, handles: &[Handle]) -> bool {
+        let guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(open) = guard.as_ref() else { return false };
+        let newest = handles.iter().filter(|handle| handle.generation == open.generation).map(|handle| handle.tag).max();
+        newest.is_some_and(|newest| open.unsettled.range(..=newest).count() > handles.len())
     }
 
     /// Queues the frames. All under one lock, because a multiple-ack that overtakes another call's settlement would settle that too.
@@ -108,19 +120,40 @@ pub(super) struct Settling {
     limit: Duration,
     /// Acks that wait for the turn of whoever gathers; none: nobody does.
     gathered: Mutex<Option<Vec<Handle>>>,
+    /// So many acks wait for no more.
+    enough: usize,
+    full: Notify,
 }
 
 impl Settling {
-    pub(super) fn new(account: Arc<Account>, limit: Duration) -> Self {
-        Self { account, limit, gathered: Mutex::default() }
+    /// Acks of a consumer that may have so many unsettled.
+    pub(super) fn new(account: Arc<Account>, prefetch: u16, limit: Duration) -> Self {
+        Self { account, limit, gathered: Mutex::default(), enough: usize::from(prefetch / 4), full: Notify::new() }
     }
 
     /// Whether somebody gathers already, and has these now.
     fn joins(&self, handles: &[Handle]) -> bool {
         let mut gathered = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
         let others = gathered.is_some();
-        gathered.get_or_insert_default().extend_from_slice(handles);
+        let all = gathered.get_or_insert_default();
+        all.extend_from_slice(handles);
+        if all.len() >= self.enough {
+            self.full.notify_waiters();
+        }
         others
+    }
+
+    /// One turn for what is signed together, which takes no time if there is none; longer while older messages are missing among it.
+    async fn gather(&self) {
+        tokio::task::yield_now().await;
+        let full = self.full.notified();
+        let is_behind = || {
+            let gathered = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
+            gathered.as_ref().is_some_and(|handles| handles.len() < self.enough && self.account.is_behind(handles))
+        };
+        if is_behind() {
+            let _ = timeout(LINGER, full).await;
+        }
     }
 
     /// Queues the frames of what was gathered.
@@ -143,12 +176,11 @@ impl Drop for Gathers<'_> {
 impl Settler for Settling {
     async fn settle(&self, handles: &[Handle], settlement: Settlement) {
         let sending = if settlement == Settlement::Ack {
-            // What is signed together is acked together: one turn for the others, which takes no time if there are none.
             if self.joins(handles) {
                 return;
             }
             let gathers = Gathers(self);
-            tokio::task::yield_now().await;
+            self.gather().await;
             let sending = self.flush();
             drop(gathers);
             sending

@@ -1,5 +1,6 @@
--- The end of each step: `step` for each claim of a batch, or `usual` where that suffices; both answer the same.
+-- The end of each step: `step` for each claim of a batch, or `usual` where that suffices, with what it leaves to `finish`; both answer the same.
 -- KEYS: two or three for each claim. ARGV: how many times follow; the times; then for each claim: how many keys, token, fingerprint, epoch.
+-- Answers those of the claims, with commas between them.
 local answers, touched = {}, {}
 local function all()
   local times, key = tonumber(ARGV[1]), 0
@@ -16,9 +17,11 @@ local function all()
     answers[#answers + 1] = answer
     key = key + count
   end
+  if finish then finish() end
 end
 local ok, failure = pcall(all)
-if ok then return answers end
+-- One text is cheaper than a reply of many parts, for Redis and for its client.
+if ok then return table.concat(answers, ',') end
 -- Nobody is told what became of the claims before: all of them may be repeated.
 local text = type(failure) == 'table' and failure.err or tostring(failure)
 return redis.error_reply((#answers > 0 and 'PARTLY ' or '') .. text)

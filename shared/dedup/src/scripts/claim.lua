@@ -1,24 +1,23 @@
 -- KEYS: claim key, start record; of a further effect, which has both to itself, also the first effect's record, which says whose the id is.
 -- ARGV: token, fingerprint, epoch, lease ms, record's retention ms.
--- Answers {word, number, number}: fresh + starts | interrupted + starts + crashes | held + ms left | done | conflict.
+-- Answers 'word number number': fresh + starts | interrupted + starts + crashes | held + ms left | done | conflict.
 local owner = redis.call('GET', KEYS[1])
-if owner == 'done' then return {'done', 0, 0} end
 -- Not MGET, for which a value of another type is nothing at all: what cannot be read is an error, never fresh.
 local record = read(redis.call('GET', KEYS[2]))
 if record.fp and record.fp ~= ARGV[2] then
   -- effect: a further effect was started and not given back, or has happened.
-  if record.done or tonumber(record.open or 0) > 0 or record.before or record.effect then return {'conflict', 0, 0} end
+  if record.done or tonumber(record.open or 0) > 0 or record.before or record.effect then return 'conflict 0 0' end
   -- The other fingerprint gave everything back and did nothing: it does not stand in the way.
   redis.call('DEL', KEYS[2])
   record = {}
 elseif record.done then
-  return {'done', 0, 0}
+  return 'done 0 0'
 end
 local first = KEYS[3] and read(redis.call('GET', KEYS[3])) or {}
 local stranger = first.fp and first.fp ~= ARGV[2]
-if stranger and (first.done or tonumber(first.open or 0) > 0 or first.before or first.effect) then return {'conflict', 0, 0} end
+if stranger and (first.done or tonumber(first.open or 0) > 0 or first.before or first.effect) then return 'conflict 0 0' end
 if owner and owner ~= ARGV[1] then
-  return {'held', math.max(redis.call('PTTL', KEYS[1]), 0), 0}
+  return 'held ' .. math.max(redis.call('PTTL', KEYS[1]), 0) .. ' 0'
 end
 if owner then
   redis.call('PEXPIRE', KEYS[1], ARGV[4])
@@ -46,5 +45,5 @@ if KEYS[3] then
   first.fp, first.effect = ARGV[2], first.effect or KEYS[2]
   keep_first(KEYS[3], first, ARGV[5])
 end
-if record.told then return {'interrupted', starts, open - 1} end
-return {'fresh', starts, 0}
+if record.told then return 'interrupted ' .. starts .. ' ' .. open - 1 end
+return 'fresh ' .. starts .. ' 0'

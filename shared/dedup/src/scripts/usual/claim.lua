@@ -7,5 +7,6 @@ local function usual(claim, record, at)
   local kept = redis.call('SET', record, fingerprint .. ' 1 1 ' .. epoch .. ' ' .. token, 'NX', 'PX', ARGV[3])
   if not kept then return nil end
   redis.call('SET', claim, token, 'NX', 'PX', ARGV[2])
-  return {'fresh', 1, 0}
+  return 'fresh 1 0'
 end
+local finish = nil
