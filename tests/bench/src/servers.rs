@@ -18,7 +18,7 @@ pub(crate) struct Servers {
 }
 
 impl Servers {
-    /// Starts them: `PostgreSQL` with fsync, Redis with an append-only file that is written through every second.
+    /// Starts them: `PostgreSQL` with fsync, Redis as `deploy/redis/redis.conf` has it.
     pub(crate) async fn start() -> anyhow::Result<Self> {
         Self::start_with(DURABLE).await
     }
@@ -32,8 +32,7 @@ impl Servers {
             Redis::start_with(dir.path(), kept),
             Postgres::start_with(dir.path(), options),
         )?;
-        redis.command("CONFIG SET appendfsync everysec").await?;
-        redis.command("CONFIG SET auto-aof-rewrite-min-size 512mb").await?;
+        redis.command("CONFIG SET appendfsync everysec auto-aof-rewrite-min-size 512mb").await?;
         Ok(Self { rabbitmq, redis, postgres, dir })
     }
 

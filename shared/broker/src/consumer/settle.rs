@@ -52,22 +52,27 @@ impl Account {
         }
     }
 
-    /// Whether an older message than one of these is unsettled and none of these: then they need more than one frame.
+    /// Whether these need more than one frame, since an older message that is not among them is unsettled.
     fn is_behind(&self, handles: &[Handle]) -> bool {
         let guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(open) = guard.as_ref() else { return false };
-        let newest = handles.iter().filter(|handle| handle.generation == open.generation).map(|handle| handle.tag).max();
-        newest.is_some_and(|newest| open.unsettled.range(..=newest).count() > handles.len())
+        guard.as_ref().is_some_and(|open| is_behind(&open.unsettled, &open.tags(handles)))
     }
 
     /// Queues the frames. All under one lock, because a multiple-ack that overtakes another call's settlement would settle that too.
     fn send(&self, handles: &[Handle], settlement: Settlement) -> Vec<Sending> {
         let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(open) = guard.as_mut() else { return Vec::new() };
-        let current = handles.iter().filter(|handle| handle.generation == open.generation);
-        let tags: BTreeSet<u64> = current.map(|handle| handle.tag).filter(|tag| open.unsettled.contains(tag)).collect();
+        let tags = open.tags(handles);
         let frames = frames(&mut open.unsettled, &tags);
         frames.into_iter().filter_map(|frame| start(&open.channel, frame, settlement)).collect()
+    }
+}
+
+impl Open {
+    /// Those of the handles that are unsettled here.
+    fn tags(&self, handles: &[Handle]) -> BTreeSet<u64> {
+        let current = handles.iter().filter(|handle| handle.generation == self.generation);
+        current.map(|handle| handle.tag).filter(|tag| self.unsettled.contains(tag)).collect()
     }
 }
 
@@ -76,6 +81,11 @@ impl Account {
 struct Frame {
     tag: u64,
     multiple: bool,
+}
+
+/// Whether something older than the newest of `tags`, which are all unsettled, is not among them.
+fn is_behind(unsettled: &BTreeSet<u64>, tags: &BTreeSet<u64>) -> bool {
+    tags.last().is_some_and(|newest| unsettled.range(..=newest).count() > tags.len())
 }
 
 /// Takes `tags` out of `unsettled`. One multiple frame for the run at the low end that is wholly ours, single frames for the rest.
@@ -220,6 +230,20 @@ mod tests {
             let mut left = set(unsettled);
             assert_eq!(frames(&mut left, &set(tags)), expected, "{unsettled:?} {tags:?}");
             assert_eq!(left, &set(unsettled) - &set(tags));
+        }
+    }
+
+    #[test]
+    fn what_is_behind_an_older_message_needs_more_than_one_frame() {
+        let rows: [(&[u64], &[u64], bool); 5] = [
+            (&[1, 2, 3, 4], &[1, 2, 3], false),
+            (&[1, 2, 3, 4], &[2, 3], true),
+            (&[1, 2, 3, 4], &[1, 3], true),
+            (&[3, 7, 9], &[3, 7, 9], false),
+            (&[5], &[], false),
+        ];
+        for (unsettled, tags, behind) in rows {
+            assert_eq!(is_behind(&set(unsettled), &set(tags)), behind, "{unsettled:?} {tags:?}");
         }
     }
 }

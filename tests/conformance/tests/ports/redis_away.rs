@@ -152,6 +152,11 @@ async fn the_keys_are_those_that_operators_are_told_of() {
     let (owner, lease, memory): (String, u64, u64) = pipeline.query_async(&mut connection).await.unwrap();
     assert_eq!(owner, "a");
     assert!((1..=LEASE_MS).contains(&lease) && memory > LEASE_MS, "{lease} {memory}");
+    claims.complete(&claim, 2 * LEASE_MS).await.unwrap();
+    pipeline.cmd("GET").arg(&record);
+    let (owner, _, memory, text): (Option<String>, i64, u64, String) = pipeline.query_async(&mut connection).await.unwrap();
+    assert_eq!(owner, None, "what is done needs no claim");
+    assert!(memory > LEASE_MS && text.starts_with(&claim[0].key.fingerprint.to_hex()), "{memory} {text}");
     assert!(!format!("{:?}", RedisClaims::connect(&hushed()).unwrap()).contains("hush"));
 }
 
