@@ -16,8 +16,8 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 use tracing::debug;
 
-/// How long acks wait for those of older messages, so that one frame settles them all.
-const LINGER: Duration = Duration::from_millis(10);
+/// How long an ack waits for others, so that one frame settles them all: each frame is a command of the queue's log.
+const LINGER: Duration = Duration::from_millis(5);
 
 type Sending = Pin<Box<dyn Future<Output = lapin::Result<()>> + Send>>;
 
@@ -52,27 +52,14 @@ impl Account {
         }
     }
 
-    /// Whether these need more than one frame, since an older message that is not among them is unsettled.
-    fn is_behind(&self, handles: &[Handle]) -> bool {
-        let guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        guard.as_ref().is_some_and(|open| is_behind(&open.unsettled, &open.tags(handles)))
-    }
-
     /// Queues the frames. All under one lock, because a multiple-ack that overtakes another call's settlement would settle that too.
     fn send(&self, handles: &[Handle], settlement: Settlement) -> Vec<Sending> {
         let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(open) = guard.as_mut() else { return Vec::new() };
-        let tags = open.tags(handles);
+        let current = handles.iter().filter(|handle| handle.generation == open.generation);
+        let tags: BTreeSet<u64> = current.map(|handle| handle.tag).filter(|tag| open.unsettled.contains(tag)).collect();
         let frames = frames(&mut open.unsettled, &tags);
         frames.into_iter().filter_map(|frame| start(&open.channel, frame, settlement)).collect()
-    }
-}
-
-impl Open {
-    /// Those of the handles that are unsettled here.
-    fn tags(&self, handles: &[Handle]) -> BTreeSet<u64> {
-        let current = handles.iter().filter(|handle| handle.generation == self.generation);
-        current.map(|handle| handle.tag).filter(|tag| self.unsettled.contains(tag)).collect()
     }
 }
 
@@ -81,11 +68,6 @@ impl Open {
 struct Frame {
     tag: u64,
     multiple: bool,
-}
-
-/// Whether something older than the newest of `tags`, which are all unsettled, is not among them.
-fn is_behind(unsettled: &BTreeSet<u64>, tags: &BTreeSet<u64>) -> bool {
-    tags.last().is_some_and(|newest| unsettled.range(..=newest).count() > tags.len())
 }
 
 /// Takes `tags` out of `unsettled`. One multiple frame for the run at the low end that is wholly ours, single frames for the rest.
@@ -128,7 +110,7 @@ pub(super) struct Settling {
     account: Arc<Account>,
     /// Longest wait for the frames to be written.
     limit: Duration,
-    /// Acks that wait for the turn of whoever gathers; none: nobody does.
+    /// Acks that wait for whoever gathers; none: nobody does.
     gathered: Mutex<Option<Vec<Handle>>>,
     /// So many acks wait for no more.
     enough: usize,
@@ -153,15 +135,14 @@ impl Settling {
         others
     }
 
-    /// One turn for what is signed together, which takes no time if there is none; longer while older messages are missing among it.
+    /// Waits for others, unless there are enough.
     async fn gather(&self) {
-        tokio::task::yield_now().await;
         let full = self.full.notified();
-        let is_behind = || {
+        let has_room = {
             let gathered = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
-            gathered.as_ref().is_some_and(|handles| handles.len() < self.enough && self.account.is_behind(handles))
+            gathered.as_ref().is_some_and(|handles| handles.len() < self.enough)
         };
-        if is_behind() {
+        if has_room {
             let _ = timeout(LINGER, full).await;
         }
     }
@@ -173,7 +154,7 @@ impl Settling {
     }
 }
 
-/// Whoever gathers sends what was gathered, even if it is dropped while it waits for its turn.
+/// Whoever gathers sends what was gathered, even if it is dropped while it waits.
 struct Gathers<'a>(&'a Settling);
 
 impl Drop for Gathers<'_> {
@@ -230,20 +211,6 @@ mod tests {
             let mut left = set(unsettled);
             assert_eq!(frames(&mut left, &set(tags)), expected, "{unsettled:?} {tags:?}");
             assert_eq!(left, &set(unsettled) - &set(tags));
-        }
-    }
-
-    #[test]
-    fn what_is_behind_an_older_message_needs_more_than_one_frame() {
-        let rows: [(&[u64], &[u64], bool); 5] = [
-            (&[1, 2, 3, 4], &[1, 2, 3], false),
-            (&[1, 2, 3, 4], &[2, 3], true),
-            (&[1, 2, 3, 4], &[1, 3], true),
-            (&[3, 7, 9], &[3, 7, 9], false),
-            (&[5], &[], false),
-        ];
-        for (unsettled, tags, behind) in rows {
-            assert_eq!(is_behind(&set(unsettled), &set(tags)), behind, "{unsettled:?} {tags:?}");
         }
     }
 }
