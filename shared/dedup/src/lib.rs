@@ -8,7 +8,7 @@
 //!
 //! | key | value | lives |
 //! |---|---|---|
-//! | `<prefix>:{<subscription>}:<id>:<fingerprint>` | the owner's token, then `done` | the lease, then the retention |
+//! | `<prefix>:{<subscription>}:<id>:<fingerprint>` | the claim: its owner's token | the lease, or until it is given back or done |
 //! | `<prefix>:{<subscription>}:<id>` | the record, a text (`scripts/record.lua`): fingerprint, starts, unfinished starts, epoch, who did what last, whether it is done | the retention |
 //!
 //! A further effect, which an operator allowed, has a pair of its own: its effect epoch stands behind the claim key

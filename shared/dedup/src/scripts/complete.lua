@@ -1,6 +1,7 @@
 -- KEYS: as for claiming. ARGV: token, fingerprint, epoch (not used), retention ms.
--- Always sets done, on the record, and ends the claim: the effect happened. Answers 1 when the claim was still ours, and again 1 when the same token asks again; also when it
--- had ended and nobody has claimed since, or who did was told of an unfinished start. 0: somebody may have started without knowing.
+-- Always sets done, on the record, and ends the claim: the effect happened. Answers 1 when the claim was still ours, and again 1 when the same
+-- token asks again; also when it had ended and nobody has claimed since, or who did was told of an unfinished start. 0: somebody may have
+-- started without knowing.
 local was = redis.call('MGET', KEYS[1], KEYS[2])
 local owner, record = was[1], read(was[2])
 local held = record.told and 1 or 0
