@@ -9,6 +9,7 @@ mod ledger;
 mod line;
 mod penalty;
 mod pump;
+mod renewal;
 mod wakes;
 
 use std::sync::Arc;

@@ -70,11 +70,13 @@ impl Sender {
     async fn more(&self, flow: &Flow) -> anyhow::Result<()> {
         let look = flow.system.look();
         let (accepted, effects) = (self.accepted() + MEANWHILE, look.counts().await?.orders + MEANWHILE as u64);
-        let what = format!("{MEANWHILE} more to be accepted and handled");
-        wait_until(&what, PATIENCE, async || {
-            self.accepted() >= accepted && look.counts().await.is_ok_and(|now| now.orders >= effects)
-        })
-        .await
+        let what = format!("{accepted} to be accepted and {effects} handled");
+        let mut handled = 0;
+        let more = wait_until(&what, PATIENCE, async || {
+            handled = look.counts().await.map_or(handled, |now| now.orders);
+            self.accepted() >= accepted && handled >= effects
+        });
+        more.await.with_context(|| format!("{} accepted, {handled} handled", self.accepted()))
     }
 }
 

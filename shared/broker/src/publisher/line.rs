@@ -56,6 +56,14 @@ impl Line {
         self.live.connection.status().connected()
     }
 
+    /// Closes the channel, on which nothing may be in flight.
+    ///
+    /// # Errors
+    /// When the channel is gone.
+    pub(super) async fn close(self) -> lapin::Result<()> {
+        self.channel.close(200, "another one is opened".into()).await
+    }
+
     /// Hands a publication to the connection. Delivery tags follow the order of these calls, because the first poll takes the tag and
     /// queues the frames in one go, and there is one caller.
     ///

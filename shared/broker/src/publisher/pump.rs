@@ -10,13 +10,14 @@ use futures::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::Request;
 use super::kind::{Kind, Meters};
 use super::ledger::{Key, Ledger, Place, Settled};
 use super::line::{Line, Ready};
 use super::penalty::Penalties;
+use super::renewal::Renewal;
 use super::wakes::Wakes;
 use crate::config::Config;
 use crate::convert;
@@ -30,6 +31,8 @@ const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 const CHANNEL_PAUSE: Duration = Duration::from_millis(100);
 /// How often an idle channel is looked at: the broker may close it without a publish.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long a channel that was closed may owe the words that closed it: its state changes a moment before its confirms fail with them.
+const WORDS: Duration = Duration::from_millis(250);
 
 struct Waiting {
     place: Place,
@@ -48,7 +51,12 @@ pub(super) struct Pump {
     ledger: Ledger,
     waiting: VecDeque<Waiting>,
     line: Option<Line>,
+    /// When the channel was first seen closed, on a connection that is sound.
+    closed: Option<Instant>,
     opening: BoxFuture<'static, Option<Line>>,
+    /// Whether what is being opened takes the place of a channel that still worked.
+    renewing: bool,
+    renewal: Renewal,
     penalties: Penalties,
     meters: Meters,
 }
@@ -66,6 +74,9 @@ impl Pump {
             ledger: Ledger::new(window),
             waiting: VecDeque::new(),
             line: None,
+            closed: None,
+            renewing: false,
+            renewal: Renewal::new(Instant::now()),
             penalties: Penalties::default(),
             meters: Meters::new(),
         }
@@ -76,6 +87,7 @@ impl Pump {
         let mut stopping = false;
         loop {
             self.look_at_link();
+            self.renew();
             let more = self.start_some();
             self.expire();
             self.tell_up();
@@ -124,6 +136,9 @@ impl Pump {
             return false;
         }
         let now = Instant::now();
+        if self.renewal.is_due(now) {
+            return self.ledger.is_empty();
+        }
         for _ in 0..CHUNK {
             match self.waiting.front() {
                 Some(first) if self.ledger.has_room_for(&first.key) && first.start_by > now => {}
@@ -132,8 +147,10 @@ impl Pump {
             let Some(first) = self.waiting.pop_front() else { return false };
             if let Err(error) = self.start(first, now) {
                 // What the broker said before it closed the channel comes first.
-                self.take_confirms();
-                self.lost(&error.to_string(), false);
+                self.look_at_link();
+                if self.can_write() {
+                    self.lost(&error.to_string(), false);
+                }
                 return false;
             }
         }
@@ -194,6 +211,7 @@ impl Pump {
     fn lost(&mut self, reason: &str, silent: bool) {
         let settled = self.ledger.abandon();
         self.note(&settled);
+        self.closed = None;
         let Some(line) = self.line.take() else { return };
         warn!(reason, unknown = settled.len(), "the publishing channel is lost");
         let only_the_channel = !silent && line.is_connected() && !line.is_open();
@@ -203,9 +221,24 @@ impl Pump {
         self.opening = open(self.link.clone(), self.window, self.connect_timeout);
     }
 
+    /// Changes a channel that refuses messages for another one, once nothing is in flight on it.
+    fn renew(&mut self) {
+        if !self.renewal.is_due(Instant::now()) || !self.ledger.is_empty() || !self.can_write() {
+            return;
+        }
+        let Some(line) = self.line.take() else { return };
+        info!("the broker refuses messages: they are tried on another channel");
+        self.renewing = true;
+        self.opening = renew(line, self.link.clone(), self.window, self.connect_timeout);
+    }
+
     fn opened(&mut self, line: Option<Line>) {
+        self.renewing = false;
         match line {
-            Some(line) => self.line = Some(line),
+            Some(line) => {
+                self.line = Some(line);
+                self.renewal.opened(Instant::now());
+            }
             // The link was stopped: nothing will ever be up again.
             None => self.opening = std::future::pending().boxed(),
         }
@@ -213,30 +246,46 @@ impl Pump {
 
     fn look_at_link(&mut self) {
         let generation = self.link.state.borrow_and_update().generation();
-        let gone = self.line.as_ref().is_some_and(|line| generation != Some(line.live.generation) || !line.is_open());
-        if gone {
-            self.take_confirms();
-            self.lost("the connection went", false);
+        let gone = |line: &Line| generation != Some(line.live.generation) || !line.is_open();
+        if !self.line.as_ref().is_some_and(gone) {
+            return;
         }
+        self.take_confirms();
+        let Some(line) = self.line.as_ref() else { return };
+        let only_the_channel = generation == Some(line.live.generation) && line.is_connected();
+        if only_the_channel && !self.ledger.is_empty() {
+            let now = Instant::now();
+            if now < *self.closed.get_or_insert(now) + WORDS {
+                return;
+            }
+        }
+        self.lost("the connection went", false);
     }
 
     fn can_write(&self) -> bool {
-        let usable = self.line.as_ref().is_some_and(Line::is_open);
-        usable && matches!(&*self.link.state.borrow(), LinkState::Up(_))
+        self.line.as_ref().is_some_and(Line::is_open) && self.is_linked()
+    }
+
+    fn is_linked(&self) -> bool {
+        matches!(&*self.link.state.borrow(), LinkState::Up(_))
     }
 
     fn tell_up(&self) {
-        let can = self.can_write();
+        let can = self.can_write() || (self.renewing && self.is_linked());
         self.up.send_if_modified(|up| std::mem::replace(up, can) != can);
     }
 
     fn next_deadline(&mut self) -> Option<Instant> {
         let waiting = self.waiting.front().map(|first| first.start_by);
-        waiting.into_iter().chain(self.ledger.oldest_expires()).min()
+        let words = self.closed.map(|closed| closed + WORDS);
+        waiting.into_iter().chain(self.ledger.oldest_expires()).chain(words).min()
     }
 
-    fn note(&self, settled: &[Settled]) {
+    fn note(&mut self, settled: &[Settled]) {
         for Settled { kind, started, answer } in settled {
+            if *answer == Published::Nacked {
+                self.renewal.refused();
+            }
             self.meters.note(*kind, answer, Some(started.elapsed().as_secs_f64()));
         }
     }
@@ -262,6 +311,20 @@ fn open(mut link: Link, window: usize, limit: Duration) -> BoxFuture<'static, Op
             }
             sleep(CHANNEL_PAUSE).await;
         }
+    }
+    .boxed()
+}
+
+/// Closes a channel, and opens another one as [`open`] does.
+fn renew(line: Line, link: Link, window: usize, limit: Duration) -> BoxFuture<'static, Option<Line>> {
+    async move {
+        let generation = line.live.generation;
+        match timeout(limit, line.close()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => link.complain(generation, &error.to_string()),
+            Err(_) => link.complain(generation, "no channel was closed in time"),
+        }
+        open(link, window, limit).await
     }
     .boxed()
 }

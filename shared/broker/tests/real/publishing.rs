@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use countersign_broker::{Config, State};
 use countersign_delivery::ports::broker::{Consumers, Published, Publisher};
 use countersign_launcher::RabbitMq;
+use lapin::types::AMQPValue;
 use tokio::time::timeout;
 
 use crate::rig::{Rig, SOON, config, ground, quorum, raw, to};
@@ -47,6 +48,42 @@ async fn an_exchange_that_is_not_there_does_not_stop_the_others() {
     let again = rig.broker.publish(vec![stray("2"), to("q", "3")]).await;
     assert!(matches!(&again[0], Published::Returned { reason } if reason.contains("gone")), "{again:?}");
     assert_eq!(again[1], Published::Confirmed);
+    rig.end().await;
+}
+
+/// Its first refusals may be those of a channel that takes a dead node for the queue's leader; see `publisher/renewal.rs`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_channel_with_refusals_is_changed_and_others_do_not_notice() {
+    let dir = tempfile_dir("renewal");
+    let node = RabbitMq::start(dir.path()).await.unwrap();
+    let url = node.amqp_url("/");
+    let (connection, channel) = raw(&url).await;
+    quorum(&channel, "q", &[]).await;
+    quorum(
+        &channel,
+        "full",
+        &[("x-max-length", AMQPValue::LongInt(1)), ("x-overflow", AMQPValue::LongString("reject-publish".into()))],
+    )
+    .await;
+    connection.close(200, "declared".into()).await.unwrap();
+    let rig = Rig::up(&url).await;
+    let channels = async || node.ctl(&["--silent", "list_channels", "pid"]).await.unwrap();
+    let before = channels().await;
+    let mut refused = 0;
+    let started = Instant::now();
+    for number in 0.. {
+        let outcomes = rig.broker.publish(vec![to("q", number), to("full", number), to("q", -1 - number)]).await;
+        assert_eq!((&outcomes[0], &outcomes[2]), (&Published::Confirmed, &Published::Confirmed));
+        assert!(rig.broker.is_up());
+        refused += usize::from(outcomes[1] == Published::Nacked);
+        if started.elapsed() > Duration::from_millis(2_500) {
+            break;
+        }
+    }
+    assert!(refused > 10, "{refused}");
+    let after = channels().await;
+    assert_eq!((before.lines().count(), after.lines().count()), (1, 1), "{before} {after}");
+    assert_ne!(before, after, "another channel");
     rig.end().await;
 }
 
