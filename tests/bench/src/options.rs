@@ -37,6 +37,9 @@ pub struct Options {
     /// Messages that upstream has accepted while the broker stands still, of the scenario memory
     #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(100..=5_000_000))]
     pub unconfirmed: u32,
+    /// Messages that are lost in the scenario outage; as many as of one round unless it is said
+    #[arg(long, value_parser = clap::value_parser!(u32).range(100..=10_000_000))]
+    pub lost: Option<u32>,
     /// How often outage is measured, which takes minutes a round
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub outages: u32,

@@ -33,7 +33,7 @@ pub(super) const LOST: [Lost; 2] = [
 ];
 
 pub(super) async fn purged(servers: &Servers, lost: &Lost, options: &Options, book: &mut Book) -> anyhow::Result<()> {
-    let messages = options.messages;
+    let messages = options.lost.unwrap_or(options.messages);
     let mut rig = rig(servers, options, lost.callback).await?;
     rig.system.stop(Which::Downstream).await?;
     rig.system.stop(Which::Callback).await?;
