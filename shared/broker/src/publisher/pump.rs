@@ -316,10 +316,10 @@ fn open(mut link: Link, window: usize, limit: Duration) -> BoxFuture<'static, Op
 }
 
 /// Closes a channel, and opens another one as [`open`] does.
-fn renew(line: Line, link: Link, window: usize, limit: Duration) -> BoxFuture<'static, Option<Line>> {
+fn renew(old: Line, link: Link, window: usize, limit: Duration) -> BoxFuture<'static, Option<Line>> {
     async move {
-        let generation = line.live.generation;
-        match timeout(limit, line.close()).await {
+        let generation = old.live.generation;
+        match timeout(limit, old.close()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => link.complain(generation, &error.to_string()),
             Err(_) => link.complain(generation, "no channel was closed in time"),
