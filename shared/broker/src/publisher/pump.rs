@@ -17,7 +17,7 @@ use super::kind::{Kind, Meters};
 use super::ledger::{Key, Ledger, Place, Settled};
 use super::line::{Line, Ready};
 use super::penalty::Penalties;
-use super::renewal::Renewal;
+use super::renewal::{Renewal, Step};
 use super::wakes::Wakes;
 use crate::config::Config;
 use crate::convert;
@@ -87,8 +87,7 @@ impl Pump {
         let mut stopping = false;
         loop {
             self.look_at_link();
-            self.renew();
-            let more = self.start_some();
+            let more = self.is_to_publish() && self.start_some();
             self.expire();
             self.tell_up();
             if stopping && self.waiting.is_empty() && self.ledger.is_empty() {
@@ -132,13 +131,7 @@ impl Pump {
 
     /// Starts what there is room for, a chunk at most. True if there may be more to start at once.
     fn start_some(&mut self) -> bool {
-        if !self.can_write() {
-            return false;
-        }
         let now = Instant::now();
-        if self.renewal.is_due(now) {
-            return self.ledger.is_empty();
-        }
         for _ in 0..CHUNK {
             match self.waiting.front() {
                 Some(first) if self.ledger.has_room_for(&first.key) && first.start_by > now => {}
@@ -221,15 +214,23 @@ impl Pump {
         self.opening = open(self.link.clone(), self.window, self.connect_timeout);
     }
 
-    /// Changes a channel that refuses messages for another one, once nothing is in flight on it.
-    fn renew(&mut self) {
-        if !self.renewal.is_due(Instant::now()) || !self.ledger.is_empty() || !self.can_write() {
-            return;
+    /// Changes a channel that refuses messages for another one, or holds it back until nothing is in flight on it.
+    fn is_to_publish(&mut self) -> bool {
+        if !self.can_write() {
+            return false;
         }
-        let Some(line) = self.line.take() else { return };
-        info!("the broker refuses messages: they are tried on another channel");
-        self.renewing = true;
-        self.opening = renew(line, self.link.clone(), self.window, self.connect_timeout);
+        match self.renewal.step(Instant::now(), self.ledger.is_empty()) {
+            Step::Keep => return true,
+            Step::Hold => {}
+            Step::Change => {
+                if let Some(line) = self.line.take() {
+                    info!("the broker refuses messages: they are tried on another channel");
+                    self.renewing = true;
+                    self.opening = renew(line, self.link.clone(), self.window, self.connect_timeout);
+                }
+            }
+        }
+        false
     }
 
     fn opened(&mut self, line: Option<Line>) {
@@ -278,7 +279,9 @@ impl Pump {
     fn next_deadline(&mut self) -> Option<Instant> {
         let waiting = self.waiting.front().map(|first| first.start_by);
         let words = self.closed.map(|closed| closed + WORDS);
-        waiting.into_iter().chain(self.ledger.oldest_expires()).chain(words).min()
+        let held = self.renewal.held_until().filter(|_| self.can_write());
+        let others = [self.ledger.oldest_expires(), words, held];
+        waiting.into_iter().chain(others.into_iter().flatten()).min()
     }
 
     fn note(&mut self, settled: &[Settled]) {

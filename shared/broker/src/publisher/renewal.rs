@@ -13,17 +13,32 @@ use tokio::time::Instant;
 const FIRST: Duration = Duration::from_secs(1);
 /// And at most this long, when its predecessors had refusals too: then it is the queue.
 const MOST: Duration = Duration::from_secs(30);
+/// So long nothing more is published, for what is in flight to be confirmed. A queue without a leader confirms nothing, and must not hold up others.
+const HOLD: Duration = Duration::from_millis(250);
+
+/// What to do with the channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Publish on it.
+    Keep,
+    /// Publish nothing on it: it is to be changed when nothing is in flight.
+    Hold,
+    /// Open another one.
+    Change,
+}
 
 #[derive(Debug)]
 pub(super) struct Renewal {
-    opened: Instant,
+    /// When the channel was opened, or was last not changed because something stayed in flight.
+    since: Instant,
     pause: Duration,
     refused: bool,
+    held_until: Option<Instant>,
 }
 
 impl Renewal {
     pub(super) const fn new(now: Instant) -> Self {
-        Self { opened: now, pause: FIRST, refused: false }
+        Self { since: now, pause: FIRST, refused: false, held_until: None }
     }
 
     /// A message was refused.
@@ -34,12 +49,27 @@ impl Renewal {
     /// Another channel is there.
     pub(super) fn opened(&mut self, now: Instant) {
         let pause = if self.refused { (self.pause * 2).min(MOST) } else { FIRST };
-        *self = Self { opened: now, pause, refused: false };
+        *self = Self { pause, ..Self::new(now) };
     }
 
-    /// Whether the channel is to be changed as soon as nothing is in flight on it.
-    pub(super) fn is_due(&self, now: Instant) -> bool {
-        self.refused && now >= self.opened + self.pause
+    /// What to do now; `idle` when nothing is in flight.
+    pub(super) fn step(&mut self, now: Instant, idle: bool) -> Step {
+        if !self.refused || now < self.since + self.pause {
+            return Step::Keep;
+        }
+        if idle {
+            return Step::Change;
+        }
+        if now < *self.held_until.get_or_insert(now + HOLD) {
+            return Step::Hold;
+        }
+        (self.since, self.held_until) = (now, None);
+        Step::Keep
+    }
+
+    /// When a hold is over.
+    pub(super) const fn held_until(&self) -> Option<Instant> {
+        self.held_until
     }
 }
 
@@ -51,16 +81,29 @@ mod tests {
     async fn a_channel_with_refusals_is_changed_ever_more_rarely_until_one_has_none() {
         let mut now = Instant::now();
         let mut renewal = Renewal::new(now);
-        assert!(!renewal.is_due(now + MOST), "nothing was refused");
+        assert_eq!(renewal.step(now + MOST, true), Step::Keep, "nothing was refused");
         for pause in [1, 2, 4, 8, 16, 30, 30] {
             renewal.refused();
-            assert!(!renewal.is_due(now + Duration::from_secs(pause) - Duration::from_millis(1)));
+            assert_eq!(renewal.step(now + Duration::from_secs(pause) - Duration::from_millis(1), true), Step::Keep);
             now += Duration::from_secs(pause);
-            assert!(renewal.is_due(now));
+            assert_eq!(renewal.step(now, true), Step::Change);
             renewal.opened(now);
         }
         renewal.opened(now);
         renewal.refused();
-        assert!(renewal.is_due(now + FIRST), "the one before had none");
+        assert_eq!(renewal.step(now + FIRST, true), Step::Change, "the one before had none");
+    }
+
+    #[tokio::test]
+    async fn what_stays_in_flight_holds_up_nobody_for_long() {
+        let begun = Instant::now();
+        let mut renewal = Renewal::new(begun);
+        renewal.refused();
+        let due = begun + FIRST;
+        assert_eq!((renewal.step(due, false), renewal.held_until()), (Step::Hold, Some(due + HOLD)));
+        assert_eq!(renewal.step(due + HOLD / 2, false), Step::Hold);
+        assert_eq!((renewal.step(due + HOLD, false), renewal.held_until()), (Step::Keep, None));
+        assert_eq!(renewal.step(due + HOLD + FIRST / 2, true), Step::Keep);
+        assert_eq!(renewal.step(due + HOLD + FIRST, true), Step::Change, "it is tried again");
     }
 }

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use countersign_broker::{Config, State};
 use countersign_delivery::ports::broker::{Consumers, Published, Publisher};
 use countersign_launcher::RabbitMq;
-use lapin::types::AMQPValue;
+use futures::future::join_all;
 use tokio::time::timeout;
 
-use crate::rig::{Rig, SOON, config, ground, quorum, raw, to};
+use crate::rig::{Rig, SOON, bounded, config, ground, quorum, raw, to};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_larger_than_the_window_arrives_in_order() {
@@ -51,7 +51,7 @@ async fn an_exchange_that_is_not_there_does_not_stop_the_others() {
     rig.end().await;
 }
 
-/// Its first refusals may be those of a channel that takes a dead node for the queue's leader; see `publisher/renewal.rs`.
+/// The refusals may be those of a channel that takes a dead node for the queue's leader; see `publisher/renewal.rs`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_channel_with_refusals_is_changed_and_others_do_not_notice() {
     let dir = tempfile_dir("renewal");
@@ -59,28 +59,28 @@ async fn a_channel_with_refusals_is_changed_and_others_do_not_notice() {
     let url = node.amqp_url("/");
     let (connection, channel) = raw(&url).await;
     quorum(&channel, "q", &[]).await;
-    quorum(
-        &channel,
-        "full",
-        &[("x-max-length", AMQPValue::LongInt(1)), ("x-overflow", AMQPValue::LongString("reject-publish".into()))],
-    )
-    .await;
+    quorum(&channel, "full", &bounded()).await;
     connection.close(200, "declared".into()).await.unwrap();
     let rig = Rig::up(&url).await;
     let channels = async || node.ctl(&["--silent", "list_channels", "pid"]).await.unwrap();
     let before = channels().await;
-    let mut refused = 0;
     let started = Instant::now();
-    for number in 0.. {
-        let outcomes = rig.broker.publish(vec![to("q", number), to("full", number), to("q", -1 - number)]).await;
-        assert_eq!((&outcomes[0], &outcomes[2]), (&Published::Confirmed, &Published::Confirmed));
-        assert!(rig.broker.is_up());
-        refused += usize::from(outcomes[1] == Published::Nacked);
-        if started.elapsed() > Duration::from_millis(2_500) {
-            break;
+    let sending = async |sender: i32| {
+        let (mut refused, mut slowest) = (0, Duration::ZERO);
+        for number in 0.. {
+            let begun = Instant::now();
+            let outcomes = rig.broker.publish(["q", "full"].map(|queue| to(queue, format!("{sender} {number}"))).into()).await;
+            assert_eq!(outcomes[0], Published::Confirmed);
+            assert!(rig.broker.is_up());
+            refused += usize::from(outcomes[1] == Published::Nacked);
+            slowest = slowest.max(begun.elapsed());
+            if started.elapsed() > Duration::from_millis(2_500) {
+                break;
+            }
         }
-    }
-    assert!(refused > 10, "{refused}");
+        assert!(refused > 10 && slowest < Duration::from_secs(2), "{refused} refused, the slowest took {slowest:?}");
+    };
+    join_all((0..4).map(sending)).await;
     let after = channels().await;
     assert_eq!((before.lines().count(), after.lines().count()), (1, 1), "{before} {after}");
     assert_ne!(before, after, "another channel");

@@ -82,6 +82,11 @@ pub async fn quorum(channel: &Channel, name: &str, arguments: &[(&str, AMQPValue
     answered(format_args!("declaring the queue {name}"), declared).await.unwrap();
 }
 
+/// Arguments of a queue that takes one message, and refuses further ones.
+pub fn bounded() -> [(&'static str, AMQPValue); 2] {
+    [("x-max-length", AMQPValue::LongInt(1)), ("x-overflow", AMQPValue::LongString("reject-publish".into()))]
+}
+
 /// A publication straight to a queue.
 #[allow(clippy::needless_pass_by_value, reason = "callers hand over numbers and texts alike")]
 pub fn to(queue: &str, id: impl ToString) -> Publication {

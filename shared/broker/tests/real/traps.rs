@@ -4,10 +4,9 @@ use countersign_broker::Config;
 use countersign_delivery::ports::broker::{Published, Publisher};
 use futures::future::join_all;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::types::AMQPValue;
 use lapin::{BasicProperties, Channel, Confirmation, PublisherConfirm};
 
-use crate::rig::{Rig, config, ground, quorum, raw, to};
+use crate::rig::{Rig, bounded, config, ground, quorum, raw, to};
 
 const MANDATORY: BasicPublishOptions = BasicPublishOptions { mandatory: true, immediate: false };
 
@@ -83,10 +82,6 @@ async fn lapin_mixes_up_the_confirms_of_two_publishing_tasks() {
         "of {} each, {wrongly_refused} were wrongly called refused, {wrongly_accepted} wrongly called accepted",
         CHUNKS * CHUNK
     );
-}
-
-fn bounded() -> [(&'static str, AMQPValue); 2] {
-    [("x-max-length", AMQPValue::LongInt(1)), ("x-overflow", AMQPValue::LongString("reject-publish".into()))]
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
