@@ -31,8 +31,6 @@ const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 const CHANNEL_PAUSE: Duration = Duration::from_millis(100);
 /// How often an idle channel is looked at: the broker may close it without a publish.
 const LOOK: Duration = Duration::from_secs(1);
-/// How long a channel that was closed may owe the words that closed it: its state changes a moment before its confirms fail with them.
-const WORDS: Duration = Duration::from_millis(250);
 
 struct Waiting {
     place: Place,
@@ -51,8 +49,6 @@ pub(super) struct Pump {
     ledger: Ledger,
     waiting: VecDeque<Waiting>,
     line: Option<Line>,
-    /// When the channel was first seen closed, on a connection that is sound.
-    closed: Option<Instant>,
     opening: BoxFuture<'static, Option<Line>>,
     /// Whether what is being opened takes the place of a channel that still worked.
     renewing: bool,
@@ -74,7 +70,6 @@ impl Pump {
             ledger: Ledger::new(window),
             waiting: VecDeque::new(),
             line: None,
-            closed: None,
             renewing: false,
             renewal: Renewal::new(Instant::now()),
             penalties: Penalties::default(),
@@ -140,10 +135,8 @@ impl Pump {
             let Some(first) = self.waiting.pop_front() else { return false };
             if let Err(error) = self.start(first, now) {
                 // What the broker said before it closed the channel comes first.
-                self.look_at_link();
-                if self.can_write() {
-                    self.lost(&error.to_string(), false);
-                }
+                self.take_confirms();
+                self.lost(&error.to_string(), false);
                 return false;
             }
         }
@@ -204,7 +197,6 @@ impl Pump {
     fn lost(&mut self, reason: &str, silent: bool) {
         let settled = self.ledger.abandon();
         self.note(&settled);
-        self.closed = None;
         let Some(line) = self.line.take() else { return };
         warn!(reason, unknown = settled.len(), "the publishing channel is lost");
         let only_the_channel = !silent && line.is_connected() && !line.is_open();
@@ -247,20 +239,11 @@ impl Pump {
 
     fn look_at_link(&mut self) {
         let generation = self.link.state.borrow_and_update().generation();
-        let gone = |line: &Line| generation != Some(line.live.generation) || !line.is_open();
-        if !self.line.as_ref().is_some_and(gone) {
-            return;
+        let gone = self.line.as_ref().is_some_and(|line| generation != Some(line.live.generation) || !line.is_open());
+        if gone {
+            self.take_confirms();
+            self.lost("the connection went", false);
         }
-        self.take_confirms();
-        let Some(line) = self.line.as_ref() else { return };
-        let only_the_channel = generation == Some(line.live.generation) && line.is_connected();
-        if only_the_channel && !self.ledger.is_empty() {
-            let now = Instant::now();
-            if now < *self.closed.get_or_insert(now) + WORDS {
-                return;
-            }
-        }
-        self.lost("the connection went", false);
     }
 
     fn can_write(&self) -> bool {
@@ -278,10 +261,8 @@ impl Pump {
 
     fn next_deadline(&mut self) -> Option<Instant> {
         let waiting = self.waiting.front().map(|first| first.start_by);
-        let words = self.closed.map(|closed| closed + WORDS);
         let held = self.renewal.held_until().filter(|_| self.can_write());
-        let others = [self.ledger.oldest_expires(), words, held];
-        waiting.into_iter().chain(others.into_iter().flatten()).min()
+        waiting.into_iter().chain(self.ledger.oldest_expires()).chain(held).min()
     }
 
     fn note(&mut self, settled: &[Settled]) {
