@@ -22,7 +22,9 @@ async fn lost(test: &str, max_batch: u32, failpoint: &str) -> anyhow::Result<(Fl
     crew.ready().await?;
     let ids = flow.send(0, LOST).await?;
     flow.queue_reaches(SUBSCRIPTION, LOST).await?;
-    ensure!(flow.ground.purge(SUBSCRIPTION).await? == LOST, "the purge did not hit all");
+    // On a busy machine the first probe is there by then, and goes with them.
+    let purged = flow.ground.purge(SUBSCRIPTION).await?;
+    ensure!(purged >= LOST, "the purge hit {purged}");
     flow.start(&[Which::Downstream]).await?;
     Ok((flow, crew, ids))
 }
