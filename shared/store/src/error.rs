@@ -99,16 +99,29 @@ pub(crate) fn is_contended(backend: DbBackend, error: &PortError) -> bool {
     if source.is::<NoConnection>() {
         return backend == DbBackend::Sqlite;
     }
-    let Some(DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error))) = source.downcast_ref()
-    else {
-        return false;
-    };
-    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code).unwrap_or_default();
+    let Some(error) = statement_error(source.as_ref()) else { return false };
+    let code = error.code().unwrap_or_default();
     match backend {
         // BUSY, LOCKED.
         DbBackend::Sqlite => matches!(code.parse::<u32>().unwrap_or_default() & 0xff, 5 | 6),
         // Lock not available.
         _ => code == "55P03",
+    }
+}
+
+/// Whether a statement would have written a key that is there already.
+pub(crate) fn is_duplicate(error: &PortError) -> bool {
+    let PortError::Refused(_, source) = error else { return false };
+    statement_error(source.as_ref()).is_some_and(sqlx::error::DatabaseError::is_unique_violation)
+}
+
+/// What the database itself said about a statement.
+fn statement_error<'a>(
+    source: &'a (dyn std::error::Error + Send + Sync + 'static),
+) -> Option<&'a dyn sqlx::error::DatabaseError> {
+    match source.downcast_ref() {
+        Some(DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error))) => error.as_database_error(),
+        _ => None,
     }
 }
 

@@ -12,10 +12,14 @@ use countersign_telemetry::invariants;
 use crate::deliveries::row::{WIDTH, delivery, key, rows, select};
 use crate::deliveries::shards::Shard;
 use crate::deliveries::{events, history};
+use crate::error::is_duplicate;
 use crate::rows::Rows;
 use crate::sql::{Sql, Tx};
 
 const APPLYING: &str = "applying events to deliveries";
+
+/// Leaves out what has a row.
+const SKIP_KNOWN: &str = "ON CONFLICT (message_id, subscription) DO NOTHING";
 
 /// How often the rest of a batch is tried: a row that was absent when it was locked may be there when it is inserted, and only a
 /// deletion in between takes it away again.
@@ -108,15 +112,30 @@ async fn insert_first_words(
     let now = shard.now().await?;
     let first = groups.iter().map(|(key, places)| (*key, batch.outcome(None, places, now)));
     let first: Vec<_> = first.filter(|(_, outcome)| outcome.to.is_some() && outcome.lines.is_empty()).collect();
-    let sql = shard.sql;
-    for part in first.chunks(Rows::limit(sql.backend, WIDTH)) {
-        let (text, values) = insert(sql, part);
-        let written = keys(&sql.write_returning(APPLYING, &text, values).await?)?;
+    for part in first.chunks(Rows::limit(shard.sql.backend, WIDTH)) {
+        let written = insert_unknown(shard.sql, part).await?;
         for (key, outcome) in part.iter().filter(|(key, _)| written.contains(*key)) {
             settle(key, outcome, groups, answers);
         }
     }
     Ok(())
+}
+
+/// Inserts what has no row; returns what was written.
+///
+/// Rows are left out because they are there, not because they conflict: PostgreSQL logs every row twice where there may be a conflict, a
+/// quarter of all bytes. Where another replica inserts one of them at the same moment the statement fails, and is repeated the dear way.
+async fn insert_unknown(sql: &Sql, part: &[(&DeliveryKey, Outcome)]) -> Result<HashSet<DeliveryKey>, PortError> {
+    const NOT_THERE: &str = "NOT EXISTS (SELECT 1 FROM countersign_delivery AS d \
+         WHERE d.message_id = v.message_id AND d.subscription = v.subscription)";
+    let (text, values) = insert(sql, part, NOT_THERE, "");
+    match sql.write_returning(APPLYING, &text, values).await {
+        Err(error) if is_duplicate(&error) => {
+            let (text, values) = insert(sql, part, "true", SKIP_KNOWN);
+            keys(&sql.write_returning(APPLYING, &text, values).await?)
+        }
+        written => keys(&written?),
+    }
 }
 
 /// One transaction over everything left: lock the rows there are, in the order of their keys, apply, write. A row that somebody
@@ -180,7 +199,7 @@ async fn insert_new<'a>(
 ) -> Result<Vec<(&'a DeliveryKey, Outcome)>, PortError> {
     let mut written = HashSet::new();
     for part in new.chunks(Rows::limit(sql.backend, WIDTH)) {
-        let (text, values) = insert(sql, part);
+        let (text, values) = insert(sql, part, "true", SKIP_KNOWN);
         written.extend(keys(&tx.rows(&text, values).await?)?);
     }
     new.retain(|(key, _)| written.contains(*key));
@@ -208,13 +227,13 @@ async fn update_known(tx: &Tx, sql: &Sql, known: &[(&DeliveryKey, Outcome)]) -> 
     Ok(())
 }
 
-fn insert(sql: &Sql, part: &[(&DeliveryKey, Outcome)]) -> (String, Vec<sea_orm::Value>) {
+fn insert(sql: &Sql, part: &[(&DeliveryKey, Outcome)], which: &str, conflicts: &str) -> (String, Vec<sea_orm::Value>) {
     let rows = rows(&states(part));
     let names = rows.names();
     let (source, values) = rows.source(sql.backend);
     let text = format!(
-        "INSERT INTO countersign_delivery ({names}) SELECT {names} FROM {source} WHERE true \
-         ON CONFLICT (message_id, subscription) DO NOTHING RETURNING message_id, subscription"
+        "INSERT INTO countersign_delivery ({names}) SELECT {names} FROM {source} WHERE {which} {conflicts} \
+         RETURNING message_id, subscription"
     );
     (text, values)
 }

@@ -67,6 +67,13 @@ struct SignedPart {
     detail: Option<String>,
 }
 
+impl SignedPart {
+    /// The first attempt's `DONE`, which nearly every row says, is written without its attempt.
+    fn written_attempt(&self) -> Option<i64> {
+        self.attempt.filter(|attempt| self.code != DONE || *attempt != packed(Attempt::FIRST))
+    }
+}
+
 impl From<&Signed> for SignedPart {
     fn from(signed_as: &Signed) -> Self {
         let attempt = signed_as.attempt().map(packed);
@@ -143,7 +150,7 @@ pub(super) fn rows(deliveries: &[(&DeliveryKey, &Delivery)]) -> Rows {
         .ints("sent_at", all().map(|delivery| delivery.facts.sent_at.as_millis()))
         .texts("state", all().map(|delivery| state_word(delivery).to_owned()))
         .ints("signed", signed_part.iter().map(|part| i64::from(part.code)))
-        .ints("signed_attempt", signed_part.iter().map(|part| part.attempt))
+        .ints("signed_attempt", signed_part.iter().map(SignedPart::written_attempt))
         .ints("signed_delay_ms", signed_part.iter().map(|part| part.delay_ms))
         .texts("signed_reason", signed_part.iter().map(|part| part.reason.clone()))
         .texts("signed_detail", signed_part.iter().map(|part| part.detail.clone()))
@@ -205,7 +212,10 @@ fn signed_of(row: &QueryResult) -> Result<Signed, PortError> {
             let detail = take::<Option<String>>(row, "signed_detail")?.unwrap_or_default();
             Signed::Failed { attempt: attempt()?, reason, detail }
         }
-        DONE => Signed::Done { attempt: attempt()? },
+        DONE => {
+            let written = take::<Option<i64>>(row, "signed_attempt")?;
+            Signed::Done { attempt: written.map_or(Attempt::FIRST, unpacked) }
+        }
         other => return Err(unreadable(format!("{other} is no code of what a subscription says"))),
     })
 }

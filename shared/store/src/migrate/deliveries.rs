@@ -1,7 +1,8 @@
 //! MSG DB's tables.
 //!
 //! `signed` and `command` are codes (see `deliveries/row.rs`); `state` is the word that sums both up, for people and filters. An
-//! attempt is one number: the epoch in the upper 32 bits, the attempt within it in the lower ones. Times are milliseconds since
+//! attempt is one number: the epoch in the upper 32 bits, the attempt within it in the lower ones; what is done without one was done at the
+//! first attempt. Times are milliseconds since
 //! the epoch of Unix. Numbers stand before texts, so that PostgreSQL pads nothing between them.
 
 use super::Step;

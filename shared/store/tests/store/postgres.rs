@@ -2,9 +2,12 @@
 
 use countersign_delivery::message::Position;
 use countersign_delivery::ports::PortError;
+use countersign_delivery::ports::deliveries::{Change, Deliveries, DeliveryKey};
 use countersign_delivery::ports::messages::{Entombed, Inserted, Insertion, Messages};
+use countersign_delivery::state::Event;
+use countersign_delivery::{Outcome, Receipt};
 use countersign_store::Database;
-use countersign_testkit::build::{incarnation, message_id, position};
+use countersign_testkit::build::{a_message_with, a_receipt_of, incarnation, message_id, position, subscription};
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr, TransactionTrait};
 
 use crate::support::{Ground, numbered, terminate, waiting};
@@ -163,6 +166,34 @@ async fn a_server_that_is_away_is_told_from_one_that_refuses() {
     assert!(away.is_transient(), "{away:?}");
     let wrong = Database::connect(format!("{}_missing", ground.url).as_str()).await.unwrap_err();
     assert!(!wrong.is_transient(), "{wrong:?}");
+}
+
+#[tokio::test]
+async fn a_receipt_whose_row_another_callback_is_just_writing_is_added_to_that_row() {
+    let ground = Ground::postgres("same_receipt").await;
+    let (tx, watch) = (ground.session().await.begin().await.unwrap(), ground.session().await);
+    let receipts = [1, 2].map(|n| a_receipt_of(&a_message_with(n, "same"), &subscription("inventory"), Outcome::Done));
+    let key = |receipt: &Receipt| DeliveryKey { message_id: receipt.message_id, subscription: receipt.subscription.clone() };
+    let keys = receipts.each_ref().map(key);
+    let fingerprint = uuid::Uuid::from_slice(receipts[0].fingerprint.as_bytes()).unwrap();
+    let processing = format!(
+        "INSERT INTO countersign_delivery (message_id, sent_at, signed, signed_attempt, command, subscription, state, upstream, fingerprint) \
+         VALUES ('{}', 0, 1, 1, 0, 'inventory', 'processing', 'shop', uuid_send('{}'))",
+        receipts[0].message_id, fingerprint
+    );
+    tx.execute_unprepared(&processing).await.unwrap();
+    let deliveries = ground.database.deliveries(600_000);
+    let (writer, batch) = (deliveries.clone(), receipts.clone());
+    let applying = tokio::spawn(async move {
+        let changes = batch.each_ref().map(|receipt| Change { key: key(receipt), event: Event::Signed(receipt) });
+        writer.apply(&changes).await
+    });
+    waiting(&watch, "INSERT INTO countersign_delivery%").await;
+    tx.commit().await.unwrap();
+    let answers = applying.await.unwrap().unwrap();
+    assert!(answers.iter().all(|answer| matches!(answer, Ok(Some(row)) if row.is_done())), "{answers:?}");
+    let rows = deliveries.look_up(&keys).await.unwrap();
+    assert!(rows.iter().flatten().filter(|row| row.is_done()).count() == 2, "{rows:?}");
 }
 
 #[tokio::test]
