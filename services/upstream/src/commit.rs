@@ -177,7 +177,7 @@ async fn commit(desk: &Arc<Desk>, rows: Vec<Row>) {
             return;
         }
     };
-    let numbered = |((seq, id), message)| Numbered { seq, message: Message { id, ..message } };
+    let numbered = |((seq, id), message): (_, Message)| Numbered { seq, message: message.under(id) };
     let batch: Vec<Numbered> = numbers.into_iter().zip(messages).map(numbered).collect();
     let inserted = desk.messages.insert(ledger.incarnation(), &desk.sources.as_stored(&batch)).await;
     match inserted {

@@ -91,7 +91,7 @@ impl Incarnations {
         clocks::tell(before, self.clock.now(), opened);
         let floor = settled::floor(id.minted_at(), opened);
         tracing::info!(incarnation = %id, "opened an incarnation");
-        let ledger = Ledger::own(id, floor, self.ids.clone(), self.wake.clone(), self.bounds.page_bytes);
+        let ledger = Ledger::own(id, floor, self.clock.clone(), self.wake.clone(), self.bounds.page_bytes);
         lock(&self.own).push(ledger.clone());
         Ok(ledger)
     }

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use countersign_delivery::ports::Ids;
+use countersign_delivery::ports::Clock;
 use countersign_delivery::seqs::Seqs;
 use countersign_delivery::topology::Mode;
 use countersign_delivery::{IncarnationId, MessageId, Position, Seq, Timestamp};
@@ -111,11 +111,12 @@ impl Ledger {
     pub(crate) fn own(
         incarnation: IncarnationId,
         floor: Timestamp,
-        ids: Arc<dyn Ids>,
+        clock: Arc<dyn Clock>,
         wake: Arc<Notify>,
         page_bytes: usize,
     ) -> Arc<Self> {
-        Self::new(incarnation, Order::Own(Numbering::new(floor, ids)), true, wake, page_bytes)
+        let numbering = Numbering::new(incarnation, floor, clock);
+        Self::new(incarnation, Order::Own(numbering), true, wake, page_bytes)
     }
 
     /// For an incarnation that this process adopts.

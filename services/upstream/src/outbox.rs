@@ -43,7 +43,7 @@ pub(crate) fn take_over(desk: &Arc<Desk>, ledger: &Ledger, rows: Vec<(Seq, Messa
     let mut outgoing = Vec::with_capacity(rows.len());
     for (seq, message) in rows {
         let position = ledger.position(seq);
-        desk.waiting.add(position, message.id, ledger.hand_over(seq), desk.clock.now());
+        desk.waiting.add(position, ledger.hand_over(seq), desk.clock.now());
         match if up { desk.in_flight.take(message.body.len()) } else { None } {
             Some(room) => outgoing.push(Outgoing { position, message, _room: room }),
             None => desk.waiting.doubt(position, up, |tries| desk.republish_at(tries)),

@@ -15,7 +15,7 @@ use countersign_delivery::ports::messages::{
     Entombed, Expiry, Heartbeat, IncarnationState, Insertion, Messages, Numbered, Opened,
 };
 use countersign_delivery::ports::outbox::Outbox;
-use countersign_delivery::ports::{Ids, PortError};
+use countersign_delivery::ports::{Clock, PortError};
 use countersign_delivery::topology::{Mode, OnFull, Route};
 use countersign_delivery::{
     IdempotencyKey, IncarnationId, MessageId, Position, Seq, StoredMessage, Timestamp, Topology, UpstreamName,
@@ -44,7 +44,8 @@ pub(crate) struct Stage {
     pub clock: ManualClock,
     /// The sources of processes that start from now on.
     pub sources: Sources,
-    ids: Arc<dyn Ids>,
+    ids: CountingIds,
+    process_clock: Arc<dyn Clock>,
     checks_to_refuse: Arc<AtomicUsize>,
 }
 
@@ -57,10 +58,6 @@ pub(crate) struct Process {
 impl Stage {
     /// Two subscriptions: `orders` gets `order.*`, `stock` gets `stock.*`.
     pub(crate) fn new() -> Self {
-        Self::with_ids(Arc::new(CountingIds::default()))
-    }
-
-    pub(crate) fn with_ids(ids: Arc<dyn Ids>) -> Self {
         let subscriptions = vec![a_subscription("orders", "order.*"), a_subscription("stock", "stock.*")];
         let topology = Topology { subscriptions, ..a_topology() };
         let clock = ManualClock::default();
@@ -69,16 +66,17 @@ impl Stage {
             messages: MemoryMessages::on(&clock, section().outbox_sweep_after_ms),
             broker,
             topology,
+            process_clock: Arc::new(clock.clone()),
+            ids: CountingIds::default(),
             clock,
             sources: Sources::default(),
-            ids,
             checks_to_refuse: Arc::default(),
         }
     }
 
-    /// The same for processes with another source of ids.
-    pub(crate) fn and_ids(self, ids: Arc<dyn Ids>) -> Self {
-        Self { ids, ..self }
+    /// The same for processes with another clock than the database's.
+    pub(crate) fn and_clock(self, process_clock: Arc<dyn Clock>) -> Self {
+        Self { process_clock, ..self }
     }
 
     /// The same with another mode for what goes to `orders`.
@@ -111,7 +109,7 @@ impl Stage {
         messages: Arc<dyn Messages>,
         outbox: Arc<dyn Outbox>,
     ) -> Process {
-        let context = Context::detached("upstream", Arc::new(self.clock.clone()), self.ids.clone());
+        let context = Context::detached("upstream", self.process_clock.clone(), Arc::new(self.ids.clone()));
         let vitals = Vitals {
             database: context.health.dependency("database"),
             broker: context.health.dependency("broker"),

@@ -138,7 +138,7 @@ impl Transaction {
             let what = format!("too many bytes wait for the database (max_queued_bytes {})", self.desk.config.max_queued_bytes);
             Refusal::Exhausted { what, retry_ms: self.desk.config.retry_after_ms }
         })?;
-        let (mut message, span) = traced(message);
+        let (message, span) = traced(message);
         let (settled_sender, settled) = oneshot::channel();
         let ticket = Ticket { settled: Some(settled_sender), place: Some(place) };
         let ledger = self.desk.incarnations.current();
@@ -146,9 +146,8 @@ impl Transaction {
         let Some((ledger, seq, id)) = assigned else {
             return Err(self.poisoned(Refusal::Unavailable("this process has just lost its place to another one".into())));
         };
-        message.id = id;
         names_its_message(&span, id);
-        let row = Numbered { seq, message };
+        let row = Numbered { seq, message: message.under(id) };
         let held = Held { ledger: ledger.clone(), row: row.clone(), settled, span: span.clone(), _queued: queued };
         self.holds.add(held);
         let stored = self.desk.sources.as_stored(std::slice::from_ref(&row));

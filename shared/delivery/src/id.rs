@@ -42,12 +42,24 @@ impl MessageId {
         }
     }
 
-    /// The id that a source of fresh UUIDs of version 7 has just given.
+    /// The id of what is minted under a place: 48 bits of milliseconds, 34 that tell the incarnation ([`IncarnationId::tag`]) and 40 of the
+    /// seq, which are the last ten hexadecimal digits. It grows with its seq if the time does not go back, and who has it knows the place.
     #[must_use]
-    pub const fn fresh(uuid: Uuid) -> Self {
-        const VERSION: u128 = 0xf << 76;
-        // A source that gives another version breaks its promise; what it gives is an id all the same.
-        Self(Uuid::from_u128(uuid.as_u128() & !VERSION | 7 << 76))
+    pub fn at(incarnation: IncarnationId, seq: Seq, minted_at: Timestamp) -> Self {
+        const VERSION_AND_VARIANT: u128 = (7 << 76) | (2 << 62);
+        let millis = u128::try_from(minted_at.as_millis()).unwrap_or(0) & MILLIS_MASK;
+        let (tag, seq) = (u128::from(incarnation.tag()), u128::from(seq.0 & SEQ_MASK));
+        let (high, low) = (tag >> TAG_LOW_BITS, tag & ((1 << TAG_LOW_BITS) - 1));
+        Self(Uuid::from_u128(millis << MILLIS_SHIFT | VERSION_AND_VARIANT | high << 64 | low << SEQ_BITS | seq))
+    }
+
+    /// The tag of the incarnation and the seq under which it was minted by [`Self::at`]; of any other id, numbers that mean nothing. So a row that
+    /// is found by them is only the right one if it has this id.
+    #[must_use]
+    pub fn place(self) -> (u64, Seq) {
+        let (upper, lower) = self.0.as_u64_pair();
+        let (high, low) = (upper & 0xfff, lower << 2 >> (2 + SEQ_BITS));
+        (high << TAG_LOW_BITS | low, Seq(lower & SEQ_MASK))
     }
 
     /// Reads the hyphenated or simple text form.
@@ -81,16 +93,6 @@ impl MessageId {
     pub fn minted_at(self) -> Timestamp {
         minted_at(self.0)
     }
-
-    /// The same id, unless it was minted before `floor`: then one minted at `floor`, with the same random bits.
-    #[must_use]
-    pub fn not_before(self, floor: Timestamp) -> Self {
-        if self.minted_at() >= floor {
-            return self;
-        }
-        let millis = u128::try_from(floor.as_millis()).unwrap_or(0) & MILLIS_MASK;
-        Self(Uuid::from_u128(self.0.as_u128() & RANDOM_MASK | millis << MILLIS_SHIFT))
-    }
 }
 
 impl TryFrom<Uuid> for MessageId {
@@ -116,8 +118,10 @@ impl fmt::Display for MessageId {
 /// Version 7 begins with 48 bits of milliseconds.
 const MILLIS_SHIFT: u32 = 80;
 const MILLIS_MASK: u128 = (1 << 48) - 1;
-/// What follows: version, variant and 74 random bits.
-const RANDOM_MASK: u128 = (1 << MILLIS_SHIFT) - 1;
+/// Version 7 leaves 12 bits before the variant and 62 behind it; of these the last ones are the seq.
+const SEQ_BITS: u32 = 40;
+const SEQ_MASK: u64 = (1 << SEQ_BITS) - 1;
+const TAG_LOW_BITS: u32 = 62 - SEQ_BITS;
 
 /// When a UUID was minted.
 fn minted_at(uuid: Uuid) -> Timestamp {
@@ -134,6 +138,14 @@ impl IncarnationId {
     #[must_use]
     pub fn minted_at(self) -> Timestamp {
         minted_at(self.0)
+    }
+
+    /// What the ids of its messages say of it: its last 34 bits, which are random. Two incarnations may have the same one; two ids are the same only
+    /// if their seqs and their milliseconds are as well.
+    #[must_use]
+    pub fn tag(self) -> u64 {
+        const TAG_MASK: u64 = (1 << (12 + TAG_LOW_BITS)) - 1;
+        self.0.as_u64_pair().1 & TAG_MASK
     }
 }
 
@@ -251,9 +263,40 @@ impl IdempotencyKey {
 
 /// The one routing algorithm over ids, for databases that are split: shard `0..shards`.
 ///
-/// Uses the last eight bytes, which are random in a UUIDv7; `shards` of 0 counts as 1.
+/// Uses the last eight bytes, which end with the seq: an incarnation's messages go round. `shards` of 0 counts as 1.
 #[must_use]
 pub fn shard_of(id: MessageId, shards: u32) -> u32 {
-    let (_, random) = id.uuid().as_u64_pair();
-    u32::try_from(random % u64::from(shards.max(1))).unwrap_or(0)
+    let (_, last) = id.uuid().as_u64_pair();
+    u32::try_from(last % u64::from(shards.max(1))).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn an_id_says_its_time_and_its_place(name: u128, seq in 0..=SEQ_MASK, millis in 0..1_i64 << 48) {
+            let incarnation = IncarnationId(Uuid::from_u128(name));
+            let id = MessageId::at(incarnation, Seq(seq), Timestamp::from_millis(millis));
+            prop_assert_eq!(MessageId::new(id.uuid()), Ok(id), "it is of version 7");
+            prop_assert_eq!(id.uuid().get_variant(), uuid::Variant::RFC4122);
+            prop_assert_eq!(id.minted_at().as_millis(), millis);
+            prop_assert_eq!(id.place(), (incarnation.tag(), Seq(seq)));
+        }
+
+        #[test]
+        fn ids_of_one_incarnation_are_in_the_order_of_their_seqs(seqs in (1..SEQ_MASK, 1..1_000_u64), millis in (0..1_i64 << 47, 0..3_i64)) {
+            let id = |seq: u64, millis| MessageId::at(IncarnationId(Uuid::from_u128(u128::MAX)), Seq(seq.min(SEQ_MASK)), Timestamp::from_millis(millis));
+            prop_assert!(id(seqs.0, millis.0) < id(seqs.0 + seqs.1, millis.0 + millis.1));
+        }
+    }
+
+    #[test]
+    fn people_can_read_the_seq_in_the_last_ten_digits() {
+        let id = MessageId::at(IncarnationId(Uuid::from_u128(0)), Seq(0x1_2345), Timestamp::from_millis(0x0189_0000_0000));
+        assert_eq!(id.to_string(), "01890000-0000-7000-8000-000000012345");
+    }
 }

@@ -71,12 +71,25 @@ pub struct Message {
     pub headers: BTreeMap<String, String>,
     /// The body, never looked into.
     pub body: Bytes,
-    /// When upstream accepted it, by upstream's clock.
+    /// When upstream accepted it, by upstream's clock: as a rule when its id was minted.
     pub sent_at: Timestamp,
     /// Where its trace began.
     pub trace: Option<TraceContext>,
     /// How it is delivered: what its route said when it was accepted.
     pub mode: Mode,
+}
+
+impl Message {
+    /// The same under this id, sent when that was minted, if that is about now.
+    ///
+    /// It is not while ids wait for a clock that was ahead and has been set back; what goes by a message's age must not wait for it as well.
+    #[must_use]
+    pub fn under(self, id: MessageId) -> Self {
+        const ABOUT_NOW_MS: u64 = 10_000;
+        let (accepted_at, minted_at) = (self.sent_at, id.minted_at());
+        let is_now = minted_at >= accepted_at && minted_at.millis_since(accepted_at) <= ABOUT_NOW_MS;
+        Self { id, sent_at: if is_now { minted_at } else { accepted_at }, ..self }
+    }
 }
 
 /// Where a message stands in its upstream's own order.

@@ -16,7 +16,7 @@ use crate::dead_letters::SqlDeadLetters;
 use crate::deliveries::{SqlDeliveries, SqlReconciliation};
 use crate::error::Error;
 use crate::inbox::SqlInbox;
-use crate::messages::SqlMessages;
+use crate::messages::{Labels, SqlMessages};
 use crate::migrate;
 use crate::open::Tables;
 use crate::sql::{Sql, take};
@@ -53,6 +53,7 @@ pub struct Database {
 pub(crate) struct Inner {
     pub(crate) sql: Sql,
     pub(crate) clock: DatabaseClock,
+    pub(crate) labels: Labels,
     /// How many handlers' transactions may be open ([`SqlInbox::at_a_time`]).
     pub(crate) transactions: usize,
     /// One for each of them that is not open.
@@ -76,7 +77,8 @@ impl Database {
         };
         let transactions = crate::inbox::at_a_time(&config);
         let turns = Arc::new(Semaphore::new(transactions));
-        Ok(Self { inner: Arc::new(Inner { sql, clock: DatabaseClock::default(), transactions, turns, _lock: lock }) })
+        let (clock, labels) = (DatabaseClock::default(), Labels::default());
+        Ok(Self { inner: Arc::new(Inner { sql, clock, labels, transactions, turns, _lock: lock }) })
     }
 
     /// Upstream's tables in this database.

@@ -1,14 +1,18 @@
 //! Upstream's tables: messages, the fence around them, and what their owners leave behind.
 
+mod by_id;
 mod enlist;
 mod fence;
 mod insert;
+mod label;
 mod outbox;
 mod retention;
 mod row;
 mod stored;
 
 pub use enlist::Enlisted;
+
+pub(crate) use label::Labels;
 
 use async_trait::async_trait;
 use countersign_delivery::id::{IdempotencyKey, IncarnationId, MessageId, Seq, UpstreamName};
@@ -24,9 +28,11 @@ use countersign_delivery::topology::Mode;
 use sea_orm::Value;
 
 use crate::database::Database;
-use crate::messages::row::{COLUMNS, stored};
+use crate::messages::row::{COLUMNS, stored_all};
 use crate::rows::{Rows, place};
-use crate::sql::{Sql, signed};
+use crate::sql::{Over, Sql, signed};
+
+const READING: &str = "reading messages";
 
 /// Upstream's side of the business database. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -58,9 +64,14 @@ impl SqlMessages {
         self.database.sql()
     }
 
+    fn labels(&self) -> &Labels {
+        &self.database.inner.labels
+    }
+
     async fn select(&self, rest: &str, values: Vec<Value>) -> Result<Vec<StoredMessage>, PortError> {
         let sql = format!("SELECT {COLUMNS} FROM countersign_message AS m {rest}");
-        self.sql().read("reading messages", &sql, values).await?.iter().map(stored).collect()
+        let rows = self.sql().read(READING, &sql, values).await?;
+        stored_all(self.sql(), self.labels(), &rows).await
     }
 }
 
@@ -74,11 +85,11 @@ impl Messages for SqlMessages {
         // The clock is asked only for those that need it.
         let has_outbox = batch.iter().any(|row| row.message.mode == Mode::Outbox);
         let now = if has_outbox { self.now().await? } else { Timestamp::from_millis(0) };
-        insert::insert(self.sql(), incarnation, batch, now.plus_millis(self.sweep_after_ms)).await
+        insert::insert(self.sql(), self.labels(), incarnation, batch, now.plus_millis(self.sweep_after_ms)).await
     }
 
     async fn entomb(&self, position: Position) -> Result<Entombed, PortError> {
-        insert::entomb(self.sql(), position).await
+        insert::entomb(self.sql(), self.labels(), position).await
     }
 
     async fn beat(
@@ -127,12 +138,9 @@ impl Messages for SqlMessages {
     }
 
     async fn get(&self, ids: &[MessageId]) -> Result<Vec<StoredMessage>, PortError> {
-        let mut found = Vec::with_capacity(ids.len());
-        for ids in ids.chunks(Rows::limit(self.sql().backend, 1)) {
-            let (source, values) = Rows::default().uuids("id", ids.iter().map(|id| id.uuid())).source(self.sql().backend);
-            found.extend(self.select(&format!("WHERE m.id IN (SELECT v.id FROM {source})"), values).await?);
-        }
-        Ok(found)
+        let sql = self.sql();
+        let rows = by_id::select(Over::Pool(sql, READING), COLUMNS, "true", ids).await?;
+        stored_all(sql, self.labels(), &rows).await
     }
 
     async fn by_key(&self, key: &IdempotencyKey) -> Result<Option<StoredMessage>, PortError> {
@@ -162,7 +170,7 @@ impl Outbox for SqlMessages {
 
     async fn claim(&self, upstream: &UpstreamName, which: &Claim, limit: u32) -> Result<Vec<StoredMessage>, PortError> {
         let now = self.now().await?;
-        outbox::claim(self.sql(), upstream, which, limit, now, now.plus_millis(self.sweep_after_ms)).await
+        outbox::claim(self.sql(), self.labels(), upstream, which, limit, now, now.plus_millis(self.sweep_after_ms)).await
     }
 
     async fn entries(&self, ids: &[MessageId]) -> Result<Vec<(MessageId, Entry)>, PortError> {
@@ -170,7 +178,7 @@ impl Outbox for SqlMessages {
     }
 
     async fn failed(&self, upstream: &UpstreamName, after: Option<MessageId>, limit: u32) -> Result<Vec<OutboxRow>, PortError> {
-        outbox::failed(self.sql(), upstream, after, limit).await
+        outbox::failed(self.sql(), self.labels(), upstream, after, limit).await
     }
 
     async fn release(&self, upstream: &UpstreamName, ids: &[MessageId]) -> Result<Vec<Released>, PortError> {
@@ -191,6 +199,6 @@ impl Stored for SqlMessages {
         after: Option<MessageId>,
         limit: u32,
     ) -> Result<StoredPage, PortError> {
-        stored::stored(self.sql(), upstream, minted, after, limit).await
+        stored::stored(self.sql(), self.labels(), upstream, minted, after, limit).await
     }
 }

@@ -51,8 +51,25 @@ impl Rows {
         self.with(name, Column::Text(values.into_iter().map(Into::into).collect()))
     }
 
+    /// The same, unless all are absent.
+    pub(crate) fn ints_if_any<T: Into<Option<i64>>>(self, name: &'static str, values: impl IntoIterator<Item = T>) -> Self {
+        let values: Vec<Option<i64>> = values.into_iter().map(Into::into).collect();
+        if values.iter().all(Option::is_none) { self } else { self.with(name, Column::Int(values)) }
+    }
+
+    /// The same, unless all are absent.
+    pub(crate) fn texts_if_any(self, name: &'static str, values: impl IntoIterator<Item = Option<String>>) -> Self {
+        let values: Vec<Option<String>> = values.into_iter().collect();
+        if values.iter().all(Option::is_none) { self } else { self.with(name, Column::Text(values)) }
+    }
+
     pub(crate) fn bytes(self, name: &'static str, values: impl IntoIterator<Item = Vec<u8>>) -> Self {
         self.with(name, Column::Bytes(values.into_iter().collect()))
+    }
+
+    /// Whether there is a column of this name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.columns.iter().any(|(known, _)| *known == name)
     }
 
     /// The names of the columns, with commas between them.

@@ -36,6 +36,31 @@ pub(crate) struct Tx {
     what: &'static str,
 }
 
+/// Where a query runs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Over<'a> {
+    /// Outside any transaction; a few words for errors.
+    Pool(&'a Sql, &'static str),
+    /// In this one.
+    Tx(&'a Tx),
+}
+
+impl Over<'_> {
+    pub(crate) const fn backend(self) -> DbBackend {
+        match self {
+            Self::Pool(sql, _) => sql.backend,
+            Self::Tx(tx) => tx.backend,
+        }
+    }
+
+    pub(crate) async fn rows(self, query: &str, values: Vec<Value>) -> Result<Vec<QueryResult>, PortError> {
+        match self {
+            Self::Pool(sql, what) => sql.read(what, query, values).await,
+            Self::Tx(tx) => tx.rows(query, values).await,
+        }
+    }
+}
+
 impl Sql {
     /// Rows of a query outside any transaction.
     pub(crate) async fn read(&self, what: &'static str, sql: &str, values: Vec<Value>) -> Result<Vec<QueryResult>, PortError> {

@@ -1,12 +1,9 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use countersign_delivery::ports::{Clock as _, Ids};
+use countersign_delivery::ports::Clock;
 use countersign_delivery::reconcile::{MINUTE_MS, Window, minute_of};
 use countersign_delivery::{MessageId, Timestamp};
-use countersign_testkit::build::uuid;
 use countersign_testkit::clock::ManualClock;
-use uuid::Uuid;
 
 use crate::send::Outcome as Sent;
 use crate::stage::{Process, Stage, an_order, pass};
@@ -15,27 +12,22 @@ const TEN_MINUTES: i64 = 600_000;
 /// A heartbeat and more.
 const A_BEAT_MS: u64 = 2_000;
 
-/// Ids of a clock that is off by so many milliseconds.
+/// A clock that is off by so many milliseconds.
 #[derive(Debug)]
 struct OffBy {
     millis: i64,
     clock: ManualClock,
-    minted: AtomicU64,
 }
 
-impl Ids for OffBy {
-    fn uuid(&self) -> Uuid {
-        let at = u128::try_from(self.clock.now().as_millis() + self.millis).expect("after 1970");
-        let rest = uuid(1 + self.minted.fetch_add(1, Ordering::Relaxed)).as_u128() & ((1 << 80) - 1);
-        Uuid::from_u128(at << 80 | rest)
+impl Clock for OffBy {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.clock.now().as_millis() + self.millis)
     }
 }
 
 /// The same database for a process whose clock is off.
 fn off_by(stage: &Stage, millis: i64) -> Stage {
-    // Their random bits differ.
-    let minted = AtomicU64::new(u64::try_from(millis + 2 * TEN_MINUTES).expect("in the bounds of this test"));
-    stage.clone().and_ids(Arc::new(OffBy { millis, clock: stage.clock.clone(), minted }))
+    stage.clone().and_clock(Arc::new(OffBy { millis, clock: stage.clock.clone() }))
 }
 
 async fn send(process: &Process) -> MessageId {
@@ -70,7 +62,7 @@ async fn who_opens_with_a_clock_that_is_behind_mints_nothing_before_what_was_pro
     let id = send(&second).await;
     assert_eq!(id.minted_at(), certified, "in a minute that was not over, and not ten minutes ago");
     let_pass(&stage, MINUTE_MS).await;
-    assert_eq!(promised(&second).await, certified, "its time stands still until its clock has come up to it");
+    assert_eq!(stage.heartbeat().await.settled_until, certified, "its time stands still until its clock has come up to it");
     let third = stage.start().await;
     assert_eq!(send(&third).await.minted_at(), stage.clock.now(), "a right clock is not held back");
     let_pass(&stage, 11 * MINUTE_MS).await;

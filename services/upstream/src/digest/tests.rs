@@ -11,9 +11,9 @@ fn heartbeat(n: u64, settled_until: Timestamp) -> Heartbeat {
     Heartbeat { incarnation, counter: 0, watermark: Seq::FIRST, settled_until, adopter: None, state }
 }
 
-/// `CountingIds` mint in the first minute of all.
+/// The minute in which a stage's clock begins.
 fn first_minute() -> Window {
-    window(0, 60_000).unwrap()
+    window(NOW.as_millis(), NOW.plus_millis(60_000).as_millis()).unwrap()
 }
 
 #[test]
@@ -76,7 +76,7 @@ async fn sums_hold_what_the_list_lists_by_subscription() {
             }
         }
         assert!(listed.is_sorted() && listed.len() == count, "{listed:?}");
-        assert_eq!(stored.sums[&subscription(name)][&Timestamp::default()], digest);
+        assert_eq!(stored.sums[&subscription(name)][&NOW], digest);
     }
 }
 

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use countersign_delivery::ports::Clock as _;
 use countersign_testkit::build::incarnation;
-use countersign_testkit::ids::CountingIds;
+use countersign_testkit::clock::ManualClock;
 use proptest::prelude::*;
 use tokio::sync::Semaphore;
 
@@ -41,7 +42,11 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn a_ledger() -> Arc<Ledger> {
-    Ledger::own(incarnation(1), incarnation(1).minted_at(), Arc::new(CountingIds::after(1)), Arc::default(), PAGE_BYTES)
+    a_ledger_by(&ManualClock::default())
+}
+
+fn a_ledger_by(clock: &ManualClock) -> Arc<Ledger> {
+    Ledger::own(incarnation(1), incarnation(1).minted_at(), Arc::new(clock.clone()), Arc::default(), PAGE_BYTES)
 }
 
 fn seqs(ledger: &Ledger, tickets: Vec<Ticket>) -> Vec<Seq> {
@@ -194,18 +199,32 @@ fn whoever_has_taken_over_publishes_what_waits() {
 
 #[test]
 fn an_id_is_minted_with_its_seq_and_holds_the_time_back_until_it_is_settled() {
-    let ledger = a_ledger();
+    let clock = ManualClock::default();
+    let ledger = a_ledger_by(&clock);
     let begun = ledger.settled().1;
-    assert!(begun > incarnation(1).minted_at(), "nothing is unsettled: it is now");
+    assert_eq!(begun, clock.now(), "nothing is unsettled: it is now");
+    clock.advance(5);
     let (held, id) = ledger.assign(vec![Ticket::default()]).unwrap()[0];
     let (later, later_id) = ledger.assign(vec![Ticket::default()]).unwrap()[0];
-    assert!(id.minted_at() > begun && later_id > id);
+    assert_eq!((id.place(), id.minted_at()), ((incarnation(1).tag(), held), clock.now()));
+    assert!(later_id > id, "also within a millisecond");
     ledger.settle(later);
     for _ in 0..1_000 {
+        clock.advance(1);
         assert_eq!(ledger.settled().1, begun);
     }
     drop(ledger.roll_back(held));
     let (next, until) = ledger.settled();
-    assert!(until > later_id.minted_at());
-    assert_eq!(next, later.next());
+    assert_eq!((next, until), (later.next(), clock.now()));
+}
+
+#[test]
+fn a_clock_that_goes_back_takes_no_id_along() {
+    let clock = ManualClock::default();
+    let ledger = a_ledger_by(&clock);
+    let assign = || ledger.assign(vec![Ticket::default()]).unwrap()[0].1;
+    let before = assign();
+    clock.set(clock.now().minus_millis(3_600_000));
+    let after = assign();
+    assert!(after > before && after.minted_at() == before.minted_at(), "{before} and {after}");
 }

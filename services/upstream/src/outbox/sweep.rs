@@ -99,19 +99,19 @@ async fn claim_due(desk: &Desk) -> Vec<StoredMessage> {
 
 /// Rows of this process that are in doubt. Those that cannot be claimed have come to
 /// their end meanwhile, or another sweeper has them.
-async fn claim_named(desk: &Desk, named: Vec<(Position, Named)>) -> Vec<StoredMessage> {
-    let rows = named.iter().map(|(_, named)| *named).collect();
-    match desk.outbox.claim(&desk.config.name, &Claim::These(rows), limit(desk)).await {
+async fn claim_named(desk: &Desk, named: Vec<Named>) -> Vec<StoredMessage> {
+    let positions: Vec<Position> = named.iter().map(|named| named.position).collect();
+    match desk.outbox.claim(&desk.config.name, &Claim::These(named), limit(desk)).await {
         Ok(rows) => {
             let claimed: HashSet<_> = rows.iter().map(|row| row.position).collect();
-            for (position, _) in named.iter().filter(|(position, _)| !claimed.contains(position)) {
-                desk.waiting.forget(*position);
+            for position in positions.into_iter().filter(|position| !claimed.contains(position)) {
+                desk.waiting.forget(position);
             }
             rows
         }
         Err(error) => {
             note("rows of the outbox that are in doubt cannot be claimed now", &error);
-            for (position, _) in named {
+            for position in positions {
                 desk.waiting.doubt(position, true, |tries| desk.republish_at(tries));
             }
             Vec::new()

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use countersign_delivery::ports::outbox::Named;
-use countersign_delivery::{MessageId, Position, Timestamp};
+use countersign_delivery::{Position, Timestamp};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -32,7 +32,6 @@ struct State {
 
 #[derive(Debug)]
 struct Row {
-    id: MessageId,
     ticket: Ticket,
     /// When this process had it last, by its own clock: it stored or claimed it, or wrote a refusal.
     had_at: Timestamp,
@@ -52,8 +51,8 @@ enum Stage {
 
 impl Waiting {
     /// A row that is being published.
-    pub(crate) fn add(&self, position: Position, id: MessageId, ticket: Ticket, now: Timestamp) {
-        let row = Row { id, ticket, had_at: now, tries: 0, stage: Stage::Publishing };
+    pub(crate) fn add(&self, position: Position, ticket: Ticket, now: Timestamp) {
+        let row = Row { ticket, had_at: now, tries: 0, stage: Stage::Publishing };
         self.lock().rows.insert(position, row);
     }
 
@@ -106,17 +105,15 @@ impl Waiting {
         }
     }
 
-    /// Takes out what is in doubt and due, oldest first; each with its place.
-    pub(crate) fn take_due(&self, now: Instant, rows: usize, clock: Timestamp) -> Vec<(Position, Named)> {
+    /// Takes out what is in doubt and due, oldest first.
+    pub(crate) fn take_due(&self, now: Instant, rows: usize, clock: Timestamp) -> Vec<Named> {
         let mut state = self.lock();
         let due: Vec<_> = state.due.iter().take_while(|(at, _)| *at <= now).take(rows).map(|(_, position)| *position).collect();
         let mut taken = Vec::with_capacity(due.len());
         for position in due {
             state.stage(position, Stage::Publishing);
-            taken.extend(state.rows.get(&position).map(|row| {
-                let since_ms = clock.millis_since(row.had_at).saturating_sub(SLACK_MS);
-                (position, Named { id: row.id, since_ms })
-            }));
+            let since_ms = |row: &Row| clock.millis_since(row.had_at).saturating_sub(SLACK_MS);
+            taken.extend(state.rows.get(&position).map(|row| Named { position, since_ms: since_ms(row) }));
         }
         taken
     }

@@ -1,10 +1,7 @@
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use countersign_boot::health::Phase;
+use countersign_delivery::ports::PortError;
 use countersign_delivery::ports::messages::{IncarnationState, Messages as _};
-use countersign_delivery::ports::{Ids, PortError};
-use countersign_testkit::build::uuid;
-use uuid::Uuid;
+use countersign_delivery::{Position, Seq};
 
 use super::*;
 use crate::config::UpstreamSection;
@@ -247,28 +244,13 @@ async fn while_a_commit_is_in_doubt_the_watermark_waits() {
     assert_eq!(stage.heartbeat().await.watermark.0, 2);
 }
 
-/// Counts, and gives one id twice.
-#[derive(Debug, Default)]
-struct Stutter {
-    next: AtomicU64,
-    again: AtomicU64,
-}
-
-impl Ids for Stutter {
-    fn uuid(&self) -> Uuid {
-        let n = self.next.fetch_add(1, Ordering::Relaxed);
-        let stutters = n > 0 && n == self.again.load(Ordering::Relaxed);
-        uuid(if stutters { n - 1 } else { n })
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn one_bad_row_of_a_batch_harms_nobody_else() {
-    let ids = Arc::new(Stutter::default());
-    let stage = Stage::with_ids(ids.clone());
+    let stage = Stage::new();
     let process = stage.start().await;
-    // Five are judged, then five are numbered: the third of these gets the second one's id.
-    ids.again.store(ids.next.load(Ordering::Relaxed) + 7, Ordering::Relaxed);
+    // The third place is taken.
+    let incarnation = stage.heartbeat().await.incarnation;
+    stage.messages.entomb(Position { incarnation, seq: Seq(3) }).await.unwrap();
     let batch = (0..5).map(|n| an_order(&n.to_string())).collect();
     let outcomes = process.upstream.send_batch(batch).await.unwrap();
     let words: Vec<_> = outcomes.iter().map(Outcome::word).collect();
@@ -359,6 +341,6 @@ async fn a_stored_message_is_found_by_id_and_key() -> Result<(), PortError> {
     assert!(by_id.settled);
     let key = countersign_delivery::IdempotencyKey::new("k").unwrap();
     assert_eq!(process.upstream.find(&crate::lookup::By::Key(key)).await?.unwrap(), by_id);
-    assert_eq!(process.upstream.find(&crate::lookup::By::Id(MessageId::new(uuid(99)).unwrap())).await?, None);
+    assert_eq!(process.upstream.find(&crate::lookup::By::Id(countersign_testkit::build::message_id(99))).await?, None);
     Ok(())
 }

@@ -31,7 +31,7 @@ pub enum Released {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Named {
     /// Which.
-    pub id: MessageId,
+    pub position: Position,
     /// How long ago at most its publisher stored or claimed it, or wrote a refusal, milliseconds. Whoever claimed it later made it due later
     /// than that, so it is passed over.
     pub since_ms: u64,

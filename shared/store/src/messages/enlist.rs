@@ -11,9 +11,9 @@ use sea_orm::DatabaseTransaction;
 
 use crate::database::Database;
 use crate::messages::insert::insert_within;
-use crate::messages::row;
-use crate::rows::Rows;
-use crate::sql::Tx;
+use crate::messages::label::Labels;
+use crate::messages::{by_id, row};
+use crate::sql::{Over, Tx};
 
 /// Names it in errors.
 const WHAT: &str = "the transaction of business rows and messages";
@@ -22,6 +22,7 @@ const WHAT: &str = "the transaction of business rows and messages";
 #[derive(Debug)]
 pub struct Enlisted {
     tx: Tx,
+    labels: Labels,
     /// When its rows of mode `outbox` are due for the sweeper.
     due_at: Timestamp,
 }
@@ -34,9 +35,12 @@ impl Database {
     /// [`PortError`]: nothing has begun.
     pub async fn enlist(&self, idle_limit: Duration, sweep_after_ms: u64) -> Result<Enlisted, PortError> {
         let due_at = self.inner.clock.now(self.sql()).await?.plus_millis(sweep_after_ms);
+        let labels = self.inner.labels.clone();
+        // Before BEGIN, which on SQLite takes the only connection that writes.
+        labels.write_wanted(self.sql()).await;
         let limits = [("idle_in_transaction_session_timeout", idle_limit.as_millis())];
         let tx = self.sql().begin_for_caller(WHAT, &limits).await?;
-        Ok(Enlisted { tx, due_at })
+        Ok(Enlisted { tx, labels, due_at })
     }
 }
 
@@ -53,7 +57,7 @@ impl Enlisted {
     /// # Errors
     /// [`PortError`]: the transaction must not be committed. Neither must it after [`Insertion::Fenced`].
     pub async fn insert(&self, incarnation: IncarnationId, batch: &[Numbered]) -> Result<Insertion, PortError> {
-        insert_within(&self.tx, incarnation, batch, self.due_at).await
+        insert_within(&self.tx, &self.labels, incarnation, batch, self.due_at).await
     }
 
     /// Which of these messages a commit would store: a savepoint that was rolled back took its own with it.
@@ -61,17 +65,10 @@ impl Enlisted {
     /// # Errors
     /// [`PortError`]: the transaction has failed, and a commit would roll it back without a word.
     pub async fn present(&self, ids: &[MessageId]) -> Result<HashSet<MessageId>, PortError> {
-        let mut present = HashSet::with_capacity(ids.len());
         // Asked even for nothing: a statement that failed, and whose error the caller swallowed, comes to light here.
         self.tx.rows("SELECT 1", Vec::new()).await?;
-        for ids in ids.chunks(Rows::limit(self.tx.backend(), 1)) {
-            let (source, values) = Rows::default().uuids("id", ids.iter().map(|id| id.uuid())).source(self.tx.backend());
-            let sql = format!("SELECT m.id FROM countersign_message AS m WHERE m.id IN (SELECT v.id FROM {source})");
-            for row in self.tx.rows(&sql, values).await? {
-                present.insert(row::message_id(&row)?);
-            }
-        }
-        Ok(present)
+        let rows = by_id::select(Over::Tx(&self.tx), "m.id", "true", ids).await?;
+        rows.iter().map(row::message_id).collect()
     }
 
     /// Makes business rows and messages durable together.

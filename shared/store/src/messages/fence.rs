@@ -20,12 +20,10 @@ pub(super) async fn open(
     now: Timestamp,
 ) -> Result<Opened, PortError> {
     let tx = sql.begin(OPENING).await?;
-    let values = vec![incarnation.0.into(), upstream.as_str().into()];
-    tx.run(
-        "INSERT INTO countersign_incarnation (id, upstream, state) VALUES ($1, $2, 'open') ON CONFLICT (id) DO NOTHING",
-        values,
-    )
-    .await?;
+    let values = vec![incarnation.0.into(), upstream.as_str().into(), signed(incarnation.tag()).into()];
+    let statement =
+        "INSERT INTO countersign_incarnation (id, upstream, state, tag) VALUES ($1, $2, 'open', $3) ON CONFLICT (id) DO NOTHING";
+    tx.run(statement, values).await?;
     let values = vec![incarnation.0.into(), signed(Seq::FIRST.0).into(), now.as_millis().into()];
     let statement = format!(
         "INSERT INTO countersign_heartbeat (incarnation, counter, watermark, settled_until) VALUES ($1, 0, $2, {}) \

@@ -13,7 +13,8 @@ use countersign_delivery::ports::messages::{Entombed, Inserted, Insertion, Numbe
 use countersign_delivery::time::Timestamp;
 use sea_orm::{DbBackend, QueryResult};
 
-use crate::messages::row::{self, COLUMNS, WIDTH, stored};
+use crate::messages::label::Labels;
+use crate::messages::row::{self, COLUMNS, KEY, WIDTH, stored};
 use crate::rows::{Rows, place};
 use crate::sql::{Sql, Tx, signed, take, unsigned};
 
@@ -30,6 +31,7 @@ const SKIP_KNOWN_KEYS: &str = "ON CONFLICT (idempotency_key) WHERE idempotency_k
 /// Rows of mode `outbox` are due at `due_at`.
 pub(super) async fn insert(
     sql: &Sql,
+    labels: &Labels,
     incarnation: IncarnationId,
     batch: &[Numbered],
     due_at: Timestamp,
@@ -37,9 +39,10 @@ pub(super) async fn insert(
     if batch.is_empty() {
         return Ok(Insertion::Committed(Vec::new()));
     }
+    labels.write_wanted(sql).await;
     let tx = sql.begin(INSERTING).await?;
     // An error here drops the transaction, which rolls it back: nothing that is not explained is ever committed.
-    let inserted = insert_within(&tx, incarnation, batch, due_at).await?;
+    let inserted = insert_within(&tx, labels, incarnation, batch, due_at).await?;
     match &inserted {
         Insertion::Committed(rows) if rows.contains(&Inserted::Stored) => {
             failpoint(Failpoint::StoreAfterInsert);
@@ -53,6 +56,7 @@ pub(super) async fn insert(
 /// Inserts a batch in an open transaction, which its owner commits or not. After an error it must not commit.
 pub(super) async fn insert_within(
     tx: &Tx,
+    labels: &Labels,
     incarnation: IncarnationId,
     batch: &[Numbered],
     due_at: Timestamp,
@@ -60,7 +64,8 @@ pub(super) async fn insert_within(
     let (ordered, backend) = (by_key(batch), tx.backend());
     let mut written = HashSet::with_capacity(batch.len());
     for rows in ordered.chunks(Rows::limit(backend, WIDTH)) {
-        written.extend(insert_rows(tx, backend, incarnation, rows, due_at).await?);
+        let rows = row::rows(incarnation, rows, labels, due_at)?;
+        written.extend(insert_rows(tx, backend, incarnation, rows).await?);
     }
     let missing: Vec<&Numbered> = batch.iter().filter(|row| !written.contains(&row.seq)).collect();
     // Some may have been written: a claim may come between two statements.
@@ -96,20 +101,13 @@ fn by_key(batch: &[Numbered]) -> Vec<&Numbered> {
 /// The fence is part of the statement: its row is locked before the first message is written, and without it there is no source
 /// to write from. Neither is there once somebody has claimed the inheritance: share locks that overlap without end would never let
 /// the fence's UPDATE through, so after the claim no further one is taken.
-async fn insert_rows(
-    tx: &Tx,
-    backend: DbBackend,
-    incarnation: IncarnationId,
-    batch: &[&Numbered],
-    due_at: Timestamp,
-) -> Result<Vec<Seq>, PortError> {
-    let rows = row::rows(incarnation, batch, due_at)?;
+async fn insert_rows(tx: &Tx, backend: DbBackend, incarnation: IncarnationId, rows: Rows) -> Result<Vec<Seq>, PortError> {
+    // PostgreSQL logs every row twice where there may be a conflict, 48 bytes more.
+    let conflicts = if rows.has(KEY) { SKIP_KNOWN_KEYS } else { "" };
     let names = rows.names();
     let (source, mut values) = rows.source(backend);
     let own = place(&mut values, incarnation.0);
     let lock = if backend == DbBackend::Sqlite { "" } else { "FOR SHARE" };
-    // PostgreSQL logs every row twice where there may be a conflict, 48 bytes more.
-    let conflicts = if batch.iter().any(|row| row.message.idempotency_key.is_some()) { SKIP_KNOWN_KEYS } else { "" };
     let sql = format!(
         "WITH fence AS (SELECT i.id AS fenced FROM countersign_incarnation AS i WHERE i.id = {own} AND {OPEN} {lock}) \
          INSERT INTO countersign_message ({names}) SELECT {names} FROM fence CROSS JOIN {source} WHERE true {conflicts} RETURNING seq"
@@ -162,7 +160,7 @@ fn answer(row: &Numbered, written: &HashSet<Seq>, holders: &HashMap<String, Quer
 }
 
 /// Puts a tombstone at a place, or finds the message that is there. Waits for an open transaction that holds the place.
-pub(super) async fn entomb(sql: &Sql, position: Position) -> Result<Entombed, PortError> {
+pub(super) async fn entomb(sql: &Sql, labels: &Labels, position: Position) -> Result<Entombed, PortError> {
     const WHAT: &str = "resolving a lost commit";
     let place = || vec![position.incarnation.0.into(), signed(position.seq.0).into()];
     let tombstone = format!(
@@ -188,5 +186,6 @@ pub(super) async fn entomb(sql: &Sql, position: Position) -> Result<Entombed, Po
     if take::<Option<uuid::Uuid>>(row, "id")?.is_none() {
         return Ok(Entombed::RolledBack);
     }
-    Ok(Entombed::Committed(Box::new(stored(row)?)))
+    labels.of_rows(sql, &rows).await?;
+    Ok(Entombed::Committed(Box::new(stored(labels, row)?)))
 }

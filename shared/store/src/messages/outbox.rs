@@ -13,10 +13,15 @@ use countersign_delivery::ports::outbox::{Claim, OutboxRow, Released};
 use countersign_delivery::time::Timestamp;
 use sea_orm::{DbBackend, QueryResult};
 
-use crate::messages::row::{COLUMNS, message_id, position, stored};
+use crate::messages::by_id;
+use crate::messages::label::Labels;
+use crate::messages::row::{COLUMNS, message_id, position, stored, stored_all};
 use crate::rows::{Rows, place};
-use crate::sql::{Sql, signed, take, unreadable, unsigned};
+use crate::sql::{Over, Sql, signed, take, unreadable, unsigned};
 
+/// What [`entry`] reads, and whose it is.
+const ENTRY: &str = "m.id, m.status, m.tries, m.due_at, m.reason";
+const HAS_STATUS: &str = "m.status IS NOT NULL";
 /// The rows of one upstream; `{}` is the place of its name.
 const OF_UPSTREAM: &str = "IN (SELECT i.id FROM countersign_incarnation AS i WHERE i.upstream = {})";
 
@@ -61,6 +66,7 @@ pub(super) async fn record(
 /// Claims rows for publishing until `until`.
 pub(super) async fn claim(
     sql: &Sql,
+    labels: &Labels,
     upstream: &UpstreamName,
     which: &Claim,
     limit: u32,
@@ -72,10 +78,11 @@ pub(super) async fn claim(
         Claim::These(rows) if rows.is_empty() => return Ok(Vec::new()),
         Claim::These(rows) => {
             let (source, values) = Rows::default()
-                .uuids("named", rows.iter().map(|row| row.id.uuid()))
+                .uuids("named_incarnation", rows.iter().map(|row| row.position.incarnation.0))
+                .ints("named_seq", rows.iter().map(|row| signed(row.position.seq.0)))
                 .ints("since_ms", rows.iter().map(|row| signed(row.since_ms)))
                 .source(sql.backend);
-            (format!("JOIN {source} ON v.named = p.id"), values)
+            (format!("JOIN {source} ON p.incarnation = v.named_incarnation AND p.seq = v.named_seq"), values)
         }
     };
     let until = place(&mut values, until.as_millis());
@@ -93,28 +100,20 @@ pub(super) async fn claim(
          UPDATE countersign_message AS m SET due_at = {until} FROM due \
          WHERE m.incarnation = due.of_incarnation AND m.seq = due.of_seq AND m.status = 0 RETURNING {columns}"
     );
-    sql.write_returning("claiming due rows", &statement, values).await?.iter().map(stored).collect()
+    let rows = sql.write_returning("claiming due rows", &statement, values).await?;
+    stored_all(sql, labels, &rows).await
 }
 
 /// How rows stand.
 pub(super) async fn entries(sql: &Sql, ids: &[MessageId]) -> Result<Vec<(MessageId, Entry)>, PortError> {
-    let mut found = Vec::with_capacity(ids.len());
-    for ids in ids.chunks(Rows::limit(sql.backend, 1)) {
-        let (source, values) = Rows::default().uuids("id", ids.iter().map(|id| id.uuid())).source(sql.backend);
-        let query = format!(
-            "SELECT m.id, m.status, m.tries, m.due_at, m.reason FROM countersign_message AS m \
-             WHERE m.status IS NOT NULL AND m.id IN (SELECT v.id FROM {source})"
-        );
-        for row in sql.read("reading statuses", &query, values).await? {
-            found.push((message_id(&row)?, entry(&row)?));
-        }
-    }
-    Ok(found)
+    let rows = by_id::select(Over::Pool(sql, "reading statuses"), ENTRY, HAS_STATUS, ids).await?;
+    rows.iter().map(|row| Ok((message_id(row)?, entry(row)?))).collect()
 }
 
 /// A page of rows that wait for a human.
 pub(super) async fn failed(
     sql: &Sql,
+    labels: &Labels,
     upstream: &UpstreamName,
     after: Option<MessageId>,
     limit: u32,
@@ -129,7 +128,8 @@ pub(super) async fn failed(
          WHERE m.status = 2 AND m.incarnation {own} {after} ORDER BY m.id LIMIT {limit}"
     );
     let rows = sql.read("reading failed rows", &query, values).await?;
-    rows.iter().map(|row| Ok(OutboxRow { stored: stored(row)?, entry: entry(row)? })).collect()
+    labels.of_rows(sql, &rows).await?;
+    rows.iter().map(|row| Ok(OutboxRow { stored: stored(labels, row)?, entry: entry(row)? })).collect()
 }
 
 /// Releases rows; one answer each, in order.
@@ -142,8 +142,7 @@ pub(super) async fn release(
     const WHAT: &str = "releasing failed rows";
     let mut answers: HashMap<MessageId, Released> = HashMap::with_capacity(ids.len());
     for ids in ids.chunks(Rows::limit(sql.backend, 1)) {
-        let rows = || Rows::default().uuids("id", ids.iter().map(|id| id.uuid())).source(sql.backend);
-        let (source, mut values) = rows();
+        let (source, mut values) = Rows::default().uuids("id", ids.iter().map(|id| id.uuid())).source(sql.backend);
         let own = OF_UPSTREAM.replace("{}", &place(&mut values, upstream.as_str()));
         let now = place(&mut values, now.as_millis());
         let statement = format!(
@@ -153,15 +152,12 @@ pub(super) async fn release(
         for row in sql.write_returning(WHAT, &statement, values).await? {
             answers.insert(message_id(&row)?, Released::Released);
         }
-        let (source, mut values) = rows();
-        let own = OF_UPSTREAM.replace("{}", &place(&mut values, upstream.as_str()));
-        let query = format!(
-            "SELECT m.id, m.status FROM countersign_message AS m \
-             WHERE m.status IS NOT NULL AND m.id IN (SELECT v.id FROM {source}) AND m.incarnation {own}"
-        );
-        for row in sql.read(WHAT, &query, values).await? {
-            answers.entry(message_id(&row)?).or_insert(Released::Otherwise(status(&row)?));
-        }
+    }
+    let others: Vec<MessageId> = ids.iter().copied().filter(|id| !answers.contains_key(id)).collect();
+    // A name has no quotes.
+    let own = format!("{HAS_STATUS} AND m.incarnation {}", OF_UPSTREAM.replace("{}", &format!("'{upstream}'")));
+    for row in by_id::select(Over::Pool(sql, WHAT), ENTRY, &own, &others).await? {
+        answers.insert(message_id(&row)?, Released::Otherwise(status(&row)?));
     }
     Ok(ids.iter().map(|id| answers.get(id).copied().unwrap_or(Released::Unknown)).collect())
 }

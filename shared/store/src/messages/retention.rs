@@ -9,6 +9,7 @@ use countersign_delivery::id::{IncarnationId, UpstreamName};
 use countersign_delivery::ports::PortError;
 use countersign_delivery::ports::messages::Expiry;
 
+use crate::inbox::least_id;
 use crate::sql::{Sql, signed, take};
 
 const DELETING: &str = "deleting expired messages";
@@ -55,12 +56,15 @@ async fn delete_page(sql: &Sql, of: &Incarnation, expiry: Expiry, limit: u64) ->
     let tombstones = if of.closed { "" } else { "AND m.id IS NOT NULL" };
     // What the broker has not confirmed must neither go nor fill the page.
     let confirmed = "AND (m.status IS NULL OR m.status = 1)";
-    let before = expiry.before().as_millis();
-    let values = vec![of.id.0.into(), of.watermark.into(), before.into(), signed(limit).into()];
+    let before = expiry.before();
+    let values =
+        vec![of.id.0.into(), of.watermark.into(), before.as_millis().into(), signed(limit).into(), least_id(before).into()];
+    // A row that does not say when it was sent was sent when its id was minted.
+    let old = "(m.sent_at < $3 OR (m.sent_at IS NULL AND m.id < $5))";
     let statement = format!(
-        "DELETE FROM countersign_message AS m WHERE m.incarnation = $1 AND m.sent_at < $3 {tombstones} {confirmed} AND m.seq <= \
-         (SELECT MAX(p.seq) FROM (SELECT m.seq, m.sent_at FROM countersign_message AS m \
-          WHERE m.incarnation = $1 AND m.seq < $2 {tombstones} {confirmed} ORDER BY m.seq LIMIT $4) AS p WHERE p.sent_at < $3)"
+        "DELETE FROM countersign_message AS m WHERE m.incarnation = $1 AND {old} {tombstones} {confirmed} AND m.seq <= \
+         (SELECT MAX(p.seq) FROM (SELECT m.seq, {old} AS old FROM countersign_message AS m \
+          WHERE m.incarnation = $1 AND m.seq < $2 {tombstones} {confirmed} ORDER BY m.seq LIMIT $4) AS p WHERE p.old)"
     );
     Ok(sql.write(DELETING, &statement, values).await?.rows_affected())
 }

@@ -12,6 +12,7 @@ mod inbox_cost;
 mod postgres;
 mod relay;
 mod signed_cost;
+mod slim_rows;
 mod sqlite;
 mod stored_cost;
 mod support;

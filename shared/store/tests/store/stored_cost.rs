@@ -9,12 +9,12 @@ use std::time::Instant;
 use countersign_delivery::ports::messages::{Messages, Numbered};
 use countersign_delivery::ports::stored::Stored;
 use countersign_delivery::reconcile::{Sums, Window, minute_of};
-use countersign_delivery::{Message, Timestamp};
+use countersign_delivery::{Message, MessageId, Seq, Timestamp};
 use countersign_store::SqlMessages;
-use countersign_testkit::build::{a_message_with, incarnation, message_id, upstream};
+use countersign_testkit::build::{a_message_with, incarnation, upstream};
 
 use crate::cost::{Pace, measure};
-use crate::support::{Ground, numbered};
+use crate::support::Ground;
 
 /// What is stored: the ids stand for one message a millisecond.
 const STORED: u64 = 200_000;
@@ -47,8 +47,12 @@ async fn of(ground: &Ground, what: &str) {
 }
 
 async fn insert(messages: SqlMessages, first: u64, count: u64) {
-    let message = |n| Message { id: message_id(n), ..a_message_with(n, &"x".repeat(BODY)) };
-    let rows: Vec<_> = (first..first + count).map(|n| Numbered { message: message(n), ..numbered(n) }).collect();
+    let body = "x".repeat(BODY);
+    let message = |n| {
+        let sent_at = Timestamp::default().plus_millis(n);
+        Message { id: MessageId::at(incarnation(1), Seq(n), sent_at), sent_at, ..a_message_with(n, &body) }
+    };
+    let rows: Vec<_> = (first..first + count).map(|n| Numbered { message: message(n), seq: Seq(n) }).collect();
     messages.insert(incarnation(1), &rows).await.unwrap();
 }
 

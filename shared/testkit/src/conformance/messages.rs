@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use countersign_delivery::ports::messages::{Entombed, Heartbeat, IncarnationState, Inserted, Insertion, Messages, Numbered};
-use countersign_delivery::{IdempotencyKey, Message, Seq, StoredMessage, Timestamp, TraceContext};
+use countersign_delivery::{IdempotencyKey, IncarnationId, Message, MessageId, Seq, StoredMessage, Timestamp, TraceContext};
+use uuid::Uuid;
 
 use crate::build::{a_message_with, incarnation, message_id, position, subscription, upstream};
 
@@ -34,6 +35,8 @@ macro_rules! messages_suite {
             a_closed_incarnation_stays_closed,
             settled_is_what_lies_below_the_watermark_or_in_a_closed_incarnation,
             what_is_not_there_is_left_out,
+            an_id_that_says_its_place_is_found_there_and_only_there,
+            what_many_messages_have_in_common_is_each_ones_own,
         );
     };
     ($setup:path => $($promise:ident),* $(,)?) => {
@@ -360,4 +363,57 @@ pub async fn what_is_not_there_is_left_out(messages: &impl Messages) {
     let key = IdempotencyKey::new("nobody's").expect("a valid key");
     assert_eq!(messages.by_key(&key).await.expect("the store is up"), None);
     assert_eq!(insert(messages, 1, &[]).await, [], "an empty batch of an open incarnation is committed");
+}
+
+/// As the name says, beside one that does not say it and one whose incarnation has the same tag.
+pub async fn an_id_that_says_its_place_is_found_there_and_only_there(messages: &impl Messages) {
+    let namesake = IncarnationId(Uuid::from_u128(incarnation(1).0.as_u128() ^ (1 << 90)));
+    assert_eq!(namesake.tag(), incarnation(1).tag());
+    open(messages, 1).await;
+    messages.open(&upstream("shop"), namesake, OPENED).await.expect("an incarnation opens");
+    let minted = |of: IncarnationId, seq: u64, at: Timestamp| {
+        let message = a_message_with(seq, &format!("{of} {seq}"));
+        Numbered { seq: Seq(seq), message: Message { sent_at: at, ..message }.under(MessageId::at(of, Seq(seq), at)) }
+    };
+    let (here, there) = (minted(incarnation(1), 1, OPENED), minted(namesake, 1, OPENED.plus_millis(1)));
+    insert(messages, 1, &[here.clone(), numbered(7)]).await;
+    messages.insert(namesake, std::slice::from_ref(&there)).await.expect("the store is up");
+    let place_of_another_time = MessageId::at(incarnation(1), Seq(1), OPENED.plus_millis(5));
+    let empty_place = MessageId::at(incarnation(1), Seq(2), OPENED);
+    let place_of_another_id = MessageId::at(incarnation(1), Seq(7), OPENED);
+    let ids =
+        [there.message.id, place_of_another_time, numbered(7).message.id, empty_place, here.message.id, place_of_another_id];
+    let mut found = messages.get(&ids).await.expect("the store is up");
+    found.sort_by_key(|row| row.message.fingerprint.clone());
+    let mut expected = [here, there, numbered(7)].map(|row| row.message);
+    expected.sort_by_key(|message| message.fingerprint.clone());
+    assert_eq!(found.into_iter().map(|row| row.message).collect::<Vec<_>>(), expected);
+}
+
+/// Types, routes and who must sign repeat themselves from batch to batch, beside some that do not.
+pub async fn what_many_messages_have_in_common_is_each_ones_own(messages: &impl Messages) {
+    open(messages, 1).await;
+    let mut expected = Vec::new();
+    for batch in 0..6_u64 {
+        let rows: Vec<_> = (1..=4_u64)
+            .map(|place| {
+                let n = batch * 4 + place;
+                let common = a_message_with(n, &format!("body {n}"));
+                let message = match place {
+                    1 => common,
+                    2 => Message { routing_key: "order.cancelled".into(), required: vec![subscription("audit")], ..common },
+                    3 => Message { routing_key: format!("order.{n}"), ..common },
+                    _ => Message { exchange: String::new(), content_type: "text/plain".into(), ..common },
+                };
+                Numbered { seq: Seq(n), message }
+            })
+            .collect();
+        insert(messages, 1, &rows).await;
+        expected.extend(rows.into_iter().map(|row| StoredMessage { position: position(1, row.seq.0), message: row.message }));
+    }
+    assert_eq!(messages.scan(incarnation(1), Seq::FIRST, 100).await.expect("the store is up"), expected);
+    let seqs: Vec<_> = expected.iter().map(|row| row.position.seq).collect();
+    let mut at = messages.at(incarnation(1), &seqs).await.expect("the store is up");
+    at.sort_by_key(|row| row.position);
+    assert_eq!(at, expected);
 }

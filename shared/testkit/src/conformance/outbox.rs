@@ -104,7 +104,7 @@ fn these(seqs: impl IntoIterator<Item = u64>) -> Claim {
 
 /// Rows that their publisher had so many milliseconds ago.
 fn since(since_ms: u64, seqs: impl IntoIterator<Item = u64>) -> Claim {
-    Claim::These(seqs.into_iter().map(|seq| Named { id: message_id(seq), since_ms }).collect())
+    Claim::These(seqs.into_iter().map(|seq| Named { position: position(1, seq), since_ms }).collect())
 }
 
 /// As the name says, by id and by a claim.

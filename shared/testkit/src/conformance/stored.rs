@@ -22,6 +22,8 @@ macro_rules! stored_suite {
             other_upstreams_messages_are_left_out,
             rows_of_the_outbox_count_once_they_are_confirmed,
             a_tombstone_is_not_stored,
+            ids_that_say_their_places_and_others_are_one_order_of_time,
+            windows_begin_and_end_where_they_should_in_every_incarnation,
         );
     };
     ($setup:path => $($promise:ident),* $(,)?) => {
@@ -116,6 +118,72 @@ pub async fn rows_of_the_outbox_count_once_they_are_confirmed(store: &(impl Mess
     store.record(&outcomes, at_once).await.expect("the store is up");
     let page = look(store, window(0, MINUTE_MS), None, 100).await;
     assert_eq!(page.rows, [row_of(&rows[0]), row_of(&rows[3])], "one is confirmed, one waits for a human, one is on its way");
+}
+
+/// What upstream mints at this millisecond under this place.
+fn under_its_place(of: u64, seq: u64, at: u64) -> Numbered {
+    let minted_at = Timestamp::default().plus_millis(at);
+    let message = a_message_with(seq, &format!("{of}/{seq}")).under(MessageId::at(incarnation(of), Seq(seq), minted_at));
+    Numbered { seq: Seq(seq), message: Message { sent_at: minted_at, ..message } }
+}
+
+/// All rows of a window, so many a look.
+async fn all(store: &impl Stored, within: Window, limit: u32) -> Vec<StoredRow> {
+    let (mut rows, mut after) = (Vec::new(), None);
+    loop {
+        let page = look(store, within, after, limit).await;
+        assert!(page.rows.len() <= usize::try_from(limit).unwrap_or(usize::MAX), "a look is bounded");
+        rows.extend(page.rows);
+        after = page.next;
+        if after.is_none() {
+            return rows;
+        }
+    }
+}
+
+/// As the name says: an older version and two processes of this one wrote at the same time.
+pub async fn ids_that_say_their_places_and_others_are_one_order_of_time(store: &(impl Messages + Stored)) {
+    for n in 1..=3 {
+        open(store, n).await;
+    }
+    store.open(&upstream("other"), incarnation(4), OPENED).await.expect("an incarnation opens");
+    let older: Vec<_> = (1..=9).map(|n| minted(n * 10, Mode::Verified)).collect();
+    let places = |of: u64, offset: u64| (1..=9).map(|seq| under_its_place(of, seq, seq * 10 + offset)).collect::<Vec<_>>();
+    let (one, two, others) = (places(2, 3), places(3, 0), places(4, 5));
+    insert(store, 1, &older).await;
+    insert(store, 2, &one).await;
+    insert(store, 3, &two).await;
+    insert(store, 4, &others).await;
+    let mut expected: Vec<_> = older.iter().chain(&one).chain(&two).map(row_of).collect();
+    expected.sort_by_key(|row| row.id);
+    for limit in [1, 2, 5, 7, 1_000] {
+        assert_eq!(all(store, window(0, MINUTE_MS), limit).await, expected, "{limit} a look");
+    }
+}
+
+/// Whatever the window, with places that are empty, taken by tombstones, or minted in the same millisecond.
+pub async fn windows_begin_and_end_where_they_should_in_every_incarnation(store: &(impl Messages + Stored)) {
+    let mut rows = Vec::new();
+    for of in 1..=3 {
+        open(store, of).await;
+        // Two or three in a millisecond; every fourth place is empty, every eighth has a tombstone.
+        let minted: Vec<_> =
+            (1..=40).filter(|seq| seq % 4 != of % 4).map(|seq| under_its_place(of, seq, 100 * of + seq * 2 / 5)).collect();
+        insert(store, of, &minted).await;
+        for seq in (1..=40).filter(|seq| seq % 8 == of) {
+            store.entomb(position(of, seq)).await.expect("the store is up");
+        }
+        rows.extend(minted);
+    }
+    rows.sort_by_key(|row| row.message.id);
+    for (since, until) in [(0, 1_000), (0, 1), (100, 101), (103, 111), (99, 205), (116, 200), (208, 309), (317, 400), (400, 500)]
+    {
+        let within = window(since, until);
+        let expected: Vec<_> = rows.iter().filter(|row| within.contains(row.message.id.minted_at())).map(row_of).collect();
+        for limit in [1, 3, 1_000] {
+            assert_eq!(all(store, within, limit).await, expected, "from {since} to {until}, {limit} a look");
+        }
+    }
 }
 
 /// What was rolled back was never sent.

@@ -43,7 +43,7 @@ impl Outbox for MemoryMessages {
             Claim::Due => entry.due_at <= now,
             Claim::These(rows) => {
                 let until = |named: &Named| until.minus_millis(named.since_ms);
-                rows.iter().any(|named| named.id == row.message.id && entry.due_at <= until(named))
+                rows.iter().any(|named| named.position == row.position && entry.due_at <= until(named))
             }
         };
         let sending = data.outbox(upstream).filter(|(row, entry)| entry.status == Status::Sending && wanted(row, entry));

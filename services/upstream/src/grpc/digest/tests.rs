@@ -1,5 +1,5 @@
-use countersign_delivery::UpstreamName;
 use countersign_delivery::reconcile::MINUTE_MS;
+use countersign_delivery::{Timestamp, UpstreamName};
 use countersign_testkit::build::upstream;
 use tonic::Code;
 
@@ -12,9 +12,10 @@ fn api_of(process: &Process) -> Api {
     Api { upstream: process.upstream.clone(), calls: Arc::new(Semaphore::new(CALLS_MAX)) }
 }
 
-/// So many orders, all in the first minute of all: that is when `CountingIds` mint.
+/// So many orders, all in the first minute of all.
 async fn with_orders(count: usize) -> (Stage, Process) {
     let stage = Stage::new();
+    stage.clock.set(Timestamp::default());
     let process = stage.start().await;
     for n in 0..count {
         process.upstream.send(an_order(&n.to_string())).await;

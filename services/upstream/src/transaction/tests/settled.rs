@@ -1,5 +1,6 @@
 //! Until when everything is settled, while a transaction is open.
 
+use countersign_delivery::Timestamp;
 use countersign_delivery::ports::messages::{Heartbeat, Messages as _};
 use countersign_launcher::wait_until;
 use countersign_testkit::build::upstream;
@@ -21,7 +22,10 @@ async fn beats_until(ground: &Ground, what: &str, is_so: impl Fn(&Heartbeat) -> 
 }
 
 async fn an_open_transaction_holds_the_time_back(ground: Ground) {
+    // What is settled is told up to the database's clock, which is a real one.
+    ground.stage.clock.set(Timestamp::from_millis(1_700_000_000_000));
     let process = ground.start();
+    ground.stage.clock.advance(1);
     let (sent, ids) = oneshot::channel();
     let (end, ended) = oneshot::channel::<()>();
     let transaction = process.upstream.transaction(|tx| {
@@ -40,6 +44,7 @@ async fn an_open_transaction_holds_the_time_back(ground: Ground) {
         beats_until(&ground, "heartbeats beside the transaction", |row| row.counter >= counter + beats).await;
         let until = heartbeat(&ground).await.settled_until;
         assert!(until <= first.minted_at(), "settled until {until:?}, though {first} is not even committed");
+        ground.stage.clock.advance(1);
         end.send(()).unwrap();
         last
     };

@@ -8,8 +8,9 @@ use crate::rig::Rig;
 
 /// Rows of one statement.
 const PORTION: u32 = 500_000;
-/// Any that no process has.
+/// Any that no process has, and what its messages' ids say of it.
 const INCARNATION: &str = "00000000-0000-7000-8000-0000000000ff";
+const TAG: i64 = 0xff;
 /// The rows are of one day, so long ago, milliseconds.
 const AGE_MS: i64 = 10 * DAY_MS;
 const DAY_MS: i64 = 86_400_000;
@@ -20,7 +21,8 @@ pub(super) async fn settled_rows(rig: &Rig, rows: u32) -> anyhow::Result<()> {
     let now_ms = upstream.number("SELECT (extract(epoch FROM now()) * 1000)::bigint AS value").await?;
     let numbers = Numbers { rows, begun_ms: now_ms - AGE_MS };
     let incarnation = format!(
-        "INSERT INTO countersign_incarnation (id, upstream, state) SELECT '{INCARNATION}', upstream, 'closed' FROM countersign_incarnation LIMIT 1"
+        "INSERT INTO countersign_incarnation (id, upstream, state, tag) \
+         SELECT '{INCARNATION}', upstream, 'closed', {TAG} FROM countersign_incarnation LIMIT 1"
     );
     upstream.run(&incarnation).await?;
     let settled_until = numbers.begun_ms + DAY_MS;
@@ -58,21 +60,21 @@ impl Numbers {
         format!("({} + n::bigint * {DAY_MS} / {})", self.begun_ms, self.rows)
     }
 
-    /// Its `UUIDv7`: that time, and digits of its own.
+    /// Its `UUIDv7`: that time, and its place.
     fn id(&self) -> String {
-        let sent_at = self.sent_at();
-        let digits = |from: u32, count: u32| format!("substr(md5(n::text), {from}, {count})");
-        format!("(lpad(to_hex({sent_at}), 12, '0') || '7' || {} || '8' || {})::uuid", digits(1, 3), digits(4, 15))
+        format!(
+            "(lpad(to_hex({}), 12, '0') || '70008' || lpad(to_hex({TAG}), 5, '0') || lpad(to_hex(n), 10, '0'))::uuid",
+            self.sent_at()
+        )
     }
 
     fn messages(&self, first: u32, last: u32) -> String {
-        let (id, sent_at) = (self.id(), self.sent_at());
+        let id = self.id();
         format!(
-            "INSERT INTO countersign_message \
-             (incarnation, seq, id, sent_at, fingerprint, required, exchange, routing_key, type, content_type, body) \
-             SELECT '{INCARNATION}', n, {id}, {sent_at}, {FINGERPRINT}, \
-             m.required, m.exchange, m.routing_key, m.type, m.content_type, substr(m.body, 1, 16) \
-             FROM generate_series({first}, {last}) AS n CROSS JOIN (SELECT * FROM countersign_message LIMIT 1) AS m"
+            "INSERT INTO countersign_message (incarnation, seq, id, fingerprint, label, required, exchange, routing_key, type, content_type, body) \
+             SELECT '{INCARNATION}', n, {id}, {FINGERPRINT}, \
+             m.label, m.required, m.exchange, m.routing_key, m.type, m.content_type, substr(m.body, 1, 16) \
+             FROM generate_series({first}, {last}) AS n CROSS JOIN (SELECT * FROM countersign_message ORDER BY label LIMIT 1) AS m"
         )
     }
 
