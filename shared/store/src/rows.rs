@@ -51,20 +51,13 @@ impl Rows {
         self.with(name, Column::Text(values.into_iter().map(Into::into).collect()))
     }
 
-    /// The same, unless all are absent.
-    pub(crate) fn ints_if_any<T: Into<Option<i64>>>(self, name: &'static str, values: impl IntoIterator<Item = T>) -> Self {
-        let values: Vec<Option<i64>> = values.into_iter().map(Into::into).collect();
-        if values.iter().all(Option::is_none) { self } else { self.with(name, Column::Int(values)) }
-    }
-
-    /// The same, unless all are absent.
-    pub(crate) fn texts_if_any(self, name: &'static str, values: impl IntoIterator<Item = Option<String>>) -> Self {
-        let values: Vec<Option<String>> = values.into_iter().collect();
-        if values.iter().all(Option::is_none) { self } else { self.with(name, Column::Text(values)) }
-    }
-
     pub(crate) fn bytes(self, name: &'static str, values: impl IntoIterator<Item = Vec<u8>>) -> Self {
         self.with(name, Column::Bytes(values.into_iter().collect()))
+    }
+
+    /// The same without the columns that are NULL in all rows.
+    pub(crate) fn present(self) -> Self {
+        Self { columns: self.columns.into_iter().filter(|(_, column)| column.is_present()).collect() }
     }
 
     /// Whether there is a column of this name.
@@ -136,6 +129,15 @@ pub(crate) fn place(values: &mut Vec<Value>, value: impl Into<Value>) -> String 
 }
 
 impl Column {
+    /// Whether any of them is not NULL.
+    fn is_present(&self) -> bool {
+        match self {
+            Self::Int(items) => items.iter().any(Option::is_some),
+            Self::Text(items) => items.iter().any(Option::is_some),
+            Self::Uuid(_) | Self::Bytes(_) => true,
+        }
+    }
+
     fn into_values(self) -> Vec<Value> {
         match self {
             Self::Uuid(items) => items.into_iter().map(Into::into).collect(),
@@ -157,6 +159,12 @@ fn texts(items: Vec<Option<String>>) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_column_of_nothing_is_not_present() {
+        let rows = Rows::default().ints("a", [None, None::<i64>]).ints("b", [None, Some(1)]).texts("c", [None::<String>, None]);
+        assert_eq!(rows.present().names(), "b");
+    }
 
     #[test]
     fn values_beside_the_rows_are_named_behind_them() {

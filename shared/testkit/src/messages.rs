@@ -165,8 +165,8 @@ impl Data {
 impl Messages for MemoryMessages {
     async fn open(&self, upstream: &UpstreamName, incarnation: IncarnationId, now: Timestamp) -> Result<Opened, PortError> {
         let mut data = self.open_data()?;
-        if data.incarnations.contains_key(&incarnation) {
-            return Err(switch::refused(WHAT, format!("incarnation {incarnation} is taken")));
+        if data.incarnations.keys().any(|known| known.tag() == incarnation.tag()) {
+            return Err(switch::refused(WHAT, format!("incarnation {incarnation}, or its tag, is taken")));
         }
         let (state, settled_until) = (IncarnationState::Open, now.min(self.clock.now()));
         let heartbeat = Heartbeat { incarnation, counter: 0, watermark: Seq::FIRST, settled_until, adopter: None, state };

@@ -118,7 +118,8 @@ pub trait Messages: Send + Sync {
     /// `now` is a time before which nothing is minted under it, by its owner's clock. Nothing may be minted before [`crate::settled::floor`].
     ///
     /// # Errors
-    /// [`PortError`]; it may have been opened, and is left to adoption.
+    /// [`PortError`]; it may have been opened, and is left to adoption. [`PortError::Refused`] when another one has its tag
+    /// ([`IncarnationId::tag`]): their messages might have the same ids.
     async fn open(&self, upstream: &UpstreamName, incarnation: IncarnationId, now: Timestamp) -> Result<Opened, PortError>;
 
     /// Inserts a batch in one transaction that share-locks the incarnation's row and requires it to be open, and not claimed by an

@@ -228,7 +228,7 @@ async fn update_known(tx: &Tx, sql: &Sql, known: &[(&DeliveryKey, Outcome)]) -> 
 }
 
 fn insert(sql: &Sql, part: &[(&DeliveryKey, Outcome)], which: &str, conflicts: &str) -> (String, Vec<sea_orm::Value>) {
-    let rows = rows(&states(part));
+    let rows = rows(&states(part)).present();
     let names = rows.names();
     let (source, values) = rows.source(sql.backend);
     let text = format!(

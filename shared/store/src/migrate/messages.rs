@@ -3,7 +3,8 @@
 //! A row with a `status` has mode `outbox`; in all others the columns of that mode are NULL and cost nothing. A row of `countersign_message` without an `id` is a tombstone: it keeps its place from being taken, and is never published.
 //!
 //! A row with a `label` has its five texts in `countersign_label`. One without `sent_at` was sent when its id was minted, and its id says its
-//! place; for the others there is an index on ids. The `tag` of an incarnation is what such ids say of it.
+//! place; for the others there is an index on ids. The `tag` of an incarnation is what such ids say of it: no two have the same one, so no two messages
+//! have the same id.
 
 use super::Step;
 
@@ -74,7 +75,7 @@ const M004_LABELS: Step = Step {
             type {name} NOT NULL,
             content_type {name} NOT NULL)",
         "ALTER TABLE countersign_incarnation ADD COLUMN tag {bigint}",
-        "CREATE INDEX countersign_incarnation_tag ON countersign_incarnation (tag) WHERE tag IS NOT NULL",
+        "CREATE UNIQUE INDEX countersign_incarnation_tag ON countersign_incarnation (tag) WHERE tag IS NOT NULL",
         "[postgres] ALTER TABLE countersign_message
             ADD COLUMN label bigint,
             ALTER COLUMN sent_at DROP NOT NULL,

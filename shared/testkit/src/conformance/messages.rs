@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use countersign_delivery::ports::PortError;
 use countersign_delivery::ports::messages::{Entombed, Heartbeat, IncarnationState, Inserted, Insertion, Messages, Numbered};
 use countersign_delivery::{IdempotencyKey, IncarnationId, Message, MessageId, Seq, StoredMessage, Timestamp, TraceContext};
 use uuid::Uuid;
@@ -365,29 +366,30 @@ pub async fn what_is_not_there_is_left_out(messages: &impl Messages) {
     assert_eq!(insert(messages, 1, &[]).await, [], "an empty batch of an open incarnation is committed");
 }
 
-/// As the name says, beside one that does not say it and one whose incarnation has the same tag.
+/// As the name says, beside one that does not say it; and no two incarnations' ids can say the same.
 pub async fn an_id_that_says_its_place_is_found_there_and_only_there(messages: &impl Messages) {
-    let namesake = IncarnationId(Uuid::from_u128(incarnation(1).0.as_u128() ^ (1 << 90)));
-    assert_eq!(namesake.tag(), incarnation(1).tag());
     open(messages, 1).await;
-    messages.open(&upstream("shop"), namesake, OPENED).await.expect("an incarnation opens");
-    let minted = |of: IncarnationId, seq: u64, at: Timestamp| {
-        let message = a_message_with(seq, &format!("{of} {seq}"));
-        Numbered { seq: Seq(seq), message: Message { sent_at: at, ..message }.under(MessageId::at(of, Seq(seq), at)) }
+    open(messages, 2).await;
+    let minted = |of: u64, seq: u64| {
+        let id = MessageId::at(incarnation(of), Seq(seq), OPENED);
+        Numbered { seq: Seq(seq), message: Message { id, sent_at: OPENED, ..a_message_with(seq, &format!("{of} {seq}")) } }
     };
-    let (here, there) = (minted(incarnation(1), 1, OPENED), minted(namesake, 1, OPENED.plus_millis(1)));
+    let (here, there) = (minted(1, 1), minted(2, 1));
     insert(messages, 1, &[here.clone(), numbered(7)]).await;
-    messages.insert(namesake, std::slice::from_ref(&there)).await.expect("the store is up");
+    insert(messages, 2, std::slice::from_ref(&there)).await;
     let place_of_another_time = MessageId::at(incarnation(1), Seq(1), OPENED.plus_millis(5));
     let empty_place = MessageId::at(incarnation(1), Seq(2), OPENED);
     let place_of_another_id = MessageId::at(incarnation(1), Seq(7), OPENED);
     let ids =
         [there.message.id, place_of_another_time, numbered(7).message.id, empty_place, here.message.id, place_of_another_id];
     let mut found = messages.get(&ids).await.expect("the store is up");
-    found.sort_by_key(|row| row.message.fingerprint.clone());
-    let mut expected = [here, there, numbered(7)].map(|row| row.message);
-    expected.sort_by_key(|message| message.fingerprint.clone());
-    assert_eq!(found.into_iter().map(|row| row.message).collect::<Vec<_>>(), expected);
+    found.sort_by_key(|row| row.position);
+    assert_eq!(found.into_iter().map(|row| row.message).collect::<Vec<_>>(), [here, numbered(7), there].map(|row| row.message));
+
+    let namesake = IncarnationId(Uuid::from_u128(incarnation(1).0.as_u128() ^ (1 << 90)));
+    assert_eq!(namesake.tag(), incarnation(1).tag());
+    let refused = messages.open(&upstream("shop"), namesake, OPENED).await;
+    assert!(matches!(refused, Err(PortError::Refused(..))), "{refused:?}");
 }
 
 /// Types, routes and who must sign repeat themselves from batch to batch, beside some that do not.
