@@ -14,7 +14,7 @@ use countersign_delivery::time::Timestamp;
 use sea_orm::{DbBackend, QueryResult};
 
 use crate::messages::label::Labels;
-use crate::messages::row::{self, COLUMNS, KEY, WIDTH, stored};
+use crate::messages::row::{self, COLUMNS, KEY, LABEL, WIDTH, stored};
 use crate::rows::{Rows, place};
 use crate::sql::{Sql, Tx, signed, take, unsigned};
 
@@ -25,6 +25,9 @@ const OPEN: &str = "i.state = 'open' AND NOT EXISTS \
 
 /// Leaves out what has a key that is taken.
 const SKIP_KNOWN_KEYS: &str = "ON CONFLICT (idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING";
+
+/// No row names a label that is not there: a process may know one that its database has lost, when a standby without it took over.
+const LABEL_IS_THERE: &str = "(v.label IS NULL OR EXISTS (SELECT 1 FROM countersign_label AS l WHERE l.number = v.label))";
 
 /// Inserts a batch in one transaction, under a share lock of the incarnation's row, and only while that is open.
 ///
@@ -73,6 +76,9 @@ pub(super) async fn insert_within(
         return Ok(Insertion::Fenced);
     }
     let holders = if missing.is_empty() { HashMap::new() } else { key_holders(tx, backend, &missing).await? };
+    let is_explained =
+        |row: &Numbered| row.message.idempotency_key.as_ref().is_some_and(|key| holders.contains_key(key.as_str()));
+    labels.doubt(missing.into_iter().filter(|row| !is_explained(row)))?;
     let answers = batch.iter().map(|row| answer(row, &written, &holders)).collect::<Result<Vec<_>, _>>()?;
     Ok(Insertion::Committed(answers))
 }
@@ -104,13 +110,14 @@ fn by_key(batch: &[Numbered]) -> Vec<&Numbered> {
 async fn insert_rows(tx: &Tx, backend: DbBackend, incarnation: IncarnationId, rows: Rows) -> Result<Vec<Seq>, PortError> {
     // PostgreSQL logs every row twice where there may be a conflict, 48 bytes more.
     let conflicts = if rows.has(KEY) { SKIP_KNOWN_KEYS } else { "" };
+    let readable = if rows.has(LABEL) { LABEL_IS_THERE } else { "true" };
     let names = rows.names();
     let (source, mut values) = rows.source(backend);
     let own = place(&mut values, incarnation.0);
     let lock = if backend == DbBackend::Sqlite { "" } else { "FOR SHARE" };
     let sql = format!(
         "WITH fence AS (SELECT i.id AS fenced FROM countersign_incarnation AS i WHERE i.id = {own} AND {OPEN} {lock}) \
-         INSERT INTO countersign_message ({names}) SELECT {names} FROM fence CROSS JOIN {source} WHERE true {conflicts} RETURNING seq"
+         INSERT INTO countersign_message ({names}) SELECT {names} FROM fence CROSS JOIN {source} WHERE {readable} {conflicts} RETURNING seq"
     );
     tx.rows(&sql, values).await?.iter().map(|row| Ok(Seq(unsigned(take(row, "seq")?)))).collect()
 }

@@ -1,7 +1,7 @@
 //! Labels: what many messages have in common, stored once. A row names its label by a number instead of writing about 90 bytes again and again.
 //!
 //! The number is a hash of what the label says, so it can never come to mean something else, whatever is restored, and replicas need not agree on
-//! it. A label is committed before any row names it. One that is met only once, such as a routing key with a number in it, is not written, and
+//! it. A label is committed before any row names it, and a row is only written if its label is there. One that is met only once, such as a routing key with a number in it, is not written, and
 //! neither is one beyond [`MAX_LABELS`]: such rows say theirs themselves.
 
 use std::collections::{HashMap, HashSet};
@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use countersign_delivery::Message;
 use countersign_delivery::ports::PortError;
+use countersign_delivery::ports::messages::Numbered;
 use sea_orm::QueryResult;
 
 use crate::messages::row::join;
@@ -100,6 +101,17 @@ impl Labels {
         None
     }
 
+    /// About rows that were not written, and no key tells why: an error if they named labels, which may not be there. All labels are forgotten
+    /// then, and rows say theirs themselves until these are met again.
+    pub(super) fn doubt<'a>(&self, missing: impl Iterator<Item = &'a Numbered>) -> Result<(), PortError> {
+        let named = missing.filter(|row| self.number(&Label::of(&row.message)).is_some()).count();
+        if named == 0 {
+            return Ok(());
+        }
+        *self.lock() = Known::default();
+        Err(PortError::Unavailable("inserting messages", format!("labels of {named} rows are not in countersign_label").into()))
+    }
+
     /// Writes the labels that have been met again. Fails without a word: they are met once more.
     pub(super) async fn write_wanted(&self, sql: &Sql) {
         let wanted = std::mem::take(&mut self.lock().wanted);
@@ -176,7 +188,8 @@ impl Labels {
 
 impl Known {
     fn note(&mut self, number: i64, label: &Label) {
-        if self.full {
+        // What no text column takes is not written either.
+        if self.full || label.parts().iter().any(|part| part.contains(['\0', '\u{1}'])) {
             return;
         }
         if self.met.contains(&number) {

@@ -25,6 +25,9 @@ pub(super) const COLUMNS: &str = "m.incarnation, m.seq, m.id, m.sent_at, m.finge
 /// The column that conflicts.
 pub(super) const KEY: &str = "idempotency_key";
 
+/// The column that names a label.
+pub(super) const LABEL: &str = "label";
+
 /// How many columns [`rows`] makes at most.
 pub(super) const WIDTH: usize = 19;
 
@@ -52,7 +55,7 @@ pub(super) fn rows(
         .ints("sent_at", batch.iter().map(sent_at))
         .bytes("fingerprint", messages().map(|m| m.fingerprint.as_bytes().to_vec()))
         .texts(KEY, messages().map(|m| m.idempotency_key.as_ref().map(|key| key.as_str().to_owned())))
-        .ints("label", numbers)
+        .ints(LABEL, numbers)
         .texts("required", own_text(|label| &label.required))
         .texts("exchange", own_text(|label| &label.exchange))
         .texts("routing_key", own_text(|label| &label.routing_key))

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use countersign_delivery::ports::PortError;
 use countersign_delivery::ports::messages::{Expiry, Inserted, Insertion, Messages, Numbered};
 use countersign_delivery::ports::stored::Stored;
 use countersign_delivery::reconcile::{MINUTE_MS, Window};
-use countersign_delivery::{IncarnationId, Message, MessageId, Position, Seq, Timestamp};
+use countersign_delivery::{IdempotencyKey, IncarnationId, Message, MessageId, Position, Seq, Timestamp};
 use countersign_store::SqlMessages;
 use countersign_testkit::build::{a_message_with, incarnation, message_id, position, upstream};
 use sea_orm::{ConnectionTrait, DbBackend, Statement};
@@ -17,6 +18,7 @@ on_both!(
     rows_name_their_label_once_it_is_met_again,
     a_callers_transaction_names_labels_and_writes_none_while_it_is_open,
     a_label_that_is_gone_is_told,
+    who_names_a_label_that_is_lost_says_it_himself_from_then_on,
     there_is_a_bound_to_labels,
     what_an_older_version_wrote_and_goes_on_writing_is_found_and_deleted,
 );
@@ -79,6 +81,34 @@ async fn a_label_that_is_gone_is_told(ground: Ground) {
         let error = ground.second(2).await.messages().scan(incarnation(1), Seq::FIRST, 10).await.unwrap_err();
         let why = std::error::Error::source(&error).unwrap().to_string();
         assert!(why.contains("is not in countersign_label"), "{why}");
+    }
+}
+
+/// As after a standby took over that had not got the label yet.
+async fn who_names_a_label_that_is_lost_says_it_himself_from_then_on(ground: Ground) {
+    let messages = ground.opened().await;
+    let keyed = |seq: u64| {
+        let idempotency_key = Some(IdempotencyKey::new(&format!("order {seq}")).unwrap());
+        Numbered { seq: Seq(seq), message: Message { idempotency_key, ..numbered(seq).message } }
+    };
+    for (round, row) in [(0, numbered as fn(u64) -> Numbered), (1, keyed)] {
+        let seq = |n: u64| round * 100 + n;
+        for n in 1..=3 {
+            messages.insert(incarnation(1), &[row(seq(n))]).await.unwrap();
+        }
+        let session = ground.session().await;
+        session.execute_unprepared("DELETE FROM countersign_message WHERE label IS NOT NULL").await.unwrap();
+        session.execute_unprepared("DELETE FROM countersign_label").await.unwrap();
+        drop(session);
+        let batch = [row(seq(4)), row(seq(5))];
+        let doubted = messages.insert(incarnation(1), &batch).await;
+        assert!(matches!(doubted, Err(PortError::Unavailable(..))), "{doubted:?}");
+        let stored = messages.insert(incarnation(1), &batch).await.unwrap();
+        assert_eq!(stored, Insertion::Committed(vec![Inserted::Stored, Inserted::Stored]));
+        assert_eq!(count(&ground, "countersign_message WHERE label IS NOT NULL").await, 0);
+        messages.insert(incarnation(1), &[row(seq(6))]).await.unwrap();
+        messages.insert(incarnation(1), &[row(seq(7))]).await.unwrap();
+        assert!(count(&ground, "countersign_message WHERE label IS NOT NULL").await > 0, "and it is written again");
     }
 }
 
