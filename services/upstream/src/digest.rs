@@ -1,7 +1,7 @@
 //! What is stored, in sums by subscription and minute, and one by one: upstream's side of reconciliation. Reads only.
 //!
 //! Until when everything is settled is read before the rows ([`settled_until`]), and from when on nothing has been deleted after them
-//! ([`kept_from`]): between the two, what is summed is all there is. Rows come in short pages along the index on ids, with a pause after each
+//! ([`kept_from`]): between the two, what is summed is all there is. Rows come in short pages in the order of ids, with a pause after each
 //! ([`pause_after`]), so neither a transaction nor a send waits for them.
 //!
 //! What can fail: the database (the caller asks again); nothing is kept between two calls.

@@ -43,7 +43,7 @@ pub trait Stored: Send + Sync {
     /// Looks at up to `limit` messages (1 at least) whose ids were minted in the window, ascending by id, after `after`; answers this upstream's.
     /// Left out are rows of mode `outbox` that the broker has not confirmed: they are nobody's to sign for yet. Tombstones have no id.
     ///
-    /// One short statement that locks nothing: a look costs the same however many others' messages lie in between.
+    /// Short statements that lock nothing: a look costs the same however many messages lie before it, and of others in between.
     ///
     /// # Errors
     /// [`PortError`].
