@@ -149,7 +149,8 @@ pub(crate) async fn up(sql: &Sql, tables: Tables) -> Result<(), Error> {
     }
 }
 
-/// Holds tables against this program, and changes nothing. Those of a newer program pass: its migrations keep what this one needs.
+/// Holds tables against this program, and changes nothing. Those of a newer program pass: its migrations keep what
+/// this one needs to write; what the newer one has written it may not be able to read.
 pub(crate) async fn verify(sql: &Sql, tables: Tables) -> Result<(), Error> {
     match pending(sql, tables).await? {
         Some(pending) => Err(Error::Outdated { tables: tables.side().called, pending }),

@@ -1,8 +1,8 @@
 //! Messages in the order of time: ids begin with the time at which they were minted.
 //!
 //! Nothing is sorted by time for it. Within an incarnation ids ascend with their seqs, so a window is a range of the primary key in each of them,
-//! whose ends are searched for by halves; a page is the lowest ids of all these ranges. Rows whose ids do not say their places have an index on
-//! ids, and are one range more.
+//! whose ends are searched for by halves; a page is the lowest ids of all these ranges. Rows that say when they were sent have an index on ids,
+//! and are one range more: those of an older version are found in it alone, others twice.
 
 use countersign_delivery::id::{MessageId, UpstreamName};
 use countersign_delivery::ports::PortError;
@@ -45,11 +45,13 @@ pub(super) async fn stored(
     let limit = limit.max(1);
     let first = after.map_or_else(|| least_id(minted.since), |after| Uuid::from_u128(after.uuid().as_u128().saturating_add(1)));
     let end = least_id(minted.until);
-    let mut found = of_others(sql, first, end, limit).await?;
+    let mut found = indexed(sql, first, end, limit).await?;
     for span in spans(sql, upstream, first, end).await? {
-        found.extend(within(sql, &span, limit).await?);
+        let rows = within(sql, &span, limit).await?;
+        found.extend(rows.into_iter().filter(|(id, _)| (first..end).contains(&id.uuid())));
     }
     found.sort_by_key(|(id, _)| *id);
+    found.dedup_by_key(|(id, _)| *id);
     found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
     let full = found.len() == usize::try_from(limit).unwrap_or(usize::MAX);
     let next = found.last().filter(|_| full).map(|(id, _)| *id);
@@ -59,8 +61,8 @@ pub(super) async fn stored(
     Ok(StoredPage { rows, next })
 }
 
-/// Rows whose ids do not say their places.
-async fn of_others(sql: &Sql, first: Uuid, end: Uuid, limit: u32) -> Result<Vec<(MessageId, QueryResult)>, PortError> {
+/// Rows that say when they were sent.
+async fn indexed(sql: &Sql, first: Uuid, end: Uuid, limit: u32) -> Result<Vec<(MessageId, QueryResult)>, PortError> {
     let query = format!(
         "SELECT {COLUMNS} FROM countersign_message AS m \
          WHERE m.sent_at IS NOT NULL AND m.id >= $1 AND m.id < $2 ORDER BY m.id LIMIT $3"
@@ -71,7 +73,7 @@ async fn of_others(sql: &Sql, first: Uuid, end: Uuid, limit: u32) -> Result<Vec<
 async fn within(sql: &Sql, span: &Span, limit: u32) -> Result<Vec<(MessageId, QueryResult)>, PortError> {
     let query = format!(
         "SELECT {COLUMNS} FROM countersign_message AS m \
-         WHERE m.incarnation = $1 AND m.seq >= $2 AND m.seq < $3 AND m.sent_at IS NULL ORDER BY m.seq LIMIT $4"
+         WHERE m.incarnation = $1 AND m.seq >= $2 AND m.seq < $3 AND m.id IS NOT NULL ORDER BY m.seq LIMIT $4"
     );
     let values: Vec<Value> = vec![span.incarnation.into(), span.first.into(), span.end.into(), i64::from(limit).into()];
     with_ids(sql.read(READING, &query, values).await?)
@@ -86,7 +88,7 @@ fn with_ids(rows: Vec<QueryResult>) -> Result<Vec<(MessageId, QueryResult)>, Por
 async fn spans(sql: &Sql, upstream: &UpstreamName, first: Uuid, end: Uuid) -> Result<Vec<Span>, PortError> {
     let edges = sql.either("(SELECT $1::uuid AS edge UNION ALL SELECT $2::uuid)", "(SELECT $1 AS edge UNION ALL SELECT $2)");
     let is_below = "(SELECT m.id < s.edge FROM countersign_message AS m WHERE m.incarnation = s.incarnation \
-         AND m.seq >= (s.low + s.high) / 2 AND m.sent_at IS NULL ORDER BY m.seq LIMIT 1)";
+         AND m.seq >= (s.low + s.high) / 2 AND m.id IS NOT NULL ORDER BY m.seq LIMIT 1)";
     let query = format!(
         "WITH RECURSIVE search (incarnation, edge, low, high) AS ( \
          SELECT i.id, e.edge, \

@@ -161,7 +161,7 @@ pub async fn ids_that_say_their_places_and_others_are_one_order_of_time(store: &
     }
 }
 
-/// Whatever the window, with places that are empty, taken by tombstones, or minted in the same millisecond.
+/// Whatever the window, with places that are empty, taken by tombstones, or minted in the same millisecond, and while a clock was behind its ids.
 pub async fn windows_begin_and_end_where_they_should_in_every_incarnation(store: &(impl Messages + Stored)) {
     let mut rows = Vec::new();
     for of in 1..=3 {
@@ -169,6 +169,11 @@ pub async fn windows_begin_and_end_where_they_should_in_every_incarnation(store:
         // Two or three in a millisecond; every fourth place is empty, every eighth has a tombstone.
         let minted: Vec<_> =
             (1..=40).filter(|seq| seq % 4 != of % 4).map(|seq| under_its_place(of, seq, 100 * of + seq * 2 / 5)).collect();
+        let behind = |row: Numbered| match row.seq.0 {
+            9..20 => Numbered { message: Message { sent_at: Timestamp::default(), ..row.message }, ..row },
+            _ => row,
+        };
+        let minted: Vec<_> = minted.into_iter().map(behind).collect();
         insert(store, of, &minted).await;
         for seq in (1..=40).filter(|seq| seq % 8 == of) {
             store.entomb(position(of, seq)).await.expect("the store is up");
